@@ -1,0 +1,47 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both set up .venv first and are quick the second time.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-slow check format up browser clean help
+
+help:            ## this list
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; this is $$($(PYTHON) --version). Set PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)   ## the whole graph on the embedded market: table, report, next command
+	$(BIN)/synth-pipeline demo
+
+test: $(STAMP) browser check  ## style, types and every test
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-slow: $(STAMP)  ## only the tests that take more than ten seconds
+	$(BIN)/python -m pytest -m slow
+
+check: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/dg check defs
+
+format: $(STAMP)  ## apply ruff's fixes and layout
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+up: $(STAMP)     ## Dagster UI, its daemon and the MLflow UI; one Ctrl-C stops all
+	$(BIN)/synth-pipeline up
+
+# The report is tested in a real browser. A no-op where one is installed; elsewhere the browser tests are skipped by name.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	  { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || \
+	  echo "no Chromium found: the browser tests will be skipped"
+
+clean:           ## remove the virtual environment and all data
+	rm -rf $(VENV) .synth

@@ -1,0 +1,116 @@
+"""Recorded files into the raw store: which archive a file is, which days it holds, and one day's raw log out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import synth_pipeline.archives as archives
+import synth_pipeline.venues as venues
+from synth_pipeline import plugins
+from synth_pipeline.archives import Archive, FrameArchive, Line
+from synth_pipeline.capture.rawlog import CONTINUES, Kind, Record, Writer
+from synth_pipeline.errors import BadMessage, InputError
+from synth_pipeline.schema import NS_PER_DAY, day_start_ns
+
+CONTINUITY_NS = 60_000_000_000
+"""Two messages of one instrument on either side of midnight are one recording when they are no further apart."""
+_SNIFFED_LINES = 200
+
+
+def archive_of(path: Path) -> Archive:
+    """Recognize a file's format by its content. Raises `InputError` for a missing, empty, damaged or unknown file."""
+    head = archives.head_of(path)
+    for name in plugins.names(archives):
+        archive = plugins.load(archives, name)
+        if archive.matches(path, head):
+            return archive()  # type: ignore[no-any-return]
+    raise InputError(f"{path} is of no known format: known are {', '.join(plugins.names(archives))}")
+
+
+def sniff_venue(path: Path, archive: FrameArchive) -> str | None:
+    """Return the venue whose parser takes most of the file's first messages, or None when none takes any."""
+    lines = [line for line, _ in zip(archive.lines(path), range(_SNIFFED_LINES), strict=False)]
+    found = {name: _readable(name, lines) for name in plugins.names(venues) if name != "simulated"}
+    best = max(found, key=lambda name: found[name])
+    return best if found[best] else None
+
+
+def _readable(venue: str, lines: Iterable[Line]) -> int:
+    parser, count = plugins.load(venues, venue)(), 0
+    for line in lines:
+        try:
+            parser.parse(line.payload, 0)
+        except BadMessage:
+            continue
+        count += 1
+    return count
+
+
+def days_of(sources: Sequence[Path]) -> list[date]:
+    """Return the UTC days that the files hold, in order. Raises `InputError` when no line carries a time."""
+    days = {day for path in sources for day in archive_of(path).days(path)}
+    if not days:
+        names = ", ".join(str(path) for path in sources)
+        raise InputError(f"{names}: no line carries a receive time; is it a capture of another format?")
+    return sorted(days)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one day's raw log holds."""
+
+    messages: int
+    without_time: int
+    """Messages without a readable receive time, filed under the time of the message before."""
+    other_days: int
+    """Messages of the recording that belong to other days."""
+    continues_from_yesterday: bool
+
+
+def write_day(path: Path, lines: Iterable[Line], day: date) -> Written:
+    """Write one UTC day of a recording as a raw log.
+
+    A message without a readable time belongs to the day of the message before it: it is kept, so that ingestion can count it.
+    Where the recording goes on over midnight, the log says so on that side.
+    """
+    start, end = day_start_ns(day), day_start_ns(day) + NS_PER_DAY
+    messages = without_time = other_days = 0
+    from_yesterday = False
+    latest: int | None = None
+    with Writer(path) as log:
+        for line in lines:
+            received_ns = line.received_ns if line.received_ns is not None else latest if latest is not None else start
+            near = latest is not None and received_ns - latest <= CONTINUITY_NS
+            if start <= received_ns < end:
+                if near and latest is not None and latest < start and not messages:
+                    log.append(Record(start, CONTINUES, Kind.EVENT))
+                    from_yesterday = True
+                log.append(Record(received_ns, line.payload))
+                messages += 1
+                without_time += line.received_ns is None
+            else:
+                if near and latest is not None and start <= latest < end <= received_ns:
+                    log.append(Record(latest, CONTINUES, Kind.EVENT))
+                other_days += 1
+            latest = received_ns
+    return Written(messages, without_time, other_days, from_yesterday)
+
+
+def in_order(sources: Sequence[Path]) -> list[tuple[Path, FrameArchive]]:
+    """Return the files with their archives in order of their first day. Raises `InputError` for row archives."""
+    found = []
+    for path in sources:
+        archive = archive_of(path)
+        if not isinstance(archive, FrameArchive):
+            raise InputError(f"{path} holds rows, not messages: give row archives one at a time")
+        found.append((archive.days(path), path, archive))
+    return [(path, archive) for _, path, archive in sorted(found, key=lambda item: item[0][:1])]
+
+
+def chained(sources: Sequence[tuple[Path, FrameArchive]]) -> Iterator[Line]:
+    """Yield the messages of several files as one recording."""
+    for path, archive in sources:
+        yield from archive.lines(path)

@@ -1,0 +1,92 @@
+"""Stationary block bootstrap of log-returns: real samples made of pieces of a real sample, for the floors.
+
+Blocks have geometric lengths (Politis and Romano 1994, "The Stationary Bootstrap", JASA 89) with the mean that Politis and
+White's rule gives (2004, with the correction of Patton, Politis and White 2009). Nothing here compares samples, and
+nothing here is a generator to be judged: it keeps every return as it is, so a resample is a verbatim copy in pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from synth_pipeline.errors import MetricError
+from synth_pipeline.fidelity.kernels import autocorrelations
+from synth_pipeline.fidelity.sample import Sample
+from synth_pipeline.series import FloatArray, IntArray
+
+
+def block_length(values: FloatArray) -> float:
+    """Return Politis and White's mean block length for a series, NaN being gaps; shape (steps,).
+
+    b = (2 G² / D)^(1/3) n^(1/3) with G = Σ λ(k/M) |k| R(k), D = 2 (Σ λ(k/M) R(k))², λ the flat-top window. M is twice the
+    lag after which max(5, √log₁₀ n) autocorrelations in a row stay below 2 √(log₁₀ n / n). At most min(3 √n, n / 3).
+    """
+    count = int(np.isfinite(values).sum())
+    if count < 10:
+        raise MetricError(f"a block length needs 10 known values, there are {count}")
+    patience = max(5, int(np.sqrt(np.log10(count))))
+    furthest = int(np.ceil(np.sqrt(count))) + patience
+    rho = autocorrelations(values[np.newaxis], furthest)[0]
+    rho = np.where(np.isfinite(rho), rho, 0.0)
+    small = np.abs(rho) < 2 * np.sqrt(np.log10(count) / count)
+    quiet = [lag for lag in range(furthest - patience + 1) if small[lag : lag + patience].all()]
+    loud = np.flatnonzero(~small) + 1
+    last = quiet[0] if quiet else int(loud[-1])
+    bandwidth = min(2 * max(last, 1), furthest)
+    lags = np.arange(1, bandwidth + 1)
+    window = np.minimum(1.0, 2.0 * (1.0 - lags / bandwidth))
+    spread = 2.0 * np.sum(window * lags * rho[:bandwidth])
+    level = 1.0 + 2.0 * np.sum(window * rho[:bandwidth])
+    length = (2.0 * spread**2 / (2.0 * level**2)) ** (1 / 3) * count ** (1 / 3)
+    return float(np.clip(length, 1.0, np.ceil(min(3 * np.sqrt(count), count / 3))))
+
+
+def volatility_block_length(sample: Sample) -> float:
+    """Return the block length that |returns| ask for: dependence lives in volatility, not in the returns themselves."""
+    return block_length(np.abs(_in_a_row(sample)))
+
+
+def resamples(
+    sample: Sample, shape: tuple[int, int], count: int, length: float, *, rng: np.random.Generator
+) -> Iterator[FloatArray]:
+    """Yield `count` resamples of `shape` (paths, steps), each path drawn afresh, in blocks of mean `length`.
+
+    A block that reaches the end of a run without gaps goes on at the run's start, so that every return is equally
+    likely and no block bridges a gap.
+    """
+    values = _in_a_row(sample)
+    known = np.flatnonzero(np.isfinite(values))
+    following = successors(values)
+    for _ in range(count):
+        yield values[indices(known, following, shape, length, rng=rng)]
+
+
+def indices(
+    known: IntArray, following: IntArray, shape: tuple[int, int], length: float, *, rng: np.random.Generator
+) -> IntArray:
+    """Draw the positions of one resample: a new start among `known` with probability 1 / `length`, else the next one."""
+    paths, steps = shape
+    starts = known[rng.integers(0, known.size, size=shape)]
+    jumps = rng.random(shape) < 1.0 / length
+    drawn = np.empty(shape, dtype=np.int64)
+    drawn[:, 0] = starts[:, 0]
+    for step in range(1, steps):
+        drawn[:, step] = np.where(jumps[:, step], starts[:, step], following[drawn[:, step - 1]])
+    return drawn
+
+
+def successors(values: FloatArray) -> IntArray:
+    """Return the position after each one, the end of a run being followed by the run's start; shape (steps,)."""
+    following = np.arange(1, values.size + 1)
+    known = np.isfinite(values)
+    edges = np.diff(np.concatenate(([0], known.astype(np.int8), [0])))
+    following[np.flatnonzero(edges == -1) - 1] = np.flatnonzero(edges == 1)
+    return following
+
+
+def _in_a_row(sample: Sample) -> FloatArray:
+    """Lay the paths one after the other with a gap between them."""
+    gap = np.full((sample.paths, 1), np.nan)
+    return np.concatenate([sample.returns, gap], axis=1).ravel()

@@ -1,0 +1,96 @@
+"""Copying: how much of a synthetic path is the training sample, word for word.
+
+A copy scores well everywhere else; only this family tells it from a good model. Distances to near, not equal, neighbours
+do not belong here.
+"""
+
+from __future__ import annotations
+
+from math import inf, log2
+
+import numpy as np
+
+from synth_pipeline.fidelity.kernels import longest_matches
+from synth_pipeline.fidelity.metric import metric
+from synth_pipeline.fidelity.sample import Sample
+from synth_pipeline.series import FloatArray, IntArray
+
+SHORTEST_RUN = 5
+"""Returns in a row that make a verbatim run."""
+CHANCE_BITS = 10.0
+"""A run counts when chance would produce it anywhere in the two samples less than once in 2^10 times."""
+CELLS = 500_000_000
+"""Most pairs of steps that are compared; of a longer path only the first steps are looked at."""
+_CITATION = "Carlini et al. 2021, USENIX Security, on verbatim memorization"
+
+
+@metric(
+    title="Longest verbatim run",
+    goal="low",
+    bounds=(0.0, inf),
+    minimum=SHORTEST_RUN,
+    unit="steps",
+    reference="train",
+    margin=5.0,
+    citation=_CITATION,
+    meaning="A stretch of the training data reappears unchanged.",
+)
+def longest_verbatim_run(real: Sample, synthetic: Sample) -> float:
+    """Length of the longest verbatim run (see `verbatim_runs`), the longest over paths."""
+    return float(max(verbatim_runs(real, path).max(initial=0) for path in _paths(real, synthetic)))
+
+
+@metric(
+    title="Share of copied steps",
+    goal="low",
+    bounds=(0.0, 1.0),
+    minimum=SHORTEST_RUN,
+    unit="share",
+    reference="train",
+    margin=0.02,
+    citation=_CITATION,
+    meaning="The generator replays pieces of its training data: good scores elsewhere then say nothing about new markets.",
+)
+def verbatim_share(real: Sample, synthetic: Sample) -> float:
+    """Share of the known steps that lie in verbatim runs (see `verbatim_runs`), over all paths."""
+    copied = known = 0
+    for path in _paths(real, synthetic):
+        runs = verbatim_runs(real, path)
+        inside = np.zeros(runs.size + 1, dtype=np.int64)
+        ends = np.flatnonzero(runs)
+        np.add.at(inside, ends - runs[ends] + 1, 1)
+        np.add.at(inside, ends + 1, -1)
+        copied += int((np.cumsum(inside)[:-1] > 0).sum())
+        known += int(np.isfinite(path).sum())
+    return copied / known
+
+
+def verbatim_runs(real: Sample, path: FloatArray) -> IntArray:
+    """Return for each step the length of the verbatim run that ends there, 0 where none does; shape (steps,).
+
+    Two returns are equal when they differ by less than one tick (prices put back on their grid at another level move each
+    return by that much) or, without a grid, by a millionth of a standard deviation. Short runs of common returns occur by
+    chance, above all runs in which nothing moves. So a run counts when it has five returns or more *and* carries
+    log₂(pairs of steps) + 10 bits of surprise: -log₂ of the share of real returns equal to each one, none for no move.
+    """
+    pooled = np.sort(real.pooled)
+    tolerance = max(real.resolution, 1e-6 * float(pooled.std()))
+    length = longest_matches(_in_a_row(real), path, tolerance)
+    value = np.where(np.isfinite(path), path, 0.0)
+    equal = np.searchsorted(pooled, value + tolerance, side="right") - np.searchsorted(pooled, value - tolerance, side="left")
+    surprise = np.where(np.abs(value) > tolerance / 2, np.log2(pooled.size / np.maximum(equal, 1)), 0.0)
+    total = np.concatenate([[0.0], np.cumsum(surprise)])
+    ends = np.arange(1, path.size + 1)
+    carried = total[ends] - total[ends - length]
+    counts = (length >= SHORTEST_RUN) & (carried >= log2(max(pooled.size, 2) * max(path.size, 2)) + CHANCE_BITS)
+    return np.where(counts, length, 0)
+
+
+def _paths(real: Sample, synthetic: Sample) -> list[FloatArray]:
+    longest = max(CELLS // max(real.returns.size, 1), 10 * SHORTEST_RUN)
+    return [path[:longest] for path in synthetic.returns]
+
+
+def _in_a_row(sample: Sample) -> FloatArray:
+    gap = np.full((sample.paths, 1), np.nan)
+    return np.concatenate([sample.returns, gap], axis=1).ravel()

@@ -1,0 +1,150 @@
+"""Distribution of single log-returns, time order ignored: moments, Kolmogorov-Smirnov, Wasserstein, quantiles.
+
+All known returns of a sample are pooled. What depends on the order of returns is in `temporal`.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+import numpy as np
+
+from synth_pipeline.errors import MetricError
+from synth_pipeline.fidelity import moments
+from synth_pipeline.fidelity.metric import metric
+from synth_pipeline.fidelity.sample import Sample
+from synth_pipeline.series import FloatArray
+
+KS_POINTS = 200
+"""Points of each sample that the Kolmogorov-Smirnov distance sees: its noise depends on n, so n is fixed."""
+TAIL_PROBABILITIES = np.array([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995])
+
+
+@metric(
+    title="Mean return",
+    goal="low",
+    bounds=(0.0, inf),
+    minimum=2,
+    unit="σ of real returns",
+    citation="Cont 2001, Quantitative Finance 1(2)",
+    meaning="Prices drift up or down in a way that the real ones did not.",
+)
+def mean_difference(real: Sample, synthetic: Sample) -> float:
+    """Absolute difference of the mean log-returns, in standard deviations of the real ones."""
+    return float(abs(synthetic.pooled.mean() - real.pooled.mean())) / _spread(real, "real")
+
+
+@metric(
+    title="Standard deviation",
+    goal="low",
+    bounds=(0.0, inf),
+    minimum=2,
+    unit="log ratio",
+    citation="Cont 2001, Quantitative Finance 1(2)",
+    meaning="Moves are too large or too small: the market is too nervous or too calm.",
+)
+def standard_deviation_difference(real: Sample, synthetic: Sample) -> float:
+    """Absolute logarithm of the ratio of the standard deviations of log-returns."""
+    return abs(float(np.log(_spread(synthetic, "synthetic") / _spread(real, "real"))))
+
+
+@metric(
+    title="Skewness",
+    goal="low",
+    bounds=(0.0, inf),
+    minimum=30,
+    citation="Cont 2001, Quantitative Finance 1(2), fact 3",
+    meaning="Large gains and large losses are not balanced as in the market.",
+)
+def skewness_difference(real: Sample, synthetic: Sample) -> float:
+    """Absolute difference of the skewness (third standardised moment) of log-returns."""
+    return abs(_standardised_moment(synthetic, 3, "synthetic") - _standardised_moment(real, 3, "real"))
+
+
+@metric(
+    title="Excess kurtosis",
+    goal="low",
+    bounds=(0.0, inf),
+    minimum=30,
+    citation="Cont 2001, Quantitative Finance 1(2), fact 2",
+    meaning="Extreme moves are too rare or too common: the tails have the wrong weight.",
+)
+def kurtosis_difference(real: Sample, synthetic: Sample) -> float:
+    """Absolute difference of the excess kurtosis of log-returns.
+
+    One single move can decide it: read it with `quantile_error`, which no single move can.
+    """
+    return abs(_standardised_moment(synthetic, 4, "synthetic") - _standardised_moment(real, 4, "real"))
+
+
+@metric(
+    title="Kolmogorov–Smirnov distance",
+    goal="low",
+    bounds=(0.0, 1.0),
+    minimum=KS_POINTS,
+    citation="Smirnov 1948, Annals of Mathematical Statistics 19(2)",
+    meaning="Typical moves have the wrong sizes, for example too few seconds in which nothing moves.",
+)
+def ks_distance(real: Sample, synthetic: Sample) -> float:
+    """Largest gap of the two distribution functions of log-returns, at 200 equally spaced returns of each sample.
+
+    The distance and not its p-value, which at large n rejects real against real as well (returns are not independent).
+    On a coarse tick grid single-tick moves are atoms that shift with the price level, in real data as in synthetic.
+    """
+    first, second = np.sort(_thinned(real)), np.sort(_thinned(synthetic))
+    points = np.concatenate([first, second])
+    gaps = np.searchsorted(first, points, side="right") - np.searchsorted(second, points, side="right")
+    return float(np.abs(gaps).max()) / KS_POINTS
+
+
+@metric(
+    title="Wasserstein distance",
+    goal="low",
+    bounds=(0.0, inf),
+    minimum=30,
+    unit="σ of real returns",
+    citation="Villani 2009, Optimal Transport, ch. 6",
+    meaning="The sizes of moves differ, on average over the whole distribution.",
+)
+def wasserstein_distance(real: Sample, synthetic: Sample) -> float:
+    """Wasserstein-1 distance of the log-returns, both divided by the real standard deviation."""
+    first, second = np.sort(real.pooled), np.sort(synthetic.pooled)
+    points = np.sort(np.concatenate([first, second]))
+    below_first = np.searchsorted(first, points[:-1], side="right") / first.size
+    below_second = np.searchsorted(second, points[:-1], side="right") / second.size
+    area = np.sum(np.abs(below_first - below_second) * np.diff(points))
+    return float(area) / _spread(real, "real")
+
+
+@metric(
+    title="Quantile error",
+    goal="low",
+    bounds=(0.0, inf),
+    minimum=200,
+    unit="own σ",
+    citation="Wiese, Knobloch, Korn, Kretschmer 2020, Quantitative Finance 20(9)",
+    meaning="The shape of the distribution is wrong whatever its width: shoulders and tails are misplaced.",
+)
+def quantile_error(real: Sample, synthetic: Sample) -> float:
+    """Mean absolute difference of twelve quantiles (0.5 % to 99.5 %) of log-returns, each sample standardised by itself."""
+    return float(np.abs(_quantiles(synthetic, "synthetic") - _quantiles(real, "real")).mean())
+
+
+def _thinned(sample: Sample) -> FloatArray:
+    return sample.pooled[np.linspace(0, sample.pooled.size - 1, KS_POINTS).round().astype(np.int64)]
+
+
+def _spread(sample: Sample, side: str) -> float:
+    spread = float(moments.standard_deviation(sample.pooled[np.newaxis])[0])
+    if spread == 0.0:
+        raise MetricError(f"the {side} returns are all equal: their standard deviation is 0")
+    return spread
+
+
+def _standardised_moment(sample: Sample, order: int, side: str) -> float:
+    spread = _spread(sample, side)
+    return float(moments.central_moment(sample.pooled[np.newaxis], order)[0]) / spread**order
+
+
+def _quantiles(sample: Sample, side: str) -> FloatArray:
+    return np.quantile((sample.pooled - sample.pooled.mean()) / _spread(sample, side), TAIL_PROBABILITIES)

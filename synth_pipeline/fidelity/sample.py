@@ -1,0 +1,62 @@
+"""`Sample`: what a metric sees of a series, its log-returns cut to equal lengths.
+
+Every rule about gaps, bad prices and lengths lives here, so that a metric is about its statistic alone. Nothing here compares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+
+from synth_pipeline.series import FloatArray, IntArray, Series
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Log-returns of one source; NaN where a gap (or a price that has no logarithm) hides one."""
+
+    returns: FloatArray
+    """Shape (paths, steps)."""
+    resolution: float = 0.0
+    """Log-return of one tick at the typical price; 0 when prices have no grid."""
+
+    @classmethod
+    def of(cls, series: Series) -> Self:
+        """Take the log-returns of a series' price; a price that is not positive and finite counts as a gap."""
+        price = series.column(series.price_name)
+        usable = np.isfinite(price) & (price > 0)
+        price = np.where(usable, price, np.nan)
+        typical = float(np.median(price[usable])) if usable.any() else np.inf
+        return cls(np.diff(np.log(price), axis=1), series.tick_size / typical)
+
+    @property
+    def paths(self) -> int:
+        """How many paths."""
+        return int(self.returns.shape[0])
+
+    @cached_property
+    def counts(self) -> IntArray:
+        """How many returns of each path are known, shape (paths,)."""
+        return np.isfinite(self.returns).sum(axis=1).astype(np.int64)
+
+    @cached_property
+    def pooled(self) -> FloatArray:
+        """Every known return, path after path."""
+        return self.returns[np.isfinite(self.returns)]
+
+    def windows(self, length: int) -> Self:
+        """Cut every path into windows of `length` returns, side by side; a rest at the path's start is left out."""
+        count = self.returns.shape[1] // length
+        kept = self.returns[:, self.returns.shape[1] - count * length :]
+        return replace(self, returns=kept.reshape(-1, length))
+
+    def path(self, index: int) -> Self:
+        """Return one path alone."""
+        return replace(self, returns=self.returns[index : index + 1])
+
+    def with_at_least(self, count: int) -> Self:
+        """Return the paths that hold at least `count` known returns."""
+        return self if (self.counts >= count).all() else replace(self, returns=self.returns[self.counts >= count])

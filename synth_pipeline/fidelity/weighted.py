@@ -1,0 +1,324 @@
+"""The twelve weighted metrics and the 0-100 fidelity that they add up to.
+
+Each function is the statistic of one path, batched: log-returns (paths, steps) → (paths,), NaN where a path does not define
+it. Its metric is the similarity, in [0, 1], of the statistics of a real and a synthetic sample (means over paths):
+
+- *ratio* min(a, b) / max(a, b), for positive quantities on no natural scale: 0.9 is a tenth apart;
+- *difference* max(0, 1 - |a - b| / scale), for quantities that may be near 0, where a relative error would punish noise.
+  The scale is the difference at which two samples have nothing in common in this respect; it stands beside each metric.
+
+A similarity of 1 is not what fresh real data reach: every reported value stands beside theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import chdtrc
+
+from synth_pipeline.errors import MetricError
+from synth_pipeline.fidelity import kernels, moments
+from synth_pipeline.fidelity.metric import Metric
+from synth_pipeline.fidelity.sample import Sample
+from synth_pipeline.series import FloatArray, IntArray
+
+Statistic = Callable[[FloatArray], FloatArray]
+Similarity = Callable[[FloatArray, FloatArray], FloatArray]
+
+RSI_PERIOD = 14
+LJUNG_BOX_LAGS = 10
+ARCH_LAGS = 5
+VOLATILITY_BLOCK = 10
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class WeightedMetric(Metric):
+    """The similarity of one statistic of two samples, with its weight in the fidelity."""
+
+    weight: float
+    statistic: Statistic
+    similarity: Similarity
+
+    def level(self, sample: Sample, side: str) -> float:
+        """Return the mean over paths of the statistic. Raises `MetricError` where no path defines it."""
+        level = float(moments.mean(self.statistic(self.enough(sample, side).returns)[np.newaxis])[0])
+        if not np.isfinite(level):
+            raise MetricError(
+                f"{self.name} of the {side} sample is undefined: its returns are constant, or cut too short by gaps"
+            )
+        return level
+
+    def per_path(self, real: Sample, synthetic: Sample) -> tuple[FloatArray, str]:
+        """Compare as the base class does, all paths at once."""
+        try:
+            level = self.level(real, "real")
+            self.enough(synthetic, "synthetic")
+        except MetricError as error:
+            return np.full(synthetic.paths, np.nan), str(error)
+        statistics = self.statistic(synthetic.returns)
+        statistics[synthetic.counts < self.minimum] = np.nan
+        values = self.similarity(np.full_like(statistics, level), statistics)
+        undefined = int(np.isnan(values).sum())
+        return values, f"{self.name} is undefined on {undefined} of {values.size} paths" if undefined else ""
+
+
+def weighted(
+    *, title: str, weight: float, similarity: Similarity, minimum: int, citation: str, meaning: str
+) -> Callable[[Statistic], WeightedMetric]:
+    """Declare a statistic to be one of the weighted metrics."""
+
+    def declare(statistic: Statistic) -> WeightedMetric:
+        def compare(real: Sample, synthetic: Sample) -> float:
+            first, second = (np.array([made.level(sample, side)]) for sample, side in ((real, "real"), (synthetic, "synthetic")))
+            return float(similarity(first, second)[0])
+
+        made = WeightedMetric(
+            name=statistic.__name__,
+            family=statistic.__module__.rpartition(".")[2],
+            title=title,
+            goal="high",
+            bounds=(0.0, 1.0),
+            minimum=minimum,
+            citation=citation,
+            meaning=meaning,
+            function=compare,
+            unit="similarity",
+            weight=weight,
+            statistic=statistic,
+            similarity=similarity,
+        )
+        return made
+
+    return declare
+
+
+def ratio(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Return min / max of two non-negative numbers; NaN when both are 0."""
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    return np.divide(low, high, out=np.full_like(low, np.nan), where=high > 0)
+
+
+def difference(scale: float) -> Similarity:
+    """Return the similarity that falls in a line from 1 (equal) to 0 (`scale` or more apart)."""
+    return lambda first, second: np.maximum(0.0, 1.0 - np.abs(first - second) / scale)
+
+
+def fidelity(similarities: Mapping[WeightedMetric, FloatArray]) -> FloatArray:
+    """Return the 0-100 fidelity of every path: the weighted mean of its similarities, absent ones left out.
+
+    NaN for a path on which every one of them is absent.
+    """
+    weights = np.array([[metric.weight] for metric in similarities])
+    values = np.array(list(similarities.values()))
+    known = np.isfinite(values)
+    total = (known * weights).sum(axis=0)
+    score = 100.0 * (np.where(known, values, 0.0) * weights).sum(axis=0)
+    return np.divide(score, total, out=np.full(total.shape, np.nan), where=total > 0)
+
+
+@weighted(
+    title="Volatility",
+    weight=3.0,
+    similarity=ratio,
+    minimum=2,
+    citation="Cont 2001, Quantitative Finance 1(2)",
+    meaning="Moves are too large or too small.",
+)
+def volatility(returns: FloatArray) -> FloatArray:
+    """Standard deviation of log-returns; compared as a ratio."""
+    return moments.standard_deviation(returns)
+
+
+@weighted(
+    title="Skewness",
+    weight=2.0,
+    similarity=difference(2.0),
+    minimum=30,
+    citation="Cont 2001, Quantitative Finance 1(2), fact 3",
+    meaning="Large gains and large losses are not balanced as in the market.",
+)
+def skewness(returns: FloatArray) -> FloatArray:
+    """Third standardised moment; difference on a scale of 2, the skewness of an exponential distribution."""
+    return moments.skewness(returns)
+
+
+@weighted(
+    title="Kurtosis",
+    weight=2.0,
+    similarity=ratio,
+    minimum=30,
+    citation="Cont 2001, Quantitative Finance 1(2), fact 2",
+    meaning="Extreme moves are too rare or too common.",
+)
+def kurtosis(returns: FloatArray) -> FloatArray:
+    """Fourth standardised moment (3 for a Gaussian, never below 1); compared as a ratio."""
+    return moments.kurtosis(returns)
+
+
+@weighted(
+    title="Max drawdown",
+    weight=1.5,
+    similarity=ratio,
+    minimum=2,
+    citation="Magdon-Ismail, Atiya 2004, Risk 17(10)",
+    meaning="The worst fall from a peak is deeper or shallower than in the market.",
+)
+def max_drawdown(returns: FloatArray) -> FloatArray:
+    """Largest loss from a running peak as a share of it, inside stretches without gaps; compared as a ratio."""
+    return kernels.max_drawdowns(returns)
+
+
+@weighted(
+    title="ACF lag 1",
+    weight=1.0,
+    similarity=difference(0.5),
+    minimum=30,
+    citation="Cont 2001, Quantitative Finance 1(2), fact 1",
+    meaning="One move predicts the next where it does not in the market, or the other way round.",
+)
+def acf_lag_1(returns: FloatArray) -> FloatArray:
+    """Autocorrelation of log-returns at lag 1; difference on a scale of 0.5."""
+    return kernels.autocorrelations(returns, 1)[:, 0]
+
+
+@weighted(
+    title="ACF sum (10)",
+    weight=2.0,
+    similarity=difference(1.0),
+    minimum=50,
+    citation="Lo, MacKinlay 1988, Review of Financial Studies 1(1)",
+    meaning="Moves add up to trends, or cancel, in a way that the real ones do not.",
+)
+def acf_sum_10(returns: FloatArray) -> FloatArray:
+    """Sum of the autocorrelations of log-returns at lags 1-10, signs kept; difference on a scale of 1."""
+    return kernels.autocorrelations(returns, 10).sum(axis=1)
+
+
+@weighted(
+    title="Volatility clustering",
+    weight=3.0,
+    similarity=difference(0.3),
+    minimum=50,
+    citation="Cont 2001, Quantitative Finance 1(2), fact 6",
+    meaning="Large moves do not come in clusters as in the market.",
+)
+def volatility_clustering(returns: FloatArray) -> FloatArray:
+    """Mean autocorrelation of |log-returns| at lags 1-10; difference on a scale of 0.3."""
+    return kernels.autocorrelations(np.abs(returns), 10).mean(axis=1)
+
+
+@weighted(
+    title="Hurst exponent",
+    weight=2.0,
+    similarity=difference(0.3),
+    minimum=100,
+    citation="Peng et al. 1994, Physical Review E 49(2)",
+    meaning="Prices trend or revert over long stretches where the real ones do not.",
+)
+def hurst_exponent(returns: FloatArray) -> FloatArray:
+    """Slope of log F(s) on log s of detrended fluctuation analysis; difference on a scale of 0.3.
+
+    Linear detrending, boxes of 4 up to a tenth of the steps, each 1.2 times the last. About 0.5 without memory.
+    """
+    boxes = dfa_boxes(returns.shape[1])
+    with np.errstate(divide="ignore"):
+        height = np.log(kernels.fluctuations(returns, boxes))
+    height[~np.isfinite(height)] = np.nan
+    width = np.where(np.isfinite(height), np.log(boxes), np.nan)
+    spread = moments.standard_deviation(width)
+    slope = moments.correlation(width, height) * moments.standard_deviation(height)
+    return np.divide(slope, spread, out=np.full_like(slope, np.nan), where=spread > 0)
+
+
+@weighted(
+    title="Ljung–Box p",
+    weight=1.0,
+    similarity=difference(1.0),
+    minimum=50,
+    citation="Ljung, Box 1978, Biometrika 65(2)",
+    meaning="Returns pass for white noise where the real ones do not, or the other way round.",
+)
+def ljung_box_p(returns: FloatArray) -> FloatArray:
+    """p-value of the Ljung-Box test of log-returns at lags 1-10; compared as a plain difference.
+
+    Worth little: without autocorrelation p is uniform, so that two perfect samples differ by 1/3 on average; at large n
+    any autocorrelation drives both to 0, and the similarity is 1 whatever its strength. Its weight is 1 of 22.5.
+    """
+    rho = kernels.autocorrelations(returns, LJUNG_BOX_LAGS)
+    count = np.isfinite(returns).sum(axis=1)[:, np.newaxis]
+    lags = np.arange(1, LJUNG_BOX_LAGS + 1)
+    statistic = (count * (count + 2) * rho**2 / (count - lags)).sum(axis=1)
+    return np.asarray(chdtrc(LJUNG_BOX_LAGS, statistic))
+
+
+@weighted(
+    title="ARCH-LM p",
+    weight=1.0,
+    similarity=difference(1.0),
+    minimum=50,
+    citation="Engle 1982, Econometrica 50(4)",
+    meaning="Squared returns are unpredictable where the real ones are not, or the other way round.",
+)
+def arch_lm_p(returns: FloatArray) -> FloatArray:
+    """p-value of Engle's test: squared centred log-returns regressed on five lags; compared as a plain difference.
+
+    Worth as little as `ljung_box_p`, for the same two reasons.
+    """
+    squares = (returns - moments.mean(returns)[:, np.newaxis]) ** 2
+    statistic = np.array([_lagrange_multiplier(row) for row in squares])
+    return np.asarray(chdtrc(ARCH_LAGS, statistic))
+
+
+@weighted(
+    title="RSI correlation",
+    weight=2.0,
+    similarity=difference(0.3),
+    minimum=50,
+    citation="Wilder 1978, New Concepts in Technical Trading Systems",
+    meaning="A momentum indicator says something about the next move that it does not say in the market.",
+)
+def rsi_correlation(returns: FloatArray) -> FloatArray:
+    """Correlation of Wilder's RSI (14 steps) with the next log-return; difference on a scale of 0.3.
+
+    What an indicator foretells can be compared between series that are not paired step by step: below 0 the market
+    reverts after a strong index, above 0 it goes on. The index is computed on log-returns, so no price level enters.
+    """
+    index = kernels.relative_strength(returns, RSI_PERIOD)
+    return moments.correlation(index[:, :-1], returns[:, 1:])
+
+
+@weighted(
+    title="Volatility persistence",
+    weight=2.0,
+    similarity=difference(0.6),
+    minimum=10 * VOLATILITY_BLOCK,
+    citation="Andersen, Bollerslev, Diebold, Labys 2003, Econometrica 71(2)",
+    meaning="Calm and wild regimes end sooner or last longer than in the market.",
+)
+def volatility_persistence(returns: FloatArray) -> FloatArray:
+    """Correlation of the volatilities of neighbouring blocks of ten log-returns; difference on a scale of 0.6."""
+    blocks = kernels.block_volatilities(returns, VOLATILITY_BLOCK)
+    return moments.correlation(blocks[:, :-1], blocks[:, 1:])
+
+
+def dfa_boxes(steps: int) -> IntArray:
+    """Return the box sizes of detrended fluctuation analysis for paths of `steps` returns."""
+    powers = int(np.floor(np.log(max(0.1 * steps, 4.0) / 4.0) / np.log(1.2)))
+    return np.unique(np.floor(4.0 * 1.2 ** np.arange(powers + 1)).astype(np.int64))
+
+
+def _lagrange_multiplier(squares: FloatArray) -> float:
+    """Return n R² of the regression of `squares` on a constant and their lags, over rows that no gap touches."""
+    rows = np.lib.stride_tricks.sliding_window_view(squares, ARCH_LAGS + 1)
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    target = rows[:, -1] - rows[:, -1].mean() if len(rows) > 2 * ARCH_LAGS else np.zeros(0)
+    total = float(target @ target)
+    if total == 0.0:
+        return float("nan")
+    lags = rows[:, :-1] - rows[:, :-1].mean(axis=0)
+    scale = np.sqrt(total / len(rows))
+    coefficients = np.linalg.lstsq(lags / scale, target / scale, rcond=None)[0]
+    residual = target / scale - lags / scale @ coefficients
+    return len(rows) * (1.0 - float(residual @ residual) / len(rows))

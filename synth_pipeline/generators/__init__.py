@@ -1,0 +1,98 @@
+"""Generators: ONE FILE = ONE GENERATOR, fitted on series, sampling new ones.
+
+A file defines one subclass of `Generator` and a frozen dataclass of its parameters; its docstring holds the maths and the
+citation. Nothing else is edited: discovery is by file name, and `tests/test_contracts.py` holds it to every law below.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from synth_pipeline.errors import InputError
+from synth_pipeline.progress import Progress, silent
+from synth_pipeline.series import Series
+
+MACHINERY = frozenset({"neural"})
+"""Files here that are shared machinery, not generators."""
+
+
+class Generator(ABC):
+    """Something fitted on series that samples new ones.
+
+    Laws, held by the contract tests: `fit` does not touch its input; the same seed samples the same bytes and another
+    seed others; path k does not depend on how many paths are asked for; save → load → sample changes nothing; every
+    sample is finite, its price positive and on the (half-)tick grid, its volume non-negative, by construction.
+    """
+
+    Parameters: ClassVar[type[Any]]
+    """Frozen dataclass of what a user may set; every field has a default."""
+    columns: ClassVar[tuple[str, ...]]
+    """Features it is fitted on and samples, best first choice; `fit` takes those of them that the series has."""
+    required: ClassVar[tuple[str, ...]] = ()
+    """Features without which it cannot be fitted. The price column (`mid` or `close`) is always required."""
+    conditions: ClassVar[bool] = False
+    """Whether `sample` honours a regime."""
+    max_steps: ClassVar[int | None] = None
+    """Longest connected path; None means unlimited."""
+    minimum_steps: ClassVar[int] = 100
+    """Fewest steps without a gap that `fit` accepts."""
+
+    def __init__(self, parameters: Any = None) -> None:
+        self.parameters = self.Parameters() if parameters is None else parameters
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Self:
+        """Make one from plain values. Raises `InputError` for a name that `Parameters` lacks."""
+        known = [field.name for field in fields(cls.Parameters)]
+        if unknown := sorted(set(settings) - set(known)):
+            raise InputError(f"{cls.__module__.rpartition('.')[2]} has no parameter {unknown[0]!r}: it has {', '.join(known)}")
+        return cls(cls.Parameters(**settings))
+
+    @abstractmethod
+    def fit(self, series: Series, *, rng: np.random.Generator, progress: Progress = silent) -> Self:
+        """Estimate from a series (rows of NaN are gaps) and return self.
+
+        Raises `TooLittleDataError` below `minimum_steps`, `InputError` for prices that are not positive or constant,
+        `TrainingError` when the estimation itself fails.
+        """
+
+    @abstractmethod
+    def sample(self, n: int, steps: int, *, regime: str | None = None, rng: np.random.Generator) -> Series:
+        """Return `n` independent connected paths of `steps` steps, in market units, on the tick grid.
+
+        Every path starts at the last fitted price and at the step after the last fitted label.
+        Raises `InputError` for a regime when the generator does not condition, or for more than `max_steps`.
+        """
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the fitted state into an existing folder: weights and JSON, no pickled code."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path) -> Self:
+        """Read back what `save` wrote."""
+
+    @abstractmethod
+    def summary(self) -> dict[str, float]:
+        """Return what a person wants to see of the fit: estimates, standard errors, likelihood, final losses."""
+
+    def check_request(self, steps: int, regime: str | None) -> None:
+        """Raise `InputError` when the request is one that this generator cannot honour."""
+        if regime is not None and not self.conditions:
+            raise InputError(f"{type(self).__name__} does not condition on regimes: leave out regime {regime!r}")
+        if self.max_steps is not None and steps > self.max_steps:
+            raise InputError(f"{type(self).__name__} samples at most {self.max_steps} connected steps, not {steps}")
+
+    def parameters_json(self) -> str:
+        """Return the parameters as canonical JSON."""
+        return json.dumps(asdict(self.parameters), sort_keys=True)
+
+
+CONTRACT = Generator

@@ -1,0 +1,185 @@
+"""The record that every materialization leaves in its partition folder, and how it is read back.
+
+A REF such as `ticks/binance_usdm/BTCUSDT/2024-08-08` names a partition and is also its folder under the home. How a
+manifest comes to be written is in `commit.py`; what it is hashed with is in `digests.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import msgspec
+
+from synth_pipeline.errors import SynthError
+from synth_pipeline.lineage.digests import json_value, sha256_file, sha256_json
+
+Stage = Literal["raw", "ticks", "features", "checkpoints", "synthetic", "reports"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+"""Every stage, upstream first; each is a folder of the home."""
+
+NAME = "manifest.json"
+"""The file whose appearance commits a partition."""
+
+FILE_INPUT = "file:"
+"""Prefix of the name of an input that is no partition but a file from outside; its digest is the file's SHA-256."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One output file of a partition."""
+
+    path: str
+    """Relative to the partition folder; the name carries the content's digest."""
+    sha256: str
+    bytes: int
+    rows: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What was made, from which inputs, by which code, configuration and seed.
+
+    Without `outputs` it is a draft: enough to decide whether a rebuild is needed. `facts`, `created_at` and
+    `mlflow_run_id` are for people and enter no digest.
+    """
+
+    stage: Stage
+    key: str
+    """`venue.SYMBOL/day`, with `/generator` where one is involved."""
+    inputs: dict[str, str]
+    """Digest by name: the REF of an upstream manifest, or `file:NAME` for a file from outside."""
+    code_version: str
+    config: dict[str, Any]
+    """What the result depends on besides inputs, code and seed: JSON values."""
+    seed: int | None = None
+    outputs: dict[str, Artifact] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Rows, gaps, counts, seconds, peak memory: JSON values."""
+    created_at: str = ""
+    """ISO 8601, UTC."""
+    mlflow_run_id: str | None = None
+    skipped: bool = False
+    """True when this run found the partition current and did nothing; never true in the file."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "config", json_value(f"config of {self.ref}", self.config))
+        object.__setattr__(self, "facts", json_value(f"facts of {self.ref}", self.facts))
+
+    @property
+    def ref(self) -> str:
+        """The name under which lineage knows this partition."""
+        return ref(self.stage, self.key)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What decides whether a rebuild is needed: SHA-256 over everything that the outputs depend on."""
+        names = ("stage", "key", "inputs", "code_version", "config", "seed")
+        return sha256_json({name: getattr(self, name) for name in names})
+
+    @cached_property
+    def digest(self) -> str:
+        """What downstream manifests record as their input: SHA-256 over the outputs' content, blind to the clock."""
+        return sha256_json({name: artifact.sha256 for name, artifact in self.outputs.items()})
+
+    @property
+    def rows(self) -> int | None:
+        """Rows over all outputs that have any."""
+        counts = [artifact.rows for artifact in self.outputs.values() if artifact.rows is not None]
+        return sum(counts) if counts else None
+
+    def file(self, folder: Path, name: str) -> Path:
+        """Return the path of one output, or of the folder when a whole folder was committed under `name`.
+
+        Raises `SynthError` for a name that this manifest lacks.
+        """
+        if artifact := self.outputs.get(name):
+            return folder / artifact.path
+        for inner, artifact in self.outputs.items():
+            if inner.startswith(f"{name}/"):
+                return folder / artifact.path.removesuffix(inner.removeprefix(f"{name}/"))
+        raise SynthError(f"{self.ref} has no output {name!r}: it has {', '.join(self.outputs) or 'none'}")
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """An output file that is not what its manifest says."""
+
+    name: str
+    path: Path
+    expected: str
+    found: str | None
+    """SHA-256 of what is there now; None when nothing is."""
+
+    def __str__(self) -> str:
+        state = (
+            "is missing" if self.found is None else f"has sha256 {self.found[:12]}, recorded was {self.expected[:12]}"
+        )
+        return f"{self.path} {state}"
+
+
+def ref(stage: Stage, key: str) -> str:
+    """Return the REF of a partition: `ticks`, `binance_usdm.BTCUSDT/2024-08-08` → `ticks/binance_usdm/BTCUSDT/…`."""
+    return f"{stage}/{key.replace('.', '/', 1)}"
+
+
+def load(folder: Path) -> Manifest | None:
+    """Return the manifest of a partition folder, None when there is none.
+
+    Raises `SynthError` for a file that is not a manifest or was changed by hand.
+    """
+    path = folder / NAME
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    remedy = "delete this file to have the partition built again"
+    try:
+        stored = json.loads(content)
+        manifest = msgspec.convert(stored, Manifest)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise SynthError(f"manifest {path} is corrupt: {error}; {remedy}") from error
+    for name in ("fingerprint", "digest"):
+        if stored.get(name) != getattr(manifest, name):
+            raise SynthError(f"manifest {path} is corrupt: its {name} does not fit its content; {remedy}")
+    return manifest
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Return the file content of a manifest: indented JSON, with fingerprint and digest spelled out for other tools."""
+    plain = asdict(replace(manifest, skipped=False)) | {"fingerprint": manifest.fingerprint, "digest": manifest.digest}
+    return json.dumps(plain, indent=2).encode() + b"\n"
+
+
+def is_current(folder: Path, fingerprint: str) -> Manifest | None:
+    """Return the folder's manifest, marked `skipped`, when nothing it depends on has changed; None when it has.
+
+    Outputs are checked to exist with their recorded size and are not read: this is the fast path (`verify` rehashes).
+    """
+    manifest = load(folder)
+    if manifest is None or manifest.fingerprint != fingerprint or damaged(folder, manifest):
+        return None
+    return replace(manifest, skipped=True)
+
+
+def damaged(folder: Path, manifest: Manifest) -> list[Path]:
+    """Return the output files that are missing or have another size than recorded, unread."""
+    sizes = ((folder / artifact.path, artifact.bytes) for artifact in manifest.outputs.values())
+    return [path for path, size in sizes if not path.is_file() or path.stat().st_size != size]
+
+
+def verify(folder: Path) -> list[Mismatch]:
+    """Rehash every output and return what is not as recorded. Raises `SynthError` when the folder has no manifest."""
+    manifest = load(folder)
+    if manifest is None:
+        raise SynthError(f"{folder} holds no {NAME}: nothing was committed there")
+    found = []
+    for name, artifact in manifest.outputs.items():
+        path = folder / artifact.path
+        actual = sha256_file(path) if path.is_file() else None
+        if actual != artifact.sha256:
+            found.append(Mismatch(name, path, artifact.sha256, actual))
+    return found

@@ -1,0 +1,92 @@
+"""What a person may call a partition: REF, path, MLflow run id or digest, turned into its REF."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from synth_pipeline.errors import NoDataError, SynthError
+from synth_pipeline.lineage.digests import sha256_file
+from synth_pipeline.lineage.manifests import FILE_INPUT, NAME, STAGES, Manifest, load
+
+_HEX = re.compile(r"[0-9a-fA-F]{8,64}")
+_LISTED = 8
+
+
+def manifests(home: Path) -> Iterator[Path]:
+    """Yield the folder of every committed partition of a home, upstream stages first, sorted; never a staging folder."""
+    for stage in STAGES:
+        for folder, inner, files in os.walk(home / stage):
+            inner[:] = sorted(name for name in inner if not name.startswith("."))
+            if NAME in files:
+                yield Path(folder)
+
+
+def resolve(home: Path, text: str) -> str:
+    """Return the REF that a text means.
+
+    Accepted: a REF (`reports/binance_usdm/BTCUSDT/2024-08-08/wgan_gp`, or with `binance_usdm.BTCUSDT`); a path to a
+    partition folder or a file in it; any file whose content is an output or an outside input; an MLflow run id; the
+    first 8 or more hex digits of a partition's digest or of a file's SHA-256.
+    Raises `NoDataError`, listing what exists, for anything else and for what several partitions share.
+    """
+    text = text.strip()
+    for path in (home / text, home / text.replace(".", "/", 1), Path(text).expanduser()):
+        if found := _partition_of(home, path):
+            return found
+    path = Path(text).expanduser()
+    wanted = sha256_file(path) if path.is_file() else text.lower()
+    matches = _search(home, wanted) if _HEX.fullmatch(wanted) else []
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise NoDataError(f"{text!r} means several partitions: {_listing(matches)}; give one of these")
+    known = [folder.relative_to(home).as_posix() for folder in manifests(home)]
+    if not known:
+        raise NoDataError(
+            f"{text!r} names nothing: {home} holds no partitions yet, make some with synth-pipeline run or demo"
+        )
+    raise NoDataError(f"{text!r} names no partition, file, MLflow run or digest in {home}: there are {_listing(known)}")
+
+
+def _partition_of(home: Path, path: Path) -> str | None:
+    """Return the REF of the committed partition that a path is or lies in."""
+    path, home = path.resolve(), home.resolve()
+    if not path.exists() or not path.is_relative_to(home):
+        return None
+    for folder in (path, *path.parents):
+        if folder == home:
+            break
+        if (folder / NAME).is_file():
+            return folder.relative_to(home).as_posix()
+    return None
+
+
+def _search(home: Path, wanted: str) -> list[str]:
+    """Return the REFs whose run id or digest begins with `wanted`; a partition's own digest outranks its files'."""
+    own, held = [], []
+    unreadable: list[str] = []
+    for folder in manifests(home):
+        try:
+            manifest = load(folder)
+        except SynthError as error:
+            unreadable.append(str(error))
+            continue
+        if manifest and (manifest.mlflow_run_id == wanted or manifest.digest.startswith(wanted)):
+            own.append(manifest.ref)
+        elif manifest and any(digest.startswith(wanted) for digest in _file_digests(manifest)):
+            held.append(manifest.ref)
+    if unreadable and not own and not held:
+        raise SynthError(f"{wanted} was not found among the readable manifests, and: {unreadable[0]}")
+    return own or held
+
+
+def _file_digests(manifest: Manifest) -> list[str]:
+    outside = [digest for name, digest in manifest.inputs.items() if name.startswith(FILE_INPUT)]
+    return outside + [artifact.sha256 for artifact in manifest.outputs.values()]
+
+
+def _listing(refs: list[str]) -> str:
+    """Name the newest few of some REFs and count the others."""
+    shown = ", ".join(refs[-_LISTED:])
+    return shown if len(refs) <= _LISTED else f"{shown} and {len(refs) - _LISTED} more"

@@ -1,0 +1,411 @@
+"""Order flow: who sends what to the book, and when.
+
+Five crowds act at random times, each at its own rate:
+
+- *makers* place limit orders at the touch, most at the most aggressive price that does not trade, none beyond the
+  efficient price by more than the threshold; faster while the spread is wide; each cancels after an exponential time;
+- *patient traders* place behind the touch at power-law distances, P(distance > x) = (1 + x / scale)^-exponent, and cancel
+  after a longer exponential time, so cancellations are proportional to what rests (power law of placement: Bouchaud,
+  Mézard, Potters 2002, "Statistical properties of stock order books");
+- *uninformed takers* send market orders as a bivariate Hawkes process, rate of side i
+  λ_i(t) = μ a(t) + Σ_j Σ_{t_j < t} n_ij β exp(-β (t - t_j)), so buys beget buys and, less, sells (Hawkes 1971; Bacry,
+  Mastromatteo, Muzy 2015, "Hawkes processes in finance");
+- *informed takers* act only when the efficient price lies further from the mid than the threshold: they send an order
+  that trades up to it, the further the sooner; their trades excite the uninformed too;
+- makers whose quote lies beyond the threshold on the wrong side *pull* it.
+
+The mid thus follows the efficient price in steps of about the threshold, which leaves many short returns at zero and the
+others with the volatility's clusters and tails. All sizes are log-normal. Rates see the efficient price of the current
+step of `STEP_S`; the decay of the Hawkes rates is met exactly, by thinning (Ogata 1981).
+
+Here belong decisions; what an order does is the engine's affair, how it is published the exchange's.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from synth_pipeline.errors import InputError
+from synth_pipeline.market.efficient_price import PriceLaw, advance_price, start_state
+from synth_pipeline.market.engine import (
+    ASK,
+    BID,
+    Book,
+    Journal,
+    cancel,
+    find,
+    front,
+    level_size,
+    limit,
+    move_band,
+    new_book,
+    new_journal,
+)
+from synth_pipeline.market.engine import market as send_market
+from synth_pipeline.market.parameters import Parameters
+from synth_pipeline.schema import NS_PER_DAY, NS_PER_SECOND
+from synth_pipeline.series import FloatArray, IntArray
+
+STEP_S = 0.02
+"""Longest time, in seconds, over which rates are held."""
+
+_MAKER, _PATIENT = 0, 1
+_CROWD_CAPACITY = 2**13
+"""Orders that one crowd may have resting."""
+_TAPE_CAPACITY = 2**15
+_SPARE_ROWS = 8
+"""Rows that one event may need beside those of the orders it meets and refills."""
+_LARGEST_ORDER = 10**9
+"""Lots; keeps a log-normal tail inside the integers."""
+
+_FEWEST_TICKS = 1000
+"""A price of fewer ticks leaves no room for the depth of a bid side."""
+
+_MAKE, _REST, _CANCEL, _TAKE, _INFORMED, _PULL = 0, 2, 4, 6, 8, 10
+"""Kinds of event; each has two rates, of side `BID` and `ASK` (of the two crowds for `_CANCEL`)."""
+_KINDS = 12
+
+
+class FlowLaw(NamedTuple):
+    """The parameters as the compiled loop needs them: ticks, lots, seconds, natural logs."""
+
+    tick_size: float
+    touch_rate: float
+    touch_step: float
+    """Probability that a maker stands one tick further away."""
+    spread_response_rate: float
+    depth_rate: float
+    depth_scale: float
+    depth_exponent: float
+    cancel_rates: tuple[float, float]
+    """Per resting order: makers', patient traders'."""
+    order_size: tuple[float, float]
+    """Mean and standard deviation of the log size in lots."""
+    market_rate: float
+    excitation_jumps: tuple[float, float]
+    """Rise of the own side's and of the other side's rate by one market order."""
+    excitation_decay: float
+    market_size: tuple[float, float]
+    informed_threshold: float
+    """Relative to the price."""
+    informed_rate: float
+    informed_size: tuple[float, float]
+    pull_rate: float
+    intraday_amplitude: float
+    intraday_peak_s: float
+    minimum_orders: int
+
+
+class Tape(NamedTuple):
+    """What happened, one row an event that changed the book."""
+
+    time_ns: IntArray
+    level_rows: IntArray
+    """Level changes in the journal up to and with this event."""
+    trade_rows: IntArray
+    """Trades in the journal up to and with this event."""
+    touch: IntArray
+    """Bid price, bid size, ask price, ask size after it; shape (events, 4)."""
+    rows: IntArray
+
+
+class Market(NamedTuple):
+    """A running simulation: the book, what was reported, and all that the crowds know."""
+
+    book: Book
+    journal: Journal
+    tape: Tape
+    clock_ns: IntArray
+    """Now, and when the current step ends."""
+    price: FloatArray
+    """Log efficient price and log-volatility deviation."""
+    excitation: FloatArray
+    """Hawkes rates above the base, of buys and of sells."""
+    crowd_ids: IntArray
+    """Orders that a crowd has not cancelled, shape (2, capacity); traded ones leave when they are drawn."""
+    crowd_sizes: IntArray
+    rates: FloatArray
+    """Scratch: rate of each kind of event."""
+
+
+def new_market(
+    start_ns: int, parameters: Parameters, price: PriceLaw, law: FlowLaw, rng: np.random.Generator
+) -> Market:
+    """Return a market whose book holds as many patient orders as it will on average.
+
+    Raises `InputError` when the parameters want more resting orders than fit, or a price of too few ticks.
+    """
+    centre = round(parameters.start_price / law.tick_size)
+    if centre < _FEWEST_TICKS:
+        raise InputError(
+            f"start_price {parameters.start_price:g} is {centre} ticks of {parameters.tick_size}: "
+            f"choose a tick_size that makes it at least {_FEWEST_TICKS}"
+        )
+    patient = 2 * parameters.depth_rate * parameters.depth_lifetime_s
+    makers = 2 * (parameters.touch_rate + parameters.spread_response_rate) * parameters.touch_lifetime_s
+    for rate, crowd in ((patient, "depth"), (makers, "touch")):
+        if rate * (1 + parameters.intraday_amplitude) > _CROWD_CAPACITY / 2:
+            raise InputError(
+                f"{crowd} orders would number about {rate:.0f}: lower {crowd}_rate or {crowd}_lifetime_s "
+                f"so that they stay below {_CROWD_CAPACITY // 4}"
+            )
+    market = Market(
+        new_book(centre),
+        new_journal(),
+        Tape(
+            time_ns=np.zeros(_TAPE_CAPACITY, dtype=np.int64),
+            level_rows=np.zeros(_TAPE_CAPACITY, dtype=np.int64),
+            trade_rows=np.zeros(_TAPE_CAPACITY, dtype=np.int64),
+            touch=np.zeros((_TAPE_CAPACITY, 4), dtype=np.int64),
+            rows=np.zeros(1, dtype=np.int64),
+        ),
+        clock_ns=np.array([start_ns, start_ns], dtype=np.int64),
+        price=start_state(parameters, price, rng),
+        excitation=np.zeros(2),
+        crowd_ids=np.zeros((2, _CROWD_CAPACITY), dtype=np.int64),
+        crowd_sizes=np.zeros(2, dtype=np.int64),
+        rates=np.zeros(_KINDS),
+    )
+    _fill_book(market, law, centre, round(patient / 2), rng)
+    return market
+
+
+@njit(cache=True)
+def advance(market: Market, price: PriceLaw, law: FlowLaw, until_ns: int, rng: np.random.Generator) -> bool:
+    """Run whole steps until the clock reads `until_ns` or later; the result does not depend on how often it is called.
+
+    Returns False when it stopped early because the tape or journal is full: `rewind` them and call again.
+    """
+    clock = market.clock_ns
+    while True:
+        if not _has_room(market, law):
+            return False
+        activity = _activity(law, clock[0])
+        if clock[0] == clock[1]:
+            if clock[0] >= until_ns:
+                return True
+            advance_price(market.price, price, activity, STEP_S, rng)
+            _follow_band(market)
+            clock[1] += int(STEP_S * NS_PER_SECOND)
+        total = _set_rates(market, law, activity)
+        wait = rng.standard_exponential() / total
+        left = (clock[1] - clock[0]) / NS_PER_SECOND
+        elapsed = min(wait, left)
+        decay = math.exp(-law.excitation_decay * elapsed)
+        market.excitation[0] *= decay
+        market.excitation[1] *= decay
+        if wait >= left:
+            clock[0] = clock[1]
+            continue
+        clock[0] = min(clock[0] + int(wait * NS_PER_SECOND) + 1, clock[1] - 1)
+        _act(market, law, activity, _draw_kind(market.rates, total, rng), rng)
+
+
+@njit(cache=True)
+def rewind(market: Market) -> None:
+    """Empty the tape and the journal once they are read."""
+    market.journal.rows[:] = 0
+    market.tape.rows[0] = 0
+
+
+@njit(cache=True)
+def _fill_book(market: Market, law: FlowLaw, centre: int, orders: int, rng: np.random.Generator) -> None:
+    for side in range(2):
+        _place(market, _MAKER, side, centre - 1 + 2 * side, _draw_size(law.order_size, rng))
+    for _ in range(orders):
+        for side in range(2):
+            _rest(market, law, side, rng)
+    rewind(market)
+
+
+@njit(cache=True)
+def _activity(law: FlowLaw, now_ns: int) -> float:
+    """Return the shape of the day, 1 on average."""
+    hours_off = (now_ns % NS_PER_DAY) / NS_PER_SECOND - law.intraday_peak_s
+    return 1.0 + law.intraday_amplitude * math.cos(2.0 * math.pi * hours_off / 86_400)
+
+
+@njit(cache=True)
+def _has_room(market: Market, law: FlowLaw) -> bool:
+    journal, tape, orders = market.journal, market.tape, market.book.orders
+    needed = orders[0] + orders[1] + 2 * law.minimum_orders + _SPARE_ROWS
+    used = max(journal.rows[0], journal.rows[1])
+    return bool(used + needed <= journal.level_side.size and tape.rows[0] + needed <= tape.time_ns.size)
+
+
+@njit(cache=True)
+def _fair_ticks(market: Market, law: FlowLaw) -> float:
+    return math.exp(market.price[0]) / law.tick_size
+
+
+@njit(cache=True)
+def _set_rates(market: Market, law: FlowLaw, activity: float) -> float:
+    """Set the rate of every kind of event and return their sum."""
+    rates, book = market.rates, market.book
+    bid, ask = book.best[BID], book.best[ASK]
+    fair, mid = _fair_ticks(market, law), 0.5 * (bid + ask)
+    excess = (fair / mid - 1.0) / law.informed_threshold
+    for side in range(2):
+        rates[_MAKE + side] = law.touch_rate * activity
+        if ask - bid > 1:
+            rates[_MAKE + side] += law.spread_response_rate
+        rates[_REST + side] = law.depth_rate * activity
+        rates[_CANCEL + side] = law.cancel_rates[side] * market.crowd_sizes[side]
+        rates[_TAKE + side] = law.market_rate * activity + market.excitation[side]
+        # The efficient price above the mid makes informed traders buy and stale asks leave.
+        beyond = excess if side == BID else -excess
+        rates[_INFORMED + side] = law.informed_rate * beyond if beyond > 1.0 else 0.0
+        rates[_PULL + 1 - side] = law.pull_rate if beyond > 1.0 else 0.0
+    return float(rates.sum())
+
+
+@njit(cache=True)
+def _draw_kind(rates: FloatArray, total: float, rng: np.random.Generator) -> int:
+    level = rng.random() * total
+    for kind in range(_KINDS):
+        level -= rates[kind]
+        if level < 0.0:
+            return kind
+    return _KINDS - 1
+
+
+@njit(cache=True)
+def _act(market: Market, law: FlowLaw, activity: float, kind: int, rng: np.random.Generator) -> None:
+    """Let one event of a kind happen, then refill what it emptied."""
+    side, kind = kind % 2, kind - kind % 2
+    if kind == _MAKE:
+        _make(market, law, side, rng)
+    elif kind == _REST:
+        _rest(market, law, side, rng)
+    elif kind == _CANCEL:
+        _cancel_any(market, law, side, rng)
+    elif kind == _TAKE:
+        # Thinning: the rate that was held since the last event has decayed meanwhile.
+        now = law.market_rate * activity + market.excitation[side]
+        if rng.random() * market.rates[_TAKE + side] < now:
+            _take(market, law, side, rng)
+    elif kind == _INFORMED:
+        _trade_informed(market, law, side, rng)
+    else:
+        _pull(market, law, side)
+    for side in range(2):
+        while market.book.orders[side] < law.minimum_orders:
+            _rest(market, law, side, rng)
+
+
+@njit(cache=True)
+def _draw_size(log_size: tuple[float, float], rng: np.random.Generator) -> int:
+    drawn = math.exp(log_size[0] + log_size[1] * rng.standard_normal())
+    return max(1, int(min(drawn, _LARGEST_ORDER) + 0.5))
+
+
+@njit(cache=True)
+def _make(market: Market, law: FlowLaw, side: int, rng: np.random.Generator) -> None:
+    """Quote at the touch, or inside a wide spread, but not past the efficient price by more than the threshold."""
+    behind = 0
+    while rng.random() < law.touch_step:
+        behind += 1
+    fair, best = _fair_ticks(market, law), market.book.best
+    reserve = fair * law.informed_threshold
+    if side == BID:
+        price = min(best[ASK] - 1 - behind, math.floor(fair + reserve))
+    else:
+        price = max(best[BID] + 1 + behind, math.ceil(fair - reserve))
+    _place(market, _MAKER, side, price, _draw_size(law.order_size, rng))
+
+
+@njit(cache=True)
+def _rest(market: Market, law: FlowLaw, side: int, rng: np.random.Generator) -> None:
+    """Place patiently, behind the touch."""
+    distance = law.depth_scale * ((1.0 - rng.random()) ** (-1.0 / law.depth_exponent) - 1.0)
+    away = 1 + int(min(distance, _LARGEST_ORDER))
+    price = market.book.best[side] + (2 * side - 1) * away
+    _place(market, _PATIENT, side, price, _draw_size(law.order_size, rng))
+
+
+@njit(cache=True)
+def _place(market: Market, crowd: int, side: int, price: int, size: int) -> None:
+    """Send a limit order and remember whose it is; a price outside the venue's band is not sent."""
+    count = market.crowd_sizes[crowd]
+    if count == market.crowd_ids.shape[1]:
+        return
+    order_id = limit(market.book, market.journal, side, price, size)
+    if order_id > 0:
+        if find(market.book, order_id) != 0:
+            market.crowd_ids[crowd, count] = order_id
+            market.crowd_sizes[crowd] += 1
+        _record(market)
+
+
+@njit(cache=True)
+def _cancel_any(market: Market, law: FlowLaw, crowd: int, rng: np.random.Generator) -> None:
+    """Cancel one order of a crowd, each as likely as any other; one that has traded is only forgotten."""
+    book, ids, last = market.book, market.crowd_ids[crowd], market.crowd_sizes[crowd] - 1
+    drawn = min(int(rng.random() * (last + 1)), last)
+    order_id = ids[drawn]
+    slot = find(book, order_id)
+    if slot != 0 and book.orders[book.side[slot]] <= law.minimum_orders:
+        return
+    ids[drawn] = ids[last]
+    market.crowd_sizes[crowd] = last
+    if slot != 0:
+        cancel(book, market.journal, order_id)
+        _record(market)
+
+
+@njit(cache=True)
+def _pull(market: Market, law: FlowLaw, side: int) -> None:
+    if market.book.orders[side] > law.minimum_orders:
+        cancel(market.book, market.journal, front(market.book, side))
+        _record(market)
+
+
+@njit(cache=True)
+def _take(market: Market, law: FlowLaw, side: int, rng: np.random.Generator) -> None:
+    size = min(_draw_size(law.market_size, rng), market.book.volume[1 - side] // 2)
+    if size > 0:
+        send_market(market.book, market.journal, side, size)
+        _excite(market, law, side)
+        _record(market)
+
+
+@njit(cache=True)
+def _trade_informed(market: Market, law: FlowLaw, side: int, rng: np.random.Generator) -> None:
+    """Trade up to the efficient price; what remains quotes there."""
+    fair = _fair_ticks(market, law)
+    price = math.floor(fair) if side == BID else math.ceil(fair)
+    size = min(_draw_size(law.informed_size, rng), market.book.volume[1 - side] // 2)
+    if size > 0:
+        trades = market.journal.rows[1]
+        _place(market, _MAKER, side, price, size)
+        if market.journal.rows[1] > trades:
+            _excite(market, law, side)
+
+
+@njit(cache=True)
+def _excite(market: Market, law: FlowLaw, side: int) -> None:
+    market.excitation[side] += law.excitation_jumps[0]
+    market.excitation[1 - side] += law.excitation_jumps[1]
+
+
+@njit(cache=True)
+def _follow_band(market: Market) -> None:
+    """Centre the price band again once the market has left its middle half."""
+    book, levels = market.book, market.book.first.shape[1]
+    mid = (book.best[BID] + book.best[ASK]) // 2
+    if abs(mid - book.band[0] - levels // 2) > levels // 4 and move_band(book, market.journal, mid) > 0:
+        _record(market)
+
+
+@njit(cache=True)
+def _record(market: Market) -> None:
+    book, tape, row = market.book, market.tape, market.tape.rows[0]
+    tape.time_ns[row] = market.clock_ns[0]
+    tape.level_rows[row] = market.journal.rows[0]
+    tape.trade_rows[row] = market.journal.rows[1]
+    for side in range(2):
+        tape.touch[row, 2 * side] = book.best[side]
+        tape.touch[row, 2 * side + 1] = level_size(book, side, book.best[side])
+    tape.rows[0] += 1

@@ -1,0 +1,93 @@
+"""What the simulated venue says, byte for byte in the format of Binance USD-M.
+
+Wire format: https://developers.binance.com/docs, section USD-M futures: "Diff. Book Depth Streams", "Individual Symbol
+Book Ticker Streams", trade streams, and the REST "Order Book". Ticks and lots come in, JSON goes out; what is published when
+is decided in `exchange`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+
+from synth_pipeline.errors import InputError
+
+Level = tuple[int, int]
+"""Price in ticks, size in lots."""
+
+_PRICE_DECIMALS = 2
+"""USD-M prices carry at least two decimals, whatever the tick size."""
+
+
+class Decimals:
+    """Writes multiples of a fixed step as decimal strings of constant length."""
+
+    def __init__(self, step: Decimal, least_decimals: int = 0) -> None:
+        self._decimals = max(least_decimals, -int(step.normalize().as_tuple().exponent))
+        self._unit = 10**self._decimals
+        self._step = int(step * self._unit)
+
+    def __call__(self, count: int) -> str:
+        """Write `count` steps."""
+        whole, rest = divmod(count * self._step, self._unit)
+        return f"{whole}.{rest:0{self._decimals}d}" if self._decimals else str(whole)
+
+
+class Wire:
+    """Encodes the messages of one symbol."""
+
+    def __init__(self, symbol: str, tick_size: Decimal, lot_size: Decimal) -> None:
+        if not symbol.isalnum() or not symbol.isascii():
+            raise InputError(f"symbol {symbol!r} is not made of letters and digits, such as BTCUSDT")
+        self._symbol = symbol.upper()
+        self._stream = symbol.lower()
+        self._price = Decimals(tick_size, _PRICE_DECIMALS)
+        self._size = Decimals(lot_size)
+
+    def depth_update(
+        self,
+        *,
+        sent_ms: int,
+        event_ms: int,
+        first_id: int,
+        last_id: int,
+        previous_id: int,
+        bids: Iterable[Level],
+        asks: Iterable[Level],
+    ) -> bytes:
+        """Encode changed levels: absolute sizes, zero where a level is gone."""
+        return (
+            f'{{"stream":"{self._stream}@depth@0ms","data":{{"e":"depthUpdate","E":{sent_ms},"T":{event_ms},'
+            f'"s":"{self._symbol}","U":{first_id},"u":{last_id},"pu":{previous_id},'
+            f'"b":{self._levels(bids)},"a":{self._levels(asks)}}}}}'
+        ).encode()
+
+    def book_ticker(self, *, sent_ms: int, event_ms: int, update_id: int, bid: Level, ask: Level) -> bytes:
+        """Encode the touch."""
+        return (
+            f'{{"stream":"{self._stream}@bookTicker","data":{{"e":"bookTicker","u":{update_id},"s":"{self._symbol}",'
+            f'"b":"{self._price(bid[0])}","B":"{self._size(bid[1])}","a":"{self._price(ask[0])}",'
+            f'"A":"{self._size(ask[1])}","T":{event_ms},"E":{sent_ms}}}}}'
+        ).encode()
+
+    def trade(
+        self, *, sent_ms: int, event_ms: int, trade_id: int, price: int, size: int, buyer_is_maker: bool
+    ) -> bytes:
+        """Encode one print."""
+        return (
+            f'{{"stream":"{self._stream}@trade","data":{{"e":"trade","E":{sent_ms},"T":{event_ms},"s":"{self._symbol}",'
+            f'"t":{trade_id},"p":"{self._price(price)}","q":"{self._size(size)}","X":"MARKET",'
+            f'"m":{"true" if buyer_is_maker else "false"}}}}}'
+        ).encode()
+
+    def snapshot(
+        self, *, sent_ms: int, event_ms: int, last_id: int, bids: Iterable[Level], asks: Iterable[Level]
+    ) -> bytes:
+        """Encode the answer to a depth request: levels best first."""
+        return (
+            f'{{"lastUpdateId":{last_id},"E":{sent_ms},"T":{event_ms},'
+            f'"bids":{self._levels(bids)},"asks":{self._levels(asks)}}}'
+        ).encode()
+
+    def _levels(self, levels: Iterable[Level]) -> str:
+        return "[" + ",".join(f'["{self._price(price)}","{self._size(size)}"]' for price, size in levels) + "]"

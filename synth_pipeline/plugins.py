@@ -1,0 +1,40 @@
+"""Plug-ins by file name: a file in a plug-in package is a plug-in of that name.
+
+Listing names imports none of them, so `synth-pipeline generators` does not pay for torch. A plug-in package states its
+contract in `__init__` as `CONTRACT` (the base class) and, where some files are shared machinery, `MACHINERY` (their names).
+"""
+
+import importlib
+import inspect
+import pkgutil
+from types import ModuleType
+from typing import Any
+
+from synth_pipeline.errors import UnknownNameError
+
+
+def names(package: ModuleType) -> list[str]:
+    """Return the sorted names of the plug-ins in a package, importing none of them."""
+    machinery = getattr(package, "MACHINERY", frozenset())
+    found = (module.name for module in pkgutil.iter_modules(package.__path__))
+    return sorted(name for name in found if name not in machinery and not name.startswith("_"))
+
+
+def load(package: ModuleType, name: str) -> type[Any]:
+    """Import one plug-in and return the one class of the package's contract that its file defines.
+
+    Raises `UnknownNameError` for a name without a file, `TypeError` for a file with no such class or with several.
+    """
+    known = names(package)
+    if name not in known:
+        raise UnknownNameError(package.__name__.rpartition(".")[2].removesuffix("s"), name, known)
+    module = importlib.import_module(f"{package.__name__}.{name}")
+    contract: type = package.CONTRACT
+    found = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and value.__module__ == module.__name__ and issubclass(value, contract)
+    ]
+    if len(found) != 1:
+        raise TypeError(f"{module.__name__} must define exactly one {contract.__name__}, not {len(found)}")
+    return found[0]

@@ -1,0 +1,57 @@
+"""One frozen `Settings`; the environment is read here, and nowhere else."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from synth_pipeline.schema import NS_PER_SECOND, Instrument
+
+
+class Settings(BaseSettings):
+    """Where things live and the few dials that a desk turns; each is an environment variable `SYNTH_…`."""
+
+    model_config = SettingsConfigDict(env_prefix="SYNTH_", frozen=True, extra="forbid")
+
+    home: Path = Field(Path(".synth"), description="Root of all data: raw ticks features checkpoints synthetic reports.")
+    seed: int = Field(0, ge=0, description="Seed of everything random; same inputs and seed give the same bytes.")
+    step_ms: int = Field(500, gt=0, description="Grid step of the features, in milliseconds.")
+    lookback_days: int = Field(5, gt=0, description="Days of features, ending with the partition's own, that a fit sees.")
+    train_fraction: float = Field(0.7, gt=0, lt=1, description="Share of the look-back that is fitted on; the rest is held out.")
+    sample_paths: int = Field(16, gt=0, description="Paths in a synthetic dataset.")
+    fidelity_threshold: float = Field(50.0, ge=0, le=100, description="Fidelity below which the asset check warns.")
+    first_day: date = Field(date(2012, 1, 1), description="First UTC day that Dagster offers as a partition.")
+    generators: str = Field(
+        "self_exciting_jump_diffusion,wgan_gp", description="Generators that get assets and that `run` fits, by comma."
+    )
+    tracking: bool = Field(True, description="Whether every materialization leaves an MLflow run.")
+    mlflow_tracking_uri: str = Field("", description="MLflow store; empty means sqlite in the home folder.")
+    dagster_url: str = Field("http://127.0.0.1:3000", description="Where links to the Dagster UI point.")
+    mlflow_url: str = Field("http://127.0.0.1:5000", description="Where links to the MLflow UI point.")
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().resolve()
+
+    @property
+    def step_ns(self) -> int:
+        """Grid step in nanoseconds."""
+        return self.step_ms * (NS_PER_SECOND // 1000)
+
+    @property
+    def tracking_uri(self) -> str:
+        """The MLflow tracking store in effect."""
+        return self.mlflow_tracking_uri or f"sqlite:///{self.home / 'mlflow.db'}"
+
+    @property
+    def generator_names(self) -> tuple[str, ...]:
+        """The generators in effect, in the order given."""
+        return tuple(name.strip() for name in self.generators.split(",") if name.strip())
+
+    def partition(self, stage: str, instrument: Instrument, day: date, *more: str) -> Path:
+        """Return the folder of one partition of one stage."""
+        return self.home.joinpath(stage, instrument.venue, instrument.symbol, day.isoformat(), *more)

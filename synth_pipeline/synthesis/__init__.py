@@ -1,0 +1,1 @@
+"""Sampling a fitted generator to datasets."""

@@ -1,0 +1,137 @@
+"""The book, rebuilt from its level changes: the top after every event, the depth of the ten best levels, the whole at the end.
+
+A side is a sorted array whose best level stands last, so that the changes, which cluster at the touch, move few elements.
+Prices may lie anywhere: nothing is windowed and nothing is re-based.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from synth_pipeline.schema import Flag
+
+DEPTH = 10
+_LAST, _SNAPSHOT = int(Flag.LAST), int(Flag.SNAPSHOT)
+
+
+class Replay(NamedTuple):
+    """The book after every event (one entry each), and all levels after the last."""
+
+    recv_ns: np.ndarray
+    update_id: np.ndarray
+    top: np.ndarray
+    """Shape (events, 4): bid price, bid size, ask price, ask size; a size of 0 means that the side is empty."""
+    depth: np.ndarray
+    """Shape (events, 2): lots in the ten best bid and ask levels."""
+    bids: np.ndarray
+    """Shape (levels, 2): price and size at the end, best last."""
+    asks: np.ndarray
+    """Shape (levels, 2): price and size at the end, best last."""
+
+    @property
+    def crossed(self) -> int:
+        """How many events left the best bid at or above the best ask."""
+        bid, bid_size, ask, ask_size = self.top.T
+        return int(((bid >= ask) & (bid_size > 0) & (ask_size > 0)).sum())
+
+
+def replay(levels: Mapping[str, np.ndarray]) -> Replay:
+    """Rebuild the book from rows of `schema.BOOK_LEVELS` in their stored order.
+
+    A run of SNAPSHOT rows replaces the book; the book is read after each row flagged LAST.
+    """
+    last = np.flatnonzero(levels["flags"] & _LAST)
+    top, depth, bids, asks = _replay(levels["side"], levels["price"], levels["size"], levels["flags"], len(last))
+    return Replay(levels["recv_ns"][last], levels["update_id"][last], top, depth, bids, asks)
+
+
+@njit(cache=True)  # type: ignore[misc]
+def _replay(
+    side: np.ndarray, price: np.ndarray, size: np.ndarray, flags: np.ndarray, events: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    books = np.zeros((2, 1024, 2), np.int64)  # 0 bids, 1 asks with negated prices: both ascend to the best
+    counts = np.zeros(2, np.int64)
+    top, depth = np.zeros((events, 4), np.int64), np.zeros((events, 2), np.int64)
+    event = 0
+    for row in range(len(side)):
+        opens_snapshot = flags[row] & _SNAPSHOT and (
+            row == 0 or not flags[row - 1] & _SNAPSHOT or flags[row - 1] & _LAST
+        )
+        if opens_snapshot:
+            counts[:] = 0
+        which = 0 if side[row] > 0 else 1
+        if counts[which] == books.shape[1]:
+            larger = np.zeros((2, 2 * books.shape[1], 2), np.int64)
+            larger[:, : books.shape[1]] = books
+            books = larger
+        counts[which] = _apply(books[which], counts[which], price[row] * side[row], size[row])
+        if flags[row] & _LAST:
+            for which in range(2):
+                count = counts[which]
+                sign = 1 - 2 * which
+                if count:
+                    top[event, 2 * which] = sign * books[which, count - 1, 0]
+                    top[event, 2 * which + 1] = books[which, count - 1, 1]
+                for level in range(max(0, count - DEPTH), count):
+                    depth[event, which] += books[which, level, 1]
+            event += 1
+    bids, asks = books[0, : counts[0]].copy(), books[1, : counts[1]].copy()
+    asks[:, 0] = -asks[:, 0]
+    return top, depth, bids, asks
+
+
+@njit(cache=True)  # type: ignore[misc]
+def _apply(book: np.ndarray, count: int, key: int, size: int) -> int:
+    """Set one level of an ascending side and return the new level count."""
+    low, high = 0, count
+    while low < high:
+        middle = (low + high) // 2
+        if book[middle, 0] < key:
+            low = middle + 1
+        else:
+            high = middle
+    if low < count and book[low, 0] == key:
+        if size > 0:
+            book[low, 1] = size
+            return count
+        for level in range(low, count - 1):
+            book[level, 0], book[level, 1] = book[level + 1, 0], book[level + 1, 1]
+        return count - 1
+    if size == 0:
+        return count
+    for level in range(count, low, -1):
+        book[level, 0], book[level, 1] = book[level - 1, 0], book[level - 1, 1]
+    book[low, 0], book[low, 1] = key, size
+    return count + 1
+
+
+def depth_of(book: Replay, visible_levels: int) -> dict[str, np.ndarray]:
+    """Return the lots in the ten best levels after every event; not known where the source shows fewer than ten."""
+    return {
+        "recv_ns": book.recv_ns,
+        "bid_size_10": book.depth[:, 0].copy(),
+        "ask_size_10": book.depth[:, 1].copy(),
+        "known": np.full(len(book.recv_ns), visible_levels == 0 or visible_levels >= DEPTH),
+    }
+
+
+def quotes_of(book: Replay, flags: int) -> dict[str, np.ndarray]:
+    """Return the changes of the top as rows of `schema.QUOTES` (for recordings without a quote stream)."""
+    changed = np.ones(len(book.recv_ns), dtype=bool)
+    changed[1:] = (book.top[1:] != book.top[:-1]).any(axis=1)
+    rows = np.flatnonzero(changed)
+    return {
+        "recv_ns": book.recv_ns[rows],
+        "event_ns": book.recv_ns[rows],
+        "seq": rows.astype(np.int64),
+        "update_id": book.update_id[rows],
+        "bid_price": book.top[rows, 0],
+        "bid_size": book.top[rows, 1],
+        "ask_price": book.top[rows, 2],
+        "ask_size": book.top[rows, 3],
+        "flags": np.full(len(rows), flags, dtype=np.uint8),
+    }

@@ -1,0 +1,193 @@
+"""What Binance's three market segments share: the wire format of combined streams and the two sequence rules.
+
+Wire format: https://developers.binance.com/docs — "Web Socket Streams" and "How to manage a local order book correctly" of
+the spot, USD-M and COIN-M sections. A combined stream wraps each event as `{"stream": …, "data": …}`; a REST depth snapshot
+is recognized by its `lastUpdateId`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import msgspec
+
+from synth_pipeline.errors import BadMessage
+from synth_pipeline.venues import BookUpdate, Ignored, Levels, Message, Quote, SequenceRule, Trade, Venue, Verdict
+
+NS_PER_MS = 1_000_000
+
+
+class _Head(msgspec.Struct, gc=False):
+    stream: str = ""
+    data: msgspec.Raw = msgspec.Raw()
+    e: str = ""
+    id: int | str | None = None
+    last_update_id: int | None = msgspec.field(name="lastUpdateId", default=None)
+    bid_size: str | None = msgspec.field(name="B", default=None)
+
+
+class Depth(msgspec.Struct, gc=False):
+    """A `depthUpdate` event of any segment; `pu` exists on futures only, `ps` on COIN-M only."""
+
+    s: str
+    U: int
+    u: int
+    b: Levels
+    a: Levels
+    E: int = 0
+    T: int = 0
+    pu: int | None = None
+    ps: str | None = None
+
+
+class Ticker(msgspec.Struct, gc=False):
+    """A `bookTicker` event; spot sends neither `e` nor a time."""
+
+    s: str
+    u: int
+    b: str
+    B: str
+    a: str
+    A: str
+    E: int = 0
+    T: int = 0
+    e: str | None = None
+    ps: str | None = None
+
+
+class Print(msgspec.Struct, gc=False):
+    """A `trade` event; `X` exists on futures only, `M` on spot only."""
+
+    s: str
+    t: int
+    p: str
+    q: str
+    m: bool
+    T: int
+    X: str | None = None
+    M: bool | None = None
+
+
+class Snapshot(msgspec.Struct, gc=False):
+    """A REST depth answer; spot's carries neither symbol nor time."""
+
+    lastUpdateId: int  # noqa: N815 - the venue's name
+    bids: Levels
+    asks: Levels
+    symbol: str | None = None
+    E: int = 0
+    T: int = 0
+
+
+def to_ns(stamp: int) -> int:
+    """Turn a venue stamp into ns: milliseconds by default, microseconds where the connection asked for them."""
+    return stamp * 1000 if stamp > 10**14 else stamp * NS_PER_MS
+
+
+class SpotRule(SequenceRule):
+    """Spot: the first update after snapshot L has U <= L+1 <= u; then U == previous u + 1.
+
+    An update that overlaps what is known (U <= last+1 <= u) is in order: its sizes are absolute, as of u.
+    """
+
+    def judge(self, update: BookUpdate, last_id: int, bridging: bool) -> Verdict:  # noqa: ARG002 - one rule for both
+        """See the class."""
+        if update.last_id <= last_id:
+            return Verdict.DUPLICATE
+        return Verdict.IN_ORDER if update.first_id <= last_id + 1 else Verdict.GAP
+
+
+class FuturesRule(SequenceRule):
+    """Futures: the first update after snapshot L has U <= L <= u; then pu == previous u.
+
+    `pu <= L < U` is in order too: the chain says that no update lies between pu and U, so the snapshot holds all before it.
+    An update that ends at L itself (u == L) is the one the snapshot already contains; the book rows it repeats are the same.
+    """
+
+    def judge(self, update: BookUpdate, last_id: int, bridging: bool) -> Verdict:
+        """See the class."""
+        if update.last_id < last_id or (update.last_id == last_id and not bridging):
+            return Verdict.DUPLICATE
+        previous = update.first_id if update.previous_id is None else update.previous_id
+        if bridging:
+            return Verdict.IN_ORDER if min(previous, update.first_id) <= last_id else Verdict.GAP
+        return Verdict.IN_ORDER if previous == last_id else Verdict.GAP
+
+
+class BinanceVenue(Venue):
+    """A Binance segment; a subclass states its facts and which of the segments' marks its events carry."""
+
+    streams: ClassVar[tuple[str, ...]]
+    session_hours: ClassVar[float] = 24.0
+
+    def __init__(self) -> None:
+        self._head = msgspec.json.Decoder(_Head)
+        self._depth = msgspec.json.Decoder(Depth)
+        self._ticker = msgspec.json.Decoder(Ticker)
+        self._print = msgspec.json.Decoder(Print)
+        self._snapshot = msgspec.json.Decoder(Snapshot)
+
+    def subscribe(self, symbols: Sequence[str]) -> list[bytes]:
+        """Return one SUBSCRIBE frame for every stream of every symbol."""
+        params = [f"{symbol.lower()}@{stream}" for symbol in symbols for stream in self.streams]
+        return [msgspec.json.encode({"method": "SUBSCRIBE", "params": params, "id": 1})]
+
+    def parse(self, payload: bytes, received_ns: int) -> Message:
+        """Turn one payload into a message; `received_ns` stands in for a time that the venue does not send.
+
+        Raises `BadMessage`: `malformed_json`, `unexpected_form` (JSON of another shape) or `wrong_venue`.
+        """
+        try:
+            head = self._head.decode(payload)
+            return self._dispatch(head, head.data if head.stream else payload, received_ns)
+        except msgspec.ValidationError as error:
+            raise BadMessage("unexpected_form", str(error)) from None
+        except msgspec.DecodeError as error:
+            raise BadMessage("malformed_json", str(error)) from None
+
+    def _dispatch(self, head: _Head, body: bytes | msgspec.Raw, received_ns: int) -> Message:
+        kind = head.stream.partition("@")[2].partition("@")[0] or head.e
+        if kind in {"depth", "depthUpdate"}:
+            return self._book(self._depth.decode(body), received_ns)
+        if kind == "bookTicker" or (not kind and head.bid_size is not None):
+            return self._quote(self._ticker.decode(body), received_ns)
+        if kind == "trade":
+            return self._trade(self._print.decode(body))
+        if head.last_update_id is not None:
+            return self._full(self._snapshot.decode(body), received_ns)
+        if not kind and head.id is None:
+            raise BadMessage("unexpected_form", "neither a stream event, nor a depth snapshot, nor an answer")
+        return Ignored(head.stream.partition("@")[0].upper() or None, kind or "answer")
+
+    @abstractmethod
+    def check_segment(self, event: Depth | Ticker | Print) -> str | None:
+        """Return what in the event does not belong to this segment, or None."""
+
+    def _check(self, event: Depth | Ticker | Print) -> None:
+        if (foreign := self.check_segment(event)) is not None:
+            raise BadMessage("wrong_venue", foreign)
+
+    def _book(self, event: Depth, received_ns: int) -> BookUpdate:
+        self._check(event)
+        stamp = to_ns(event.T or event.E) or received_ns
+        return BookUpdate(event.s, stamp, event.U, event.u, event.pu, event.b, event.a)
+
+    def _quote(self, event: Ticker, received_ns: int) -> Quote:
+        self._check(event)
+        stamp = to_ns(event.T or event.E) or received_ns
+        return Quote(event.s, stamp, event.u, event.b, event.B, event.a, event.A)
+
+    def _trade(self, event: Print) -> Trade:
+        self._check(event)
+        off_market = event.X is not None and event.X != "MARKET"
+        # m: the buyer was the maker, so the aggressor sold.
+        return Trade(event.s, to_ns(event.T), event.t, event.p, event.q, -1 if event.m else 1, off_market)
+
+    def _full(self, event: Snapshot, received_ns: int) -> BookUpdate:
+        stamp = to_ns(event.T or event.E) or received_ns
+        return BookUpdate(
+            event.symbol, stamp, event.lastUpdateId, event.lastUpdateId, None, event.bids, event.asks, snapshot=True
+        )
+
