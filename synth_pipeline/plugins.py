@@ -4,9 +4,11 @@ Listing names imports none of them, so `synth-pipeline generators` does not pay 
 contract in `__init__` as `CONTRACT` (the base class) and, where some files are shared machinery, `MACHINERY` (their names).
 """
 
+import ast
 import importlib
 import inspect
 import pkgutil
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +17,7 @@ from synth_pipeline.errors import UnknownNameError
 
 def names(package: ModuleType) -> list[str]:
     """Return the sorted names of the plug-ins in a package, importing none of them."""
-    machinery = getattr(package, "MACHINERY", frozenset())
+    machinery: frozenset[str] = getattr(package, "MACHINERY", frozenset())
     found = (module.name for module in pkgutil.iter_modules(package.__path__))
     return sorted(name for name in found if name not in machinery and not name.startswith("_"))
 
@@ -25,9 +27,7 @@ def load(package: ModuleType, name: str) -> type[Any]:
 
     Raises `UnknownNameError` for a name without a file, `TypeError` for a file with no such class or with several.
     """
-    known = names(package)
-    if name not in known:
-        raise UnknownNameError(package.__name__.rpartition(".")[2].removesuffix("s"), name, known)
+    require(package, name)
     module = importlib.import_module(f"{package.__name__}.{name}")
     contract: type = package.CONTRACT
     found = [
@@ -38,3 +38,16 @@ def load(package: ModuleType, name: str) -> type[Any]:
     if len(found) != 1:
         raise TypeError(f"{module.__name__} must define exactly one {contract.__name__}, not {len(found)}")
     return found[0]
+
+
+def require(package: ModuleType, name: str) -> None:
+    """Raise `UnknownNameError` for a name without a file."""
+    known = names(package)
+    if name not in known:
+        raise UnknownNameError(package.__name__.rpartition(".")[2].removesuffix("s"), name, known)
+
+
+def headline(package: ModuleType, name: str) -> str:
+    """Return the first line of a plug-in's docstring, read without importing the plug-in."""
+    source = Path(package.__path__[0], f"{name}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0].rstrip(".")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import resource
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -25,7 +26,8 @@ from synth_pipeline.generators import Generator
 from synth_pipeline.lineage import commit, manifests
 from synth_pipeline.lineage.digests import code_version, sha256_file
 from synth_pipeline.lineage.manifests import Manifest, Stage
-from synth_pipeline.lineage.tracking import MlflowTracker, NullTracker, Tracker, TrackedRun
+from synth_pipeline.lineage.runs import NullTracker, Run, Tracker
+from synth_pipeline.lineage.tracking import MlflowTracker
 from synth_pipeline.progress import Progress, silent
 from synth_pipeline.rng import stream
 from synth_pipeline.schema import NS_PER_DAY, NS_PER_SECOND, Instrument, day_start_ns
@@ -52,8 +54,7 @@ class Workspace:
     @classmethod
     def of(cls, settings: Settings, *, tags: Mapping[str, str] | None = None, progress: Progress = silent) -> Self:
         """Make one with the tracker that the settings ask for."""
-        tracker = MlflowTracker(settings.tracking_uri, settings.home) if settings.tracking else NullTracker()
-        return cls(settings, tracker, tags or {}, progress)
+        return cls(settings, _tracker(settings), tags or {}, progress)
 
     def folder(self, stage: Stage, instrument: Instrument, day: date, *more: str) -> Path:
         """The folder of one partition."""
@@ -71,6 +72,13 @@ class Workspace:
         return manifest
 
 
+def _tracker(settings: Settings) -> Tracker:
+    if not settings.tracking:
+        return NullTracker()
+    urls = {"mlflow_url": settings.mlflow_url, "dagster_url": settings.dagster_url}
+    return MlflowTracker(settings.tracking_uri, settings.home, **urls)
+
+
 @dataclass(frozen=True)
 class _Built:
     """What a builder leaves in the staging folder."""
@@ -80,9 +88,7 @@ class _Built:
     rows: Mapping[str, int] = field(default_factory=dict)
 
 
-def _materialize(
-    workspace: Workspace, draft: Manifest, build: Callable[[Path, TrackedRun], _Built], log: Mapping[str, Any] | None = None
-) -> Manifest:
+def _materialize(workspace: Workspace, draft: Manifest, build: Callable[[Path, Run], _Built]) -> Manifest:
     """Return the current manifest, or build, commit and track the partition that the draft describes."""
     folder = workspace.settings.home / draft.ref
     if (current := manifests.is_current(folder, draft.fingerprint)) is not None:
@@ -96,9 +102,7 @@ def _materialize(
         }
         draft = replace(draft, created_at=datetime.now(UTC).isoformat(timespec="seconds"), mlflow_run_id=run.run_id)
         manifest = commit.commit(folder, draft, built.files, rows=built.rows, facts=facts)
-        run.log_params(dict(draft.config) | (dict(log) if log else {}))
-        run.log_metrics({name: float(value) for name, value in facts.items() if isinstance(value, int | float)})
-        run.log_artifact(folder / manifests.NAME)
+        run.record(manifest)
     return manifest
 
 
@@ -419,18 +423,16 @@ def _fit(
     model: Generator,
     draft: Manifest,
     place: Path,
-    run: TrackedRun,
+    run: Run,
 ) -> _Built:
     train, _ = _split(workspace, instrument, look_back, type(model))
-    for manifest in look_back.values():
-        run.log_dataset(manifest.ref, manifest.digest, workspace.settings.home / manifest.ref, "training")
     rng = stream(workspace.settings.seed, "fit", draft.key)
     model.fit(train, rng=rng, progress=workspace.progress)
     folder = place / "checkpoint"
     folder.mkdir()
     model.save(folder)
     summary = model.summary()
-    version = run.register(folder, f"{instrument}.{draft.config['generator']}", "challenger", summary)
+    version = run.register(folder, f"{instrument}.{draft.config['generator']}", params=draft.config["parameters"])
     facts = summary | {"train_steps": train.steps, "model_version": version}
     return _Built({"checkpoint": folder}, facts)
 
@@ -464,8 +466,7 @@ def sample(
     sources = (*_model_sources(generator), "synthesis")
     draft = _draft(workspace, "synthetic", f"{instrument}/{day}/{generator}", {checkpoint.ref: checkpoint.digest}, sources, config)
 
-    def build(place: Path, run: TrackedRun) -> _Built:
-        run.log_dataset(checkpoint.ref, checkpoint.digest, workspace.settings.home / checkpoint.ref, "model")
+    def build(place: Path, _: Run) -> _Built:
         model = load_generator(workspace, instrument, day, generator)
         rng = stream(workspace.settings.seed, "sample", draft.key)
         path = place / "dataset.parquet"
@@ -496,7 +497,7 @@ def _evaluate(
     dataset: Manifest,
     draft: Manifest,
     place: Path,
-    run: TrackedRun,
+    run: Run,
 ) -> _Built:
     from synth_pipeline import fidelity, reports
     from synth_pipeline.synthesis.dataset import read_dataset
@@ -519,3 +520,69 @@ def _evaluate(
     run.log_artifact(page)
     facts = {"fidelity": evaluation.fidelity, "floor": evaluation.floor}
     return _Built({"report": page, "evaluation": data}, facts)
+
+
+# --- summary ---------------------------------------------------------------------------------------------------------
+
+
+def summary(workspace: Workspace, instrument: Instrument, days: Sequence[date], names: Sequence[str]) -> dict[str, Any]:
+    """Return what stands in the store for these days and, on the last of them, these generators, as JSON values."""
+    ticks = [workspace.require("ticks", "ingest", instrument, day) for day in days]
+    features = [workspace.require("features", "featurize", instrument, day) for day in days]
+    paths = [
+        str(manifest.file(workspace.folder("features", instrument, day), "features"))
+        for day, manifest in zip(days, features, strict=True)
+    ]
+    runs = [
+        manifest.mlflow_run_id
+        for day in days
+        for stage in ("raw", "ticks", "features")
+        if (manifest := workspace.find(stage, instrument, day)) is not None  # type: ignore[arg-type]
+    ]
+    described = {name: _describe(workspace, instrument, days[-1], name, runs) for name in names}
+    tables = sorted({name for manifest in ticks for name in manifest.facts["rows"]})
+    return {
+        "instrument": str(instrument),
+        "partitions": [day.isoformat() for day in days],
+        "rows": {name: sum(manifest.facts["rows"].get(name, 0) for manifest in ticks) for name in tables},
+        "quarantined": _total(manifest.facts["quarantined"] for manifest in ticks),
+        "book": {
+            "gaps": sum(manifest.facts["gaps"] for manifest in ticks),
+            "crossed": sum(manifest.facts["crossed"] for manifest in ticks),
+            "book_ticker_agreement": _pooled_agreement(ticks),
+            "book_ticker_matched": sum(manifest.facts["book_ticker_matched"] for manifest in ticks),
+        },
+        "features": {"rows": sum(manifest.facts["rows"] for manifest in features), "path": paths[0] if len(paths) == 1 else paths},
+        "generators": described,
+        "mlflow": {
+            "tracking_uri": workspace.settings.tracking_uri if workspace.settings.tracking else None,
+            "run_ids": [run for run in runs if run is not None],
+        },
+    }
+
+
+def _total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    return dict(sum((Counter(each) for each in counts), Counter()))
+
+
+def _pooled_agreement(ticks: Sequence[Manifest]) -> float | None:
+    matched = sum(manifest.facts["book_ticker_matched"] for manifest in ticks)
+    agreed = sum((manifest.facts["book_ticker_agreement"] or 0.0) * manifest.facts["book_ticker_matched"] for manifest in ticks)
+    return agreed / matched if matched else None
+
+
+def _describe(
+    workspace: Workspace, instrument: Instrument, day: date, generator: str, runs: list[str | None]
+) -> dict[str, Any]:
+    described: dict[str, Any] = {}
+    outputs: tuple[tuple[Stage, str, str], ...] = (
+        ("checkpoints", "fit", "checkpoint"),
+        ("synthetic", "sample", "dataset"),
+        ("reports", "evaluate", "report"),
+    )
+    for stage, verb, output in outputs:
+        manifest = workspace.require(stage, verb, instrument, day, generator)
+        described[output] = str(manifest.file(workspace.folder(stage, instrument, day, generator), output))
+        runs.append(manifest.mlflow_run_id)
+    report = workspace.require("reports", "evaluate", instrument, day, generator)
+    return described | {"fidelity": report.facts["fidelity"], "floor": report.facts["floor"]}

@@ -78,7 +78,7 @@ class Lobster(RowArchive):
         messages = _read_messages(path, source)
         books = _read_books(path, source, len(messages["time_ns"]))
         unit = _tick_in_units(messages)
-        scale = Scale(_PRICE_UNIT * unit, Decimal(1))
+        scale = Scale((_PRICE_UNIT * unit).normalize(), Decimal(1))
         on_tick = (messages["price"] % unit == 0) | (messages["kind"] == HALT)
         quarantine = _off_tick(messages, on_tick)
         clock = {"recv_ns": messages["time_ns"], "event_ns": messages["time_ns"], "seq": messages["seq"]}

@@ -1,14 +1,16 @@
 """Compiled loops over ticks: arrays and numbers in, arrays filled.
 
-Here lives what walks every tick. What a gap, a coverage or a scale *means* is decided in `features.grid`, which hands
-over plain masks. Edge j of a grid is the moment `first_edge_ns + j * step_ns`; bucket b lies between edges b and b + 1,
-and edge b + 1 is its label. `rows[j]` counts the rows received before edge j, so bucket b holds rows `rows[b]` to
-`rows[b + 1]`, and row `rows[j] - 1` is the last that was known at edge j.
+Here lives what walks every tick. What a gap, a coverage or a scale *means* is decided in `features.grid`; nothing here
+knows of it. Edge j of a grid is the moment `first_edge_ns + j * step_ns`; bucket b lies between edges b and b + 1, and
+edge b + 1 is its label. `rows[j]` counts the rows received before edge j: bucket b holds rows `rows[b]` up to
+`rows[b + 1]`, and row `rows[j] - 1` is the last one known at edge j. `busy` lists the buckets that hold rows.
 
-Every bucket is summed on its own, in row order, so how a day is cut into windows changes no bit. Only + - * / touch the
-numbers (the logarithm of a rare large price move apart), and every machine rounds those alike. Indices are unsigned
-where the loop is hot, since numba otherwise tests each one for being negative; results are written into arrays that
-numpy made, since numpy asks for huge pages and numba does not (3 against 9 ms for three million rows of float64).
+Every bucket is summed on its own, in row order, so that how a day is cut into windows changes no bit. Sizes are added in
+float64, where whole numbers are exact up to 2**53 and then round; int64 would wrap unseen.
+
+Three habits make these loops fast, all measured: what can be computed without a branch is computed for a block of rows
+first; indices are unsigned where numba cannot see that they are not negative; results go into arrays that numpy made,
+because numpy asks for huge pages and numba does not (3 against 9 ms to write three million float64).
 """
 
 from __future__ import annotations
@@ -21,15 +23,15 @@ from numpy.typing import NDArray
 
 from synth_pipeline.series import FloatArray, IntArray
 
-BoolArray = NDArray[np.bool_]
-ByteArray = NDArray[np.uint8]
-SideArray = NDArray[np.int8]
+Ratio = tuple[float, float]
+"""A scale as numerator and denominator, both whole: dividing by 10 rounds once where multiplying by 0.1 rounds twice."""
 
-_BLOCK = 1024  # rows worked on at once: two int64 buffers of it stay in the first-level cache
+_BLOCK = 1024  # rows worked on at once: their buffers stay in the first-level cache
+_GROUP = 256  # buckets labelled at once, while the rows before their labels are still in the second-level cache
 _SERIES_LIMIT = 0.01  # up to here four terms of the artanh series are exact to the last bit or two
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def rows_before_edges(recv_ns: IntArray, first_edge_ns: int, step_ns: int, rows: IntArray) -> bool:
     """Fill `rows[j]` with the number of rows received before edge j; return whether the rows are in time order.
 
@@ -42,6 +44,8 @@ def rows_before_edges(recv_ns: IntArray, first_edge_ns: int, step_ns: int, rows:
     steps_back = np.int64(0)
     for start in range(0, recv_ns.size, _BLOCK):
         block = recv_ns[start : start + _BLOCK]
+        if start:
+            steps_back |= block[0] - recv_ns[start - 1]
         for i in range(1, block.size):
             steps_back |= block[i] - block[i - 1]
         for i in range(block.size):
@@ -50,48 +54,59 @@ def rows_before_edges(recv_ns: IntArray, first_edge_ns: int, step_ns: int, rows:
             # The product may be one bucket off; the remainder says so.
             remainder = late - bucket * step_ns
             following[i] = bucket + 1 + np.int64(remainder >= step_ns) - np.int64(remainder < 0)
-        if start:
-            steps_back |= block[0] - recv_ns[start - 1]
         for i in range(block.size):
             rows[np.uint64(following[i])] = start + i + 1
     count = np.int64(0)
     for edge in range(rows.size):
         count = max(count, rows[edge])
         rows[edge] = count
-    return steps_back >= 0
+    return bool(steps_back >= 0)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _side_flow(price_before: int, size_before: int, price: int, size: int) -> int:
     """Return the bid half of the e_n of Cont, Kukanov and Stoikov (2014); negated prices give the ask half."""
     return (size if price >= price_before else 0) - (size_before if price <= price_before else 0)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _log_change(ratio: float) -> float:
-    """Return log(b / a) of ratio = (b - a) / (b + a), small: 2 artanh(ratio).
+    """Return log(b / a) = 2 artanh(ratio) for a small ratio = (b - a) / (b + a).
 
-    Unlike the difference of two logarithms it loses nothing to cancellation.
+    The difference of two logarithms would lose to cancellation what two neighbouring prices differ by.
     """
     square = ratio * ratio
     return 2.0 * ratio * (1.0 + square * (1.0 / 3.0 + square * (1.0 / 5.0 + square * (1.0 / 7.0))))
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
+def _large_changes(
+    bid_price: IntArray, bid_size: IntArray, ask_price: IntArray, ask_size: IntArray, squared: FloatArray
+) -> None:
+    """Correct `squared` where the price moved too far for the series, or has no logarithm (NaN)."""
+    for i in range(bid_price.size - 1):
+        if min(bid_size[i], ask_size[i], bid_size[i + 1], ask_size[i + 1]) > 0:
+            before, after = bid_price[i] + ask_price[i], bid_price[i + 1] + ask_price[i + 1]
+            if before <= 0 or after <= 0:
+                squared[i] = math.nan
+            elif abs(float(after - before) / float(after + before)) > _SERIES_LIMIT:
+                squared[i] = math.log(after / before) ** 2
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _quote_changes(
     bid_price: IntArray,
     bid_size: IntArray,
     ask_price: IntArray,
     ask_size: IntArray,
-    flow: IntArray,
+    flow: FloatArray,
     squared: FloatArray,
 ) -> None:
-    """Fill `flow[i]` (lots) and `squared[i]` (squared log-mid change) with the change from row i to row i + 1.
+    """Fill `flow[i]` (e_n in lots) and `squared[i]` (squared log-mid change) with the change from row i to row i + 1.
 
-    A change from or to a one-sided book is 0. The first loop has no branch, so that it becomes vector instructions;
-    the second is for the rare blocks in which a price moved far or was not positive (its logarithm is NaN).
+    A change from or to a one-sided book is 0. The loop has no branch, so that it compiles to vector instructions.
     """
-    is_rare = False
+    has_large = False
     for i in range(bid_price.size - 1):
         bid, bid_next, ask, ask_next = bid_price[i], bid_price[i + 1], ask_price[i], ask_price[i + 1]
         is_two_sided = (bid_size[i] > 0) & (ask_size[i] > 0) & (bid_size[i + 1] > 0) & (ask_size[i + 1] > 0)
@@ -100,133 +115,148 @@ def _quote_changes(
         before, after = bid + ask, bid_next + ask_next
         ratio = float(after - before) / float(after + before)
         change = _log_change(ratio)
-        flow[i] = net if is_two_sided else 0
+        flow[i] = float(net) if is_two_sided else 0.0
         squared[i] = change * change if is_two_sided else 0.0
-        is_rare |= is_two_sided & ((abs(ratio) > _SERIES_LIMIT) | (before <= 0) | (after <= 0))
-    if is_rare:
-        for i in range(bid_price.size - 1):
-            if min(bid_size[i], ask_size[i], bid_size[i + 1], ask_size[i + 1]) > 0:
-                before, after = bid_price[i] + ask_price[i], bid_price[i + 1] + ask_price[i + 1]
-                if before <= 0 or after <= 0:
-                    squared[i] = math.nan
-                elif abs(float(after - before) / float(after + before)) > _SERIES_LIMIT:
-                    squared[i] = math.log(after / before) ** 2
+        has_large |= is_two_sided & ((abs(ratio) > _SERIES_LIMIT) | (before <= 0) | (after <= 0))
+    if has_large:
+        _large_changes(bid_price, bid_size, ask_price, ask_size, squared)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
+def _touch(
+    bid_price: IntArray,
+    bid_size: IntArray,
+    ask_price: IntArray,
+    ask_size: IntArray,
+    rows: IntArray,
+    tick: Ratio,
+    last: IntArray,
+    out: FloatArray,
+) -> None:
+    """Fill mid, microprice, spread and imbalance at each label; NaN for a one-sided book. `last` is scratch space."""
+    for b in range(rows.size - 1):
+        row = np.uint64(max(rows[b + 1] - 1, 0))
+        last[0, b], last[1, b] = bid_price[row], ask_price[row]
+        last[2, b], last[3, b] = bid_size[row], ask_size[row]
+    bids, asks, bid_sizes, ask_sizes = last[0], last[1], last[2], last[3]
+    mid, microprice, spread, imbalance = out[0], out[1], out[2], out[3]
+    per_tick, per_half_tick = tick[1], 2.0 * tick[1]
+    for b in range(rows.size - 1):
+        is_two_sided = (bid_sizes[b] > 0) & (ask_sizes[b] > 0)
+        tilt = float(bid_sizes[b] - ask_sizes[b]) / (float(bid_sizes[b]) + float(ask_sizes[b]))
+        both, width = float(bids[b] + asks[b]), float(asks[b] - bids[b])
+        mid[b] = both * tick[0] / per_half_tick if is_two_sided else math.nan
+        microprice[b] = (both + width * tilt) * tick[0] / per_half_tick if is_two_sided else math.nan
+        spread[b] = width * tick[0] / per_tick if is_two_sided else math.nan
+        imbalance[b] = tilt if is_two_sided else math.nan
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def quote_features(
     bid_price: IntArray,
     bid_size: IntArray,
     ask_price: IntArray,
     ask_size: IntArray,
-    is_update: BoolArray,
     rows: IntArray,
-    hidden: BoolArray,
-    touched: BoolArray,
-    ticks: tuple[float, float],
-    lots: tuple[float, float],
-    marks: tuple[int, int],
+    busy: IntArray,
+    unlinked: NDArray[np.bool_],
+    tick: Ratio,
+    lot: Ratio,
     out: FloatArray,
-    flags: ByteArray,
 ) -> None:
-    n = rows.size - 1
-    end = rows[n]
-    mid, microprice, spread, imbalance, ofi, variance = out[0], out[1], out[2], out[3], out[4], out[5]
-    tick, per_tick = ticks
-    lot, per_lot = lots
-    stale, one_sided = marks
-    flow = np.empty(_BLOCK, dtype=np.int64)
-    squared = np.empty(_BLOCK, dtype=np.float64)
-    block, block_end = np.int64(0), np.int64(0)
-    for b in range(n):
-        start, stop = rows[b], rows[b + 1]
-        is_known = stop > 0 and not hidden[b + 1]
-        if stop > start or b == 0:
-            last = np.uint64(max(stop - 1, 0))
-            if stop > 0 and min(bid_size[last], ask_size[last]) > 0:
-                bid, ask, bid_lots, ask_lots = bid_price[last], ask_price[last], bid_size[last], ask_size[last]
-                total = float(bid_lots) + float(ask_lots)
-                mid_now = (bid + ask) * tick / (2.0 * per_tick)
-                spread_now = (ask - bid) * tick / per_tick
-                micro_now = (bid + (ask - bid) * (bid_lots / total)) * tick / per_tick
-                imb_now = (bid_lots - ask_lots) / total
-            else:
-                mid_now = micro_now = spread_now = imb_now = math.nan
-        if is_known:
-            mid[b], microprice[b], spread[b], imbalance[b] = mid_now, micro_now, spread_now, imb_now
-            if math.isnan(mid_now):
-                flags[b] |= one_sided
-        else:
-            mid[b], microprice[b], spread[b], imbalance[b] = math.nan, math.nan, math.nan, math.nan
-        if not _any(is_update, start, stop):
-            flags[b] |= stale
-        if not is_known or touched[b]:
-            ofi[b] = variance[b] = math.nan
-            continue
-        if start==stop:
-            ofi[b]=variance[b]=0.0
-            continue
-        row = start + np.int64(hidden[b] or start == 0)
-        net, squares = 0, 0.0
-        while row < stop:
-            if row >= block_end:
-                block, block_end = row, min(row + _BLOCK, end)
-                span = slice(block - 1, block_end)
-                _quote_changes(bid_price[span], bid_size[span], ask_price[span], ask_size[span], flow, squared)
-            upto = min(stop, block_end)
-            for i in range(np.uint64(row - block), np.uint64(upto - block)):
-                net += flow[i]
-                squares += squared[i]
-            row = upto
-        ofi[b] = net * lot / per_lot
-        variance[b] = squares
+    """Fill `out`, shape (6, buckets): mid, microprice, spread, imbalance at the label; OFI, realized variance within.
+
+    Microprice is (bid * ask size + ask * bid size) / (bid size + ask size), written as mid + spread / 2 * imbalance.
+    Where `unlinked[b]`, the first change of bucket b does not count, since what came before is not known.
+    """
+    if rows[-1] == 0:
+        out[:] = math.nan
+        return
+    out[4:] = 0.0
+    flow, squared = np.empty(_BLOCK, dtype=np.float64), np.empty(_BLOCK, dtype=np.float64)
+    last = np.empty((4, _GROUP), dtype=np.int64)
+    block, block_end, turn = np.int64(0), np.int64(0), 0
+    for group in range(0, rows.size - 1, _GROUP):
+        group_end = min(group + _GROUP, rows.size - 1)
+        while turn < busy.size and busy[turn] < group_end:
+            b = np.uint64(busy[turn])
+            turn += 1
+            row, stop = max(rows[b] + np.int64(unlinked[b]), 1), rows[b + np.uint64(1)]
+            net, squares = 0.0, 0.0
+            while row < stop:
+                if row >= block_end:
+                    block, block_end = row, min(row + _BLOCK, rows[-1])
+                    span = slice(block - 1, block_end)
+                    _quote_changes(bid_price[span], bid_size[span], ask_price[span], ask_size[span], flow, squared)
+                upto = min(stop, block_end)
+                for i in range(np.uint64(row - block), np.uint64(upto - block)):
+                    net += flow[i]
+                    squares += squared[i]
+                row = upto
+            out[4, b] = net * lot[0] / lot[1]
+            out[5, b] = squares
+        _touch(
+            bid_price, bid_size, ask_price, ask_size, rows[group : group_end + 1], tick, last, out[:4, group:group_end]
+        )
 
 
-@njit(cache=True, error_model="numpy")
-def _any(marks: BoolArray, start: int, stop: int) -> bool:
-    """Return whether any row is marked; looks from the last, which nearly always is."""
-    for row in range(stop - 1, start - 1, -1):
-        if marks[row]:
-            return True
-    return False
-
-
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def trade_features(
     price: IntArray,
     size: IntArray,
-    side: SideArray,
-    flags: ByteArray,
+    side: NDArray[np.int8],
+    flags: NDArray[np.uint8],
     excluded: int,
     rows: IntArray,
-    touched: BoolArray,
-    ticks: tuple[float, float],
-    lots: tuple[float, float],
+    busy: IntArray,
+    tick: Ratio,
+    lot: Ratio,
     inverse: bool,
     out: FloatArray,
 ) -> None:
-    vwap, volume, signed, count = out[0], out[1], out[2], out[3]
-    tick, per_tick = ticks
-    lot, per_lot = lots
-    for b in range(rows.size - 1):
-        total, net, trades, anchor, deviation = 0, 0, 0, 0, 0.0
-        for row in range(np.uint64(rows[b]), np.uint64(rows[b + 1])):
+    """Fill `out`, shape (4, buckets): VWAP, volume, signed volume, trade count; rows with an `excluded` flag apart.
+
+    VWAP is summed as deviation from the bucket's first price p0, which keeps the products small and makes the VWAP of a
+    single price that price: p0 + D / Q with D = sum q (p - p0) and Q = sum q. Inverse contracts are weighted by the base
+    amount q / p instead: Q / sum(q / p) = p0 + p0 D / (Q - D) with D = sum q (p - p0) / p.
+    """
+    out[0] = math.nan
+    out[1:] = 0.0
+    for turn in range(busy.size):
+        b = np.uint64(busy[turn])
+        trades, volume, signed, deviation, anchor = 0, 0.0, 0.0, 0.0, np.int64(0)
+        for row in range(np.uint64(rows[b]), np.uint64(rows[b + np.uint64(1)])):
             if flags[row] & excluded:
                 continue
             if trades == 0:
                 anchor = price[row]
             trades += 1
-            total += size[row]
-            net += side[row] * size[row]
-            d = float(price[row] - anchor) * size[row]
-            deviation += d / price[row] if inverse else d
-        if touched[b]:
-            vwap[b]=volume[b]=signed[b]=count[b]=math.nan
-        elif trades==0:
-            vwap[b]=math.nan
-            volume[b]=signed[b]=count[b]=0.0
+            volume += size[row]
+            signed += side[row] * size[row]
+            weighted = float(price[row] - anchor) * size[row]
+            deviation += weighted / price[row] if inverse else weighted
+        if volume > 0:
+            shift = anchor * deviation / (volume - deviation) if inverse else deviation / volume
+            out[0, b] = (anchor + shift) * tick[0] / tick[1]
+        out[1, b] = volume * lot[0] / lot[1]
+        out[2, b] = signed * lot[0] / lot[1]
+        out[3, b] = trades
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def depth_imbalance(
+    bid_size: IntArray,
+    ask_size: IntArray,
+    known: NDArray[np.bool_],
+    rows: IntArray,
+    out: FloatArray,
+    is_known: NDArray[np.bool_],
+) -> None:
+    """Fill `out[b]` with (bid - ask) / (bid + ask) at the label, NaN unless both are positive, and `is_known[b]`."""
+    for b in range(rows.size - 1):
+        row = np.uint64(rows[b + 1] - 1)
+        is_known[b] = rows[b + 1] > 0 and known[row]
+        if is_known[b] and min(bid_size[row], ask_size[row]) > 0:
+            out[b] = float(bid_size[row] - ask_size[row]) / (float(bid_size[row]) + float(ask_size[row]))
         else:
-            count[b] = trades
-            volume[b] = total * lot / per_lot
-            signed[b] = net * lot / per_lot
-            vwap[b] = (anchor + (anchor * deviation / (total - deviation) if inverse else deviation / total)) * tick / per_tick
+            out[b] = math.nan

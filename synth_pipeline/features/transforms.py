@@ -48,7 +48,9 @@ def checked(series: Series, columns: tuple[str, ...], required: tuple[str, ...],
             f"record for longer or choose a smaller step"
         )
     if known.min() == known.max():
-        raise InputError(f"{chosen.price_name} never changes from {known[0]:g}: there is nothing to fit; choose another day")
+        raise InputError(
+            f"{chosen.price_name} never changes from {known[0]:g}: there is nothing to fit; choose another day"
+        )
     return chosen
 
 
@@ -138,7 +140,9 @@ class Tail:
     def exceedance(self, values: FloatArray) -> FloatArray:
         """Return P(X > value) for values above the threshold."""
         depth = np.maximum(values - self.threshold, 0) / self.scale
-        return self.share * (np.exp(-depth) if self.shape == 0 else np.maximum(1 + self.shape * depth, 0) ** (-1 / self.shape))
+        return self.share * (
+            np.exp(-depth) if self.shape == 0 else np.maximum(1 + self.shape * depth, 0) ** (-1 / self.shape)
+        )
 
     def quantile(self, exceedance: FloatArray) -> FloatArray:
         """Return the value that is exceeded with this probability (at most `share`)."""
@@ -183,7 +187,9 @@ class Marginal:
         top = len(self.knots) - 1
         low = self.levels[np.clip(first, 0, top)]
         high = self.levels[np.clip(last, 0, top)]
-        levels = np.where(tied, low + (high - low) * rng.random(values.shape), np.interp(values, self.knots, self.levels))
+        levels = np.where(
+            tied, low + (high - low) * rng.random(values.shape), np.interp(values, self.knots, self.levels)
+        )
         if self.upper.share:
             levels = np.where(values > self.upper.threshold, 1 - self.upper.exceedance(values), levels)
         if self.lower.share:
@@ -354,7 +360,9 @@ class SeriesTransform:
         """Return market units for scores of shape (paths, steps, features); row 0 holds the last fitted price."""
         columns = {
             name: codec.decode(marginal.value(scores[:, :, at].astype(np.float64)))
-            for at, (name, codec, marginal) in enumerate(zip(self.anchor.names, self.codecs, self.marginals, strict=True))
+            for at, (name, codec, marginal) in enumerate(
+                zip(self.anchor.names, self.codecs, self.marginals, strict=True)
+            )
         }
         returns = columns[self.anchor.price_name].copy()
         returns[:, 0] = 0.0
@@ -369,7 +377,9 @@ class SeriesTransform:
         start = max(np.rint(self.anchor.price / step), 1.0)
         if spread is None or self.anchor.price_name != "mid":
             return on_grid(walk(returns, np.zeros_like(returns), start), step)
-        ticks = np.minimum(np.rint(spread / self.anchor.tick_size), max(1.0, np.floor(start * _WIDEST_SPREAD_SHARE / 2)))
+        ticks = np.minimum(
+            np.rint(spread / self.anchor.tick_size), max(1.0, np.floor(start * _WIDEST_SPREAD_SHARE / 2))
+        )
         ticks[:, 0] += (ticks[:, 0] - start) % 2
         spread[:] = on_grid(ticks, self.anchor.tick_size)
         return on_grid(walk(returns, ticks, start), step)

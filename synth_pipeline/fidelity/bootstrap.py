@@ -45,7 +45,7 @@ def block_length(values: FloatArray) -> float:
 
 def volatility_block_length(sample: Sample) -> float:
     """Return the block length that |returns| ask for: dependence lives in volatility, not in the returns themselves."""
-    return block_length(np.abs(_in_a_row(sample)))
+    return block_length(np.abs(sample.in_a_row))
 
 
 def resamples(
@@ -56,7 +56,7 @@ def resamples(
     A block that reaches the end of a run without gaps goes on at the run's start, so that every return is equally
     likely and no block bridges a gap.
     """
-    values = _in_a_row(sample)
+    values = sample.in_a_row
     known = np.flatnonzero(np.isfinite(values))
     following = successors(values)
     for _ in range(count):
@@ -84,9 +84,3 @@ def successors(values: FloatArray) -> IntArray:
     edges = np.diff(np.concatenate(([0], known.astype(np.int8), [0])))
     following[np.flatnonzero(edges == -1) - 1] = np.flatnonzero(edges == 1)
     return following
-
-
-def _in_a_row(sample: Sample) -> FloatArray:
-    """Lay the paths one after the other with a gap between them."""
-    gap = np.full((sample.paths, 1), np.nan)
-    return np.concatenate([sample.returns, gap], axis=1).ravel()

@@ -75,9 +75,11 @@ def verbatim_runs(real: Sample, path: FloatArray) -> IntArray:
     """
     pooled = np.sort(real.pooled)
     tolerance = max(real.resolution, 1e-6 * float(pooled.std()))
-    length = longest_matches(_in_a_row(real), path, tolerance)
+    length = longest_matches(real.in_a_row, path, tolerance)
     value = np.where(np.isfinite(path), path, 0.0)
-    equal = np.searchsorted(pooled, value + tolerance, side="right") - np.searchsorted(pooled, value - tolerance, side="left")
+    equal = np.searchsorted(pooled, value + tolerance, side="right") - np.searchsorted(
+        pooled, value - tolerance, side="left"
+    )
     surprise = np.where(np.abs(value) > tolerance / 2, np.log2(pooled.size / np.maximum(equal, 1)), 0.0)
     total = np.concatenate([[0.0], np.cumsum(surprise)])
     ends = np.arange(1, path.size + 1)
@@ -89,8 +91,3 @@ def verbatim_runs(real: Sample, path: FloatArray) -> IntArray:
 def _paths(real: Sample, synthetic: Sample) -> list[FloatArray]:
     longest = max(CELLS // max(real.returns.size, 1), 10 * SHORTEST_RUN)
     return [path[:longest] for path in synthetic.returns]
-
-
-def _in_a_row(sample: Sample) -> FloatArray:
-    gap = np.full((sample.paths, 1), np.nan)
-    return np.concatenate([sample.returns, gap], axis=1).ravel()

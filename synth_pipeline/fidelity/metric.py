@@ -1,10 +1,17 @@
-"""What a metric is: a plain function of two samples with its facts declared once, beside it.
+"""What a metric is: a plain function with its facts declared once, beside it.
+
+Two kinds. Most compare two samples at once:
 
     @metric(title="…", goal="low", bounds=(0, inf), minimum=200, citation="…", meaning="…")
     def ks_distance(real: Sample, synthetic: Sample) -> float: …
 
-The decorated name is a `Metric`, called like the function. A family is a file of them; `registry.metrics` finds them by
-file, so a new metric edits nothing else. What belongs to one metric alone stays in its family file.
+Where the comparison is between one number of each sample, the function is that number, batched over paths:
+
+    @statistic_metric(compare=absolute_difference, goal="low", …)
+    def excess_kurtosis(returns: FloatArray) -> FloatArray: …
+
+The decorated name is a `Metric`, called as `f(real, synthetic) → float`. A family is a file of them; `registry.metrics` finds
+them by file, so a new metric edits nothing else. What belongs to one metric alone stays in its family file.
 """
 
 from __future__ import annotations
@@ -16,6 +23,7 @@ from typing import Literal
 import numpy as np
 
 from synth_pipeline.errors import MetricError
+from synth_pipeline.fidelity import moments
 from synth_pipeline.fidelity.sample import Sample
 from synth_pipeline.series import FloatArray, Series
 
@@ -24,14 +32,19 @@ Goal = Literal["low", "high", "target"]
 Reference = Literal["holdout", "train"]
 """Which real sample the synthetic one is held against."""
 Function = Callable[[Sample, Sample], float]
+Statistic = Callable[[FloatArray], FloatArray]
+"""Log-returns (paths, steps) → one number a path, NaN where a path does not define it."""
+Compare = Callable[[FloatArray, FloatArray], FloatArray]
+"""Statistics of real and synthetic paths → values of the metric, element by element."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Metric:
     """One comparison of a real and a synthetic sample, and what is known about it."""
 
     name: str
     family: str
+    function: Function
     title: str
     """What the report calls it."""
     goal: Goal
@@ -42,12 +55,11 @@ class Metric:
     citation: str
     meaning: str
     """What is wrong when it is off, in plain words."""
-    function: Function
     unit: str = ""
     reference: Reference = "holdout"
-    margin: float | None = None
-    """For a metric whose real-vs-real value is (nearly) always the floor itself: how far beside the floor counts as the
-    same. None: the bootstrap band decides."""
+    """`train` for a metric of copying: it has no bootstrap band, since resamples of the training data are copies."""
+    margin: float = 0.0
+    """Difference too small to matter: the band of real data is widened by it on both sides."""
 
     def __call__(self, real: Sample | Series, synthetic: Sample | Series) -> float:
         """Compare two samples. Raises `MetricError` where the metric is undefined or has too little data."""
@@ -76,6 +88,42 @@ class Metric:
         return long_enough
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StatisticMetric(Metric):
+    """A metric that compares one number of each sample, the mean over its paths."""
+
+    statistic: Statistic
+    compare: Compare
+    weight: float = 0.0
+    """Weight in the 0-100 fidelity; 0 keeps it out."""
+
+    def level(self, sample: Sample, side: str) -> float:
+        """Return the mean over paths of the statistic. Raises `MetricError` where no path defines it."""
+        level = float(moments.mean(self.statistic(self.enough(sample, side).returns)[np.newaxis])[0])
+        if not np.isfinite(level):
+            raise MetricError(
+                f"{self.name} of the {side} sample is undefined: it does not move, or gaps cut it too short"
+            )
+        return level
+
+    def levels(self, sample: Sample) -> FloatArray:
+        """Return the statistic of every path, shape (paths,), NaN where a path does not define it."""
+        return np.where(sample.counts >= self.minimum, self.statistic(sample.returns), np.nan)
+
+    def per_path(self, real: Sample, synthetic: Sample) -> tuple[FloatArray, str]:
+        """Compare as the base class does, all paths at once."""
+        try:
+            level = self.level(real, "real")
+            self.enough(synthetic, "synthetic")
+        except MetricError as error:
+            return np.full(synthetic.paths, np.nan), str(error)
+        levels = self.levels(synthetic)
+        values = self.compare(np.full_like(levels, level), levels)
+        undefined = int(np.isnan(values).sum())
+        reason = f"{self.name} is undefined on {undefined} of {values.size} synthetic paths: they do not move enough"
+        return values, reason if undefined else ""
+
+
 def metric(
     *,
     title: str,
@@ -86,24 +134,82 @@ def metric(
     meaning: str,
     unit: str = "",
     reference: Reference = "holdout",
-    margin: float | None = None,
+    margin: float = 0.0,
 ) -> Callable[[Function], Metric]:
-    """Declare a function to be the metric of its name, in the family of its file."""
+    """Declare a comparison of two samples to be the metric of its name, in the family of its file."""
 
     def declare(function: Function) -> Metric:
         return Metric(
             name=function.__name__,
             family=function.__module__.rpartition(".")[2],
+            function=function,
             title=title,
             goal=goal,
             bounds=bounds,
             minimum=minimum,
             citation=citation,
             meaning=meaning,
-            function=function,
             unit=unit,
             reference=reference,
             margin=margin,
         )
 
     return declare
+
+
+def statistic_metric(
+    *,
+    compare: Compare,
+    title: str,
+    goal: Goal,
+    bounds: tuple[float, float],
+    minimum: int,
+    citation: str,
+    meaning: str,
+    unit: str = "",
+    margin: float = 0.0,
+    weight: float = 0.0,
+) -> Callable[[Statistic], StatisticMetric]:
+    """Declare a statistic to be the metric of its name, in the family of its file; `margin` is in units of the statistic."""
+
+    def declare(statistic: Statistic) -> StatisticMetric:
+        def function(real: Sample, synthetic: Sample) -> float:
+            levels = (
+                np.array([made.level(sample, side)]) for sample, side in ((real, "real"), (synthetic, "synthetic"))
+            )
+            value = float(compare(*levels)[0])
+            if not np.isfinite(value):
+                raise MetricError(f"{made.name} cannot be compared: one of the two samples does not move")
+            return value
+
+        made = StatisticMetric(
+            name=statistic.__name__,
+            family=statistic.__module__.rpartition(".")[2],
+            function=function,
+            title=title,
+            goal=goal,
+            bounds=bounds,
+            minimum=minimum,
+            citation=citation,
+            meaning=meaning,
+            unit=unit,
+            margin=margin,
+            statistic=statistic,
+            compare=compare,
+            weight=weight,
+        )
+        return made
+
+    return declare
+
+
+def absolute_difference(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Return |a - b|."""
+    return np.abs(first - second)
+
+
+def absolute_log_ratio(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Return |log(a / b)| of two positive numbers; NaN when either is 0."""
+    usable = (first > 0) & (second > 0)
+    quotient = np.divide(first, second, out=np.full_like(first, np.nan), where=usable)
+    return np.abs(np.log(quotient))

@@ -47,6 +47,12 @@ class Sample:
         """Every known return, path after path."""
         return self.returns[np.isfinite(self.returns)]
 
+    @cached_property
+    def in_a_row(self) -> FloatArray:
+        """All paths one after the other, a gap between any two."""
+        gap = np.full((self.paths, 1), np.nan)
+        return np.concatenate([self.returns, gap], axis=1).ravel()
+
     def windows(self, length: int) -> Self:
         """Cut every path into windows of `length` returns, side by side; a rest at the path's start is left out."""
         count = self.returns.shape[1] // length

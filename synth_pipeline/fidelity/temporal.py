@@ -30,7 +30,7 @@ ABSOLUTE_RETURN_LAGS = 50
 )
 def return_acf_error(real: Sample, synthetic: Sample) -> float:
     """Root mean square difference of the autocorrelations of log-returns at lags 1-20, averaged over paths."""
-    return _rms(return_acf(synthetic.returns) - return_acf(real.returns))
+    return _rms_difference(return_acf(synthetic.returns), return_acf(real.returns))
 
 
 @metric(
@@ -43,25 +43,23 @@ def return_acf_error(real: Sample, synthetic: Sample) -> float:
 )
 def absolute_return_acf_error(real: Sample, synthetic: Sample) -> float:
     """Root mean square difference of the autocorrelations of |log-returns| at lags 1-50, averaged over paths."""
-    return _rms(absolute_return_acf(synthetic.returns) - absolute_return_acf(real.returns))
+    return _rms_difference(absolute_return_acf(synthetic.returns), absolute_return_acf(real.returns))
 
 
 def return_acf(returns: FloatArray) -> FloatArray:
-    """Return the mean over paths of the autocorrelations of log-returns at lags 1-20. Raises `MetricError` if undefined."""
-    return _averaged(autocorrelations(returns, RETURN_LAGS))
+    """Return the autocorrelations of log-returns at lags 1-20, (paths, steps) → (paths, 20)."""
+    return autocorrelations(returns, RETURN_LAGS)
 
 
 def absolute_return_acf(returns: FloatArray) -> FloatArray:
-    """Return the mean over paths of the autocorrelations of |log-returns| at lags 1-50. Raises `MetricError` if undefined."""
-    return _averaged(autocorrelations(np.abs(returns), ABSOLUTE_RETURN_LAGS))
+    """Return the autocorrelations of |log-returns| at lags 1-50, (paths, steps) → (paths, 50)."""
+    return autocorrelations(np.abs(returns), ABSOLUTE_RETURN_LAGS)
 
 
-def _averaged(curves: FloatArray) -> FloatArray:
-    curve = mean(curves.T)
-    if not np.isfinite(curve).all():
-        raise MetricError("autocorrelation is undefined: the returns are constant, or no stretch without a gap is long enough")
-    return curve
-
-
-def _rms(difference: FloatArray) -> float:
+def _rms_difference(first: FloatArray, second: FloatArray) -> float:
+    difference = mean(first.T) - mean(second.T)
+    if not np.isfinite(difference).all():
+        raise MetricError(
+            "autocorrelation is undefined: returns are constant, or no stretch without a gap is long enough"
+        )
     return float(np.sqrt(np.mean(difference**2)))

@@ -13,19 +13,13 @@ A similarity of 1 is not what fresh real data reach: every reported value stands
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import chdtrc
 
-from synth_pipeline.errors import MetricError
 from synth_pipeline.fidelity import kernels, moments
-from synth_pipeline.fidelity.metric import Metric
-from synth_pipeline.fidelity.sample import Sample
+from synth_pipeline.fidelity.metric import Compare, Statistic, StatisticMetric, statistic_metric
 from synth_pipeline.series import FloatArray, IntArray
-
-Statistic = Callable[[FloatArray], FloatArray]
-Similarity = Callable[[FloatArray, FloatArray], FloatArray]
 
 RSI_PERIOD = 14
 LJUNG_BOX_LAGS = 10
@@ -33,65 +27,22 @@ ARCH_LAGS = 5
 VOLATILITY_BLOCK = 10
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class WeightedMetric(Metric):
-    """The similarity of one statistic of two samples, with its weight in the fidelity."""
-
-    weight: float
-    statistic: Statistic
-    similarity: Similarity
-
-    def level(self, sample: Sample, side: str) -> float:
-        """Return the mean over paths of the statistic. Raises `MetricError` where no path defines it."""
-        level = float(moments.mean(self.statistic(self.enough(sample, side).returns)[np.newaxis])[0])
-        if not np.isfinite(level):
-            raise MetricError(
-                f"{self.name} of the {side} sample is undefined: its returns are constant, or cut too short by gaps"
-            )
-        return level
-
-    def per_path(self, real: Sample, synthetic: Sample) -> tuple[FloatArray, str]:
-        """Compare as the base class does, all paths at once."""
-        try:
-            level = self.level(real, "real")
-            self.enough(synthetic, "synthetic")
-        except MetricError as error:
-            return np.full(synthetic.paths, np.nan), str(error)
-        statistics = self.statistic(synthetic.returns)
-        statistics[synthetic.counts < self.minimum] = np.nan
-        values = self.similarity(np.full_like(statistics, level), statistics)
-        undefined = int(np.isnan(values).sum())
-        return values, f"{self.name} is undefined on {undefined} of {values.size} paths" if undefined else ""
-
-
 def weighted(
-    *, title: str, weight: float, similarity: Similarity, minimum: int, citation: str, meaning: str
-) -> Callable[[Statistic], WeightedMetric]:
+    *, title: str, weight: float, similarity: Compare, minimum: int, citation: str, meaning: str, margin: float = 0.0
+) -> Callable[[Statistic], StatisticMetric]:
     """Declare a statistic to be one of the weighted metrics."""
-
-    def declare(statistic: Statistic) -> WeightedMetric:
-        def compare(real: Sample, synthetic: Sample) -> float:
-            first, second = (np.array([made.level(sample, side)]) for sample, side in ((real, "real"), (synthetic, "synthetic")))
-            return float(similarity(first, second)[0])
-
-        made = WeightedMetric(
-            name=statistic.__name__,
-            family=statistic.__module__.rpartition(".")[2],
-            title=title,
-            goal="high",
-            bounds=(0.0, 1.0),
-            minimum=minimum,
-            citation=citation,
-            meaning=meaning,
-            function=compare,
-            unit="similarity",
-            weight=weight,
-            statistic=statistic,
-            similarity=similarity,
-        )
-        return made
-
-    return declare
+    return statistic_metric(
+        compare=similarity,
+        title=title,
+        goal="high",
+        bounds=(0.0, 1.0),
+        minimum=minimum,
+        citation=citation,
+        meaning=meaning,
+        unit="similarity",
+        margin=margin,
+        weight=weight,
+    )
 
 
 def ratio(first: FloatArray, second: FloatArray) -> FloatArray:
@@ -100,12 +51,12 @@ def ratio(first: FloatArray, second: FloatArray) -> FloatArray:
     return np.divide(low, high, out=np.full_like(low, np.nan), where=high > 0)
 
 
-def difference(scale: float) -> Similarity:
+def difference(scale: float) -> Compare:
     """Return the similarity that falls in a line from 1 (equal) to 0 (`scale` or more apart)."""
     return lambda first, second: np.maximum(0.0, 1.0 - np.abs(first - second) / scale)
 
 
-def fidelity(similarities: Mapping[WeightedMetric, FloatArray]) -> FloatArray:
+def fidelity(similarities: Mapping[StatisticMetric, FloatArray]) -> FloatArray:
     """Return the 0-100 fidelity of every path: the weighted mean of its similarities, absent ones left out.
 
     NaN for a path on which every one of them is absent.
@@ -236,6 +187,7 @@ def hurst_exponent(returns: FloatArray) -> FloatArray:
     title="Ljung–Box p",
     weight=1.0,
     similarity=difference(1.0),
+    margin=0.05,
     minimum=50,
     citation="Ljung, Box 1978, Biometrika 65(2)",
     meaning="Returns pass for white noise where the real ones do not, or the other way round.",
@@ -257,6 +209,7 @@ def ljung_box_p(returns: FloatArray) -> FloatArray:
     title="ARCH-LM p",
     weight=1.0,
     similarity=difference(1.0),
+    margin=0.05,
     minimum=50,
     citation="Engle 1982, Econometrica 50(4)",
     meaning="Squared returns are unpredictable where the real ones are not, or the other way round.",

@@ -140,7 +140,7 @@ def load(folder: Path) -> Manifest | None:
     try:
         stored = json.loads(content)
         manifest = msgspec.convert(stored, Manifest)
-    except (ValueError, msgspec.ValidationError) as error:
+    except (ValueError, msgspec.ValidationError, SynthError) as error:
         raise SynthError(f"manifest {path} is corrupt: {error}; {remedy}") from error
     for name in ("fingerprint", "digest"):
         if stored.get(name) != getattr(manifest, name):

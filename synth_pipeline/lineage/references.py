@@ -14,7 +14,7 @@ _LISTED = 8
 
 
 def manifests(home: Path) -> Iterator[Path]:
-    """Yield the folder of every committed partition of a home, upstream stages first, sorted; never a staging folder."""
+    """Yield the folder of every committed partition of a home, upstream stages first, sorted; never a staging one."""
     for stage in STAGES:
         for folder, inner, files in os.walk(home / stage):
             inner[:] = sorted(name for name in inner if not name.startswith("."))
@@ -30,12 +30,11 @@ def resolve(home: Path, text: str) -> str:
     first 8 or more hex digits of a partition's digest or of a file's SHA-256.
     Raises `NoDataError`, listing what exists, for anything else and for what several partitions share.
     """
-    text = text.strip()
-    for path in (home / text, home / text.replace(".", "/", 1), Path(text).expanduser()):
+    given = Path(text).expanduser()
+    for path in (home / text, home / text.replace(".", "/", 1), given):
         if found := _partition_of(home, path):
             return found
-    path = Path(text).expanduser()
-    wanted = sha256_file(path) if path.is_file() else text.lower()
+    wanted = sha256_file(given) if _exists(given) and given.is_file() else text.lower()
     matches = _search(home, wanted) if _HEX.fullmatch(wanted) else []
     if len(matches) == 1:
         return matches[0]
@@ -52,7 +51,7 @@ def resolve(home: Path, text: str) -> str:
 def _partition_of(home: Path, path: Path) -> str | None:
     """Return the REF of the committed partition that a path is or lies in."""
     path, home = path.resolve(), home.resolve()
-    if not path.exists() or not path.is_relative_to(home):
+    if not _exists(path) or not path.is_relative_to(home):
         return None
     for folder in (path, *path.parents):
         if folder == home:
@@ -60,6 +59,10 @@ def _partition_of(home: Path, path: Path) -> str | None:
         if (folder / NAME).is_file():
             return folder.relative_to(home).as_posix()
     return None
+
+
+def _exists(path: Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises on a name that is too long to be one
 
 
 def _search(home: Path, wanted: str) -> list[str]:

@@ -84,11 +84,11 @@ class NullRun:
 
     def register(
         self,
-        folder: Path,  # noqa: ARG002 - the shape of Run
-        name: str,  # noqa: ARG002
+        folder: Path,
+        name: str,
         *,
-        alias: str = "challenger",  # noqa: ARG002
-        params: Mapping[str, Any] | None = None,  # noqa: ARG002
+        alias: str = "challenger",
+        params: Mapping[str, Any] | None = None,
     ) -> None:
         """Register nothing."""
 
@@ -101,7 +101,7 @@ class NullTracker:
         """Open a run that keeps nothing."""
         yield NullRun()
 
-    def url(self, run_id: str) -> None:  # noqa: ARG002
+    def url(self, run_id: str) -> None:
         """Return None: nothing is kept, so nothing can be looked at."""
 
 

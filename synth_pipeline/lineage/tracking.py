@@ -12,26 +12,30 @@ import logging
 import os
 import re
 import subprocess
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import synth_pipeline
 from synth_pipeline.errors import InputError
 from synth_pipeline.lineage.manifests import FILE_INPUT, NAME, Manifest, encode
-from synth_pipeline.lineage.runs import key, numbers, run_tags, texts
+from synth_pipeline.lineage.runs import numbers, run_tags, texts
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment
 
 _BATCH = 100  # MLflow takes at most this many parameters or tags a call
 _DIGEST = 36  # and stores this many characters of a dataset's digest
 _CONTEXT = {"checkpoints": "training", "reports": "evaluation"}
 _SERVED = ("http://", "https://")
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_EXISTS = "RESOURCE_ALREADY_EXISTS"
 
 
 class MlflowTracker:
@@ -45,19 +49,22 @@ class MlflowTracker:
 
     @contextmanager
     def run(self, draft: Manifest, tags: Mapping[str, str]) -> Iterator[MlflowRun]:
-        """Open a run tagged with the draft's digests and inputs and with `tags`.
+        """Open a run tagged with the draft's digests and inputs and with `tags`, its configuration as parameters.
 
         Raises `InputError` when the store cannot be reached. A failing body leaves the run FAILED, its error as a tag.
         """
+        client = self._client
         with _store_errors(self.uri):
-            run = self._start(draft, tags)
+            run = self._open(draft, tags)
         try:
+            run.log_params(draft.config | ({} if draft.seed is None else {"seed": draft.seed}))
+            run.log_datasets(self._inputs(draft), _CONTEXT.get(draft.stage, draft.stage))
             yield run
         except BaseException as error:
             run.fail(error)
             raise
         with _store_errors(self.uri):
-            self._client.set_terminated(run.run_id, "FINISHED")
+            client.set_terminated(run.run_id, "FINISHED")
 
     def url(self, run_id: str) -> str | None:
         """Return the run's page in the MLflow UI; None when no UI is configured."""
@@ -67,35 +74,35 @@ class MlflowTracker:
     def _client(self) -> MlflowClient:
         return _connect(self.uri, self.home)
 
-    def _start(self, draft: Manifest, tags: Mapping[str, str]) -> MlflowRun:
-        experiment = self._experiment(f"synth/{draft.stage}", draft.stage)
+    def _open(self, draft: Manifest, tags: Mapping[str, str]) -> MlflowRun:
+        experiment_id = self._experiment(draft.stage)
         all_tags = run_tags(draft) | _commit() | texts(tags) | {"mlflow.note.content": self._note(draft, tags)}
-        started = self._client.create_run(experiment.experiment_id, tags=all_tags, run_name=draft.key)
-        run = MlflowRun(self._client, self.uri, started.info.run_id, experiment.experiment_id)
-        run.log_params(draft.config | ({} if draft.seed is None else {"seed": draft.seed}))
-        for name, digest in draft.inputs.items():
-            path = Path(name.removeprefix(FILE_INPUT)) if name.startswith(FILE_INPUT) else self.home / name
-            run.log_dataset(name, digest, path, _CONTEXT.get(draft.stage, draft.stage))
-        return run
+        opened = self._client.create_run(experiment_id, tags=all_tags, run_name=draft.key)
+        return MlflowRun(self._client, self.uri, opened.info.run_id, experiment_id)
 
-    def _experiment(self, name: str, stage: str) -> Experiment:
-        """Return the experiment, made on first use; one deleted in the UI comes back rather than failing every night."""
+    def _inputs(self, draft: Manifest) -> list[tuple[str, str, Path]]:
+        """Return name, digest and place of the draft's inputs."""
+        places = {name: Path(name.removeprefix(FILE_INPUT)) for name in draft.inputs if name.startswith(FILE_INPUT)}
+        return [(name, digest, places.get(name, self.home / name)) for name, digest in draft.inputs.items()]
+
+    def _experiment(self, stage: str) -> str:
+        """Return the id of a stage's experiment, made on first use; one deleted in the UI comes back."""
         from mlflow.exceptions import MlflowException
 
+        name = f"synth/{stage}"
         found = self._client.get_experiment_by_name(name)
         if found is None:
-            # A server keeps artifacts where it likes; any other store is told, or it would make ./mlruns here.
+            # A server keeps artifacts where it likes; any other store must be told, or it would make ./mlruns.
             place = None if self.uri.startswith(_SERVED) else (self.home / "mlflow-artifacts" / stage).as_uri()
             try:
-                self._client.create_experiment(name, artifact_location=place)
+                return self._client.create_experiment(name, artifact_location=place)
             except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was first
+                if error.error_code != _EXISTS:
                     raise
-            found = self._client.get_experiment_by_name(name)
-            assert found is not None
+                return self._experiment(stage)  # another process was first
         if found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
-        return found
+        return str(found.experiment_id)
 
     def _note(self, draft: Manifest, tags: Mapping[str, str]) -> str:
         """Return the run's description, in Markdown: the partition's folder and the way back to Dagster."""
@@ -126,9 +133,8 @@ class MlflowRun:
     def log_metrics(self, metrics: Mapping[str, Any], step: int = 0) -> None:
         """Record the numbers among the metrics."""
         from mlflow.entities import Metric
-        from mlflow.utils.time import get_current_time_millis
 
-        now = get_current_time_millis()
+        now = time.time_ns() // 1_000_000
         entries = [Metric(name, value, now, step) for name, value in numbers(metrics).items()]
         with _store_errors(self._uri):
             for start in range(0, len(entries), _BATCH):
@@ -144,12 +150,19 @@ class MlflowRun:
 
     def log_dataset(self, ref: str, digest: str, path: Path, context: str) -> None:
         """Record a dataset as an input of the run; MLflow stores the first 36 digits of its digest."""
+        self.log_datasets([(ref, digest, path)], context)
+
+    def log_datasets(self, datasets: list[tuple[str, str, Path]], context: str) -> None:
+        """Record several datasets (name, digest, place) in one transaction."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        dataset = Dataset(ref, digest[:_DIGEST], source_type="local", source=json.dumps({"uri": str(path)}))
+        tags = [InputTag("mlflow.data.context", context)]
+        entries = [
+            DatasetInput(Dataset(name, digest[:_DIGEST], "local", json.dumps({"uri": str(path)})), tags)
+            for name, digest, path in datasets
+        ]
         with _store_errors(self._uri):
-            entry = DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])
-            self._client.log_inputs(self.run_id, datasets=[entry])
+            self._client.log_inputs(self.run_id, datasets=entries)
 
     def record(self, manifest: Manifest) -> None:
         """Record the committed manifest: its digest as a tag, rows and facts as metrics, itself as an artifact."""
@@ -186,10 +199,12 @@ class MlflowRun:
         try:
             self._client.create_registered_model(name)
         except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            if error.error_code != _EXISTS:
                 raise
         # The location, not models:/ID: a database store would look the id up in the process-wide default store.
-        made = self._client.create_model_version(name, source=location, run_id=self.run_id, model_id=model_id)
+        made = self._client.create_model_version(
+            name, source=location, run_id=self.run_id, model_id=model_id, await_creation_for=0
+        )
         version = str(made.version)
         self._client.set_registered_model_alias(name, alias, version)
         if "champion" not in self._client.get_registered_model(name).aliases:
@@ -207,7 +222,7 @@ class MlflowRun:
 
 
 def _connect(uri: str, home: Path) -> MlflowClient:
-    """Return a client of a store that answers, its schema in place."""
+    """Return a client of a store that answers, its schema in place. Raises `InputError` when there is none."""
     # mlflow reports its use over the network and prints links on stdout, both by default; neither is wanted here.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -218,24 +233,19 @@ def _connect(uri: str, home: Path) -> MlflowClient:
         warnings.filterwarnings("ignore", message="The ``noload`` loader strategy", category=DeprecationWarning)
         from mlflow import MlflowClient
 
-        _reach(uri)
-        if not uri.startswith("sqlite:"):
-            return MlflowClient(tracking_uri=uri, registry_uri=uri)
-        with _first_use(uri, home):
+        with _store_errors(uri), _first_use(uri, home):
+            _knock(uri)
             return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def _reach(uri: str) -> None:
-    """Knock once, since mlflow would retry for minutes; raises `OSError` or `SQLAlchemyError`."""
+def _knock(uri: str) -> None:
+    """Raise `OSError` or `SQLAlchemyError` when nobody answers; mlflow itself would retry for minutes first."""
     if uri.startswith(_SERVED):
-        from urllib.error import HTTPError
-        from urllib.request import urlopen
-
         try:
             urlopen(f"{uri.rstrip('/')}/health", timeout=5).close()
         except HTTPError as error:  # it answers, if only to ask who we are
             error.close()
-    elif uri.startswith(("postgresql", "mysql", "mssql")):
+    elif uri.startswith(_DATABASES):
         import sqlalchemy
 
         engine = sqlalchemy.create_engine(uri)
@@ -250,18 +260,37 @@ def _first_use(uri: str, home: Path) -> Iterator[None]:
     """Hold the lock of a sqlite store, which is made aside and renamed: no process meets, or leaves, half a schema."""
     from sqlalchemy.engine import make_url
 
-    path = Path(make_url(uri).database or "")
+    database = make_url(uri).database if uri.startswith("sqlite:") else None
+    if not database:
+        yield
+        return
+    path = Path(database)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f"{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
-            from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
             fresh = path.with_name(f".{path.name}.new")
             fresh.unlink(missing_ok=True)
-            SqlAlchemyStore(f"sqlite:///{fresh}", (home / "mlflow-artifacts").as_uri()).engine.dispose()
+            _make_schema(fresh, home / "mlflow-artifacts")
             fresh.replace(path)
         yield
+
+
+def _make_schema(path: Path, artifacts: Path) -> None:
+    """Make an empty sqlite store, durable only when done: its hundred migrations would each wait for the disk."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from sqlalchemy import Engine, event
+
+    def hurry(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", hurry)
+    try:
+        SqlAlchemyStore(f"sqlite:///{path}", artifacts.as_uri()).engine.dispose()  # type: ignore[no-untyped-call]
+    finally:
+        event.remove(Engine, "connect", hurry)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -272,7 +301,7 @@ def _store_errors(uri: str) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError, ModuleNotFoundError) as error:  # the last: no database driver
         reason = str(error).strip().partition("\n")[0]
         shown = re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", uri)
         raise InputError(

@@ -135,11 +135,15 @@ def limit(book: Book, journal: Journal, side: int, price: int, size: int) -> int
         return REFUSED_PRICE
     if book.free_slots[0] == 0:
         return REFUSED_FULL
-    slot = book.free[book.free_slots[0] - 1]
+    # Taken before matching, which puts the slots of traded orders on the stack.
+    book.free_slots[0] -= 1
+    slot = book.free[book.free_slots[0]]
     order_id = _next_id(book, slot)
     rest = _match(book, journal, side, price, size, order_id)
     if rest > 0:
         _append(book, journal, slot, order_id, side, price, rest)
+    else:
+        _give_back(book, slot)
     return order_id
 
 
@@ -290,7 +294,7 @@ def _fill(book: Book, journal: Journal, slot: int, size: int, taker_id: int) -> 
 
 @njit(cache=True)
 def _append(book: Book, journal: Journal, slot: int, order_id: int, side: int, price: int, size: int) -> None:
-    """Put an order into a free slot (the top of the stack) and at the back of its queue."""
+    """Put an order into a slot that was taken, and at the back of its queue."""
     level = price & (book.first.shape[1] - 1)
     before, last = book.level_size[side, level], book.last[side, level]
     book.order_id[slot], book.price[slot], book.size[slot], book.side[slot] = order_id, price, size, side
@@ -303,7 +307,6 @@ def _append(book: Book, journal: Journal, slot: int, order_id: int, side: int, p
     book.level_size[side, level] += size
     book.volume[side] += size
     book.orders[side] += 1
-    book.free_slots[0] -= 1
     if (side == BID and price > book.best[BID]) or (side == ASK and price < book.best[ASK]):
         book.best[side] = price
     _report_level(book, journal, side, price, before)
@@ -327,10 +330,15 @@ def _remove(book: Book, slot: int) -> None:
     book.volume[side] -= book.size[slot]
     book.orders[side] -= 1
     book.order_id[slot] = 0
-    book.free[book.free_slots[0]] = slot
-    book.free_slots[0] += 1
+    _give_back(book, slot)
     if price == book.best[side] and book.first[side, level] == 0:
         _find_best(book, side)
+
+
+@njit(cache=True)
+def _give_back(book: Book, slot: int) -> None:
+    book.free[book.free_slots[0]] = slot
+    book.free_slots[0] += 1
 
 
 @njit(cache=True)

@@ -1,13 +1,13 @@
 """The simulated venue as a recorder sees it: frames in the order they arrive.
 
-Here the simulation becomes messages: update ids, the clock of the depth stream, the depth snapshot, delays and latency. The
-bytes of a message are written in `wire`.
+Here the simulation becomes messages: update ids, the clock of the depth stream, the depth snapshot, delays and latency.
+The bytes of a message are written in `wire`.
 
-Every event that changes the book gets one update id; ids skip, since a venue counts all of its symbols together. An event
-publishes its trades, then the touch if it moved (`bookTicker` with the event's id). The depth stream runs on a clock: at
-each tick at which some level differs from what was last published, one diff names every level touched since the last diff,
-so that it can be applied to any snapshot taken in between. After a diff that ends with id u the book's top is hence that of
-the last `bookTicker` whose id is at most u.
+Every event that changes the book gets one update id; ids skip, since a venue counts all of its symbols together. An
+event publishes its trades, then the touch if it moved (`bookTicker` with the event's id). The depth stream runs on a
+clock: at each tick at which some level differs from what was last published, one diff names every level touched since
+the last diff, so that it can be applied to any snapshot taken in between. After a diff that ends with id u the book's
+top is hence that of the last `bookTicker` whose id is at most u.
 
 Ids start at the start time in milliseconds (they advance more slowly than that), so a later recording has higher ones.
 """
@@ -15,8 +15,8 @@ Ids start at the start time in milliseconds (they advance more slowly than that)
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,11 +29,15 @@ from synth_pipeline.market.wire import Level, Wire
 from synth_pipeline.progress import Progress, silent
 from synth_pipeline.rng import per_path
 from synth_pipeline.schema import NS_PER_SECOND
+from synth_pipeline.series import IntArray
 
 _NS_PER_MS = 1_000_000
 _WARM_UP_NS = 30 * NS_PER_SECOND
 _STRIDE_NS = 10 * NS_PER_SECOND
 _MEAN_ID_STEP = 3.0
+_SPACING_NS = 1000
+"""Messages that arrive together are read one after another."""
+_BLOCK = 4096
 
 
 class Frame(NamedTuple):
@@ -58,7 +62,9 @@ def simulate(
     that is not alphanumeric, or parameters that want more orders than fit.
     """
     if end_ns <= start_ns:
-        raise InputError(f"the simulation ends at {end_ns} ns, not after its start at {start_ns} ns: choose a later end")
+        raise InputError(
+            f"the simulation ends at {end_ns} ns, not after its start at {start_ns} ns: choose a later end"
+        )
     exchange = Exchange(symbol, start_ns, rng=rng, parameters=parameters or Parameters())
     return _until(exchange, start_ns, end_ns, progress)
 
@@ -83,10 +89,10 @@ class Exchange:
         self._market = new_market(start_ns - _WARM_UP_NS, parameters, self._price, self._flow, self._flow_rng)
         self._wire = Wire(symbol, parameters.tick_size, parameters.lot_size)
         self._id_steps = _endless(lambda size: id_rng.geometric(1 / _MEAN_ID_STEP, size))
-        self._connection = _Connection(parameters, delay_rng, latency_rng)
-        self._depth = _DepthStream(start_ns, parameters.diff_interval_ms * _NS_PER_MS)
+        self._connection = Connection(parameters, delay_rng, latency_rng)
         self._snapshot_ns: int | None = start_ns + parameters.snapshot_after_ms * _NS_PER_MS
         self._last_id = self._last_trade_id = start_ns // _NS_PER_MS
+        self._depth = DepthStream(start_ns, self._last_id, parameters.diff_interval_ms * _NS_PER_MS)
         self._last_event_ns = start_ns
         self._touch: list[int] = []
         self._warm_up(start_ns)
@@ -106,7 +112,7 @@ class Exchange:
         if self._snapshot_ns is not None and until_ns >= self._snapshot_ns:
             yield from self._run(self._snapshot_ns)
             self._snapshot_ns = None
-            self._connection.answer(self._now_ns, self._take_snapshot)
+            self._answer_snapshot()
         yield from self._run(until_ns)
 
     @property
@@ -129,10 +135,10 @@ class Exchange:
     def _publish(self) -> Iterator[Frame]:
         """Publish what the tape holds."""
         tape, journal = self._market.tape, self._market.journal
-        rows = slice(int(tape.rows[0]))
-        levels = _rows(journal.level_side, journal.level_price, journal.level_before, journal.level_after)
-        trades = _rows(journal.trade_price, journal.trade_size, journal.taker_side)
-        events = zip(*(column[rows].tolist() for column in tape[:4]), strict=True)
+        changes, prints = (slice(int(rows)) for rows in journal.rows)
+        levels = _rows(changes, journal.level_side, journal.level_price, journal.level_before, journal.level_after)
+        trades = _rows(prints, journal.trade_price, journal.trade_size, journal.taker_side)
+        events = _rows(slice(int(tape.rows[0])), tape.time_ns, tape.level_rows, tape.trade_rows, tape.touch)
         level_row = trade_row = 0
         for time_ns, level_rows, trade_rows, touch in events:
             yield from self._publish_depth(time_ns)
@@ -141,21 +147,146 @@ class Exchange:
             for price, size, side in trades[trade_row:trade_rows]:
                 yield from self._publish_trade(price, size, side)
             if touch != self._touch:
-                self._touch = touch
                 yield from self._publish_touch(touch)
             self._depth.add(self._last_id, levels[level_row:level_rows])
             level_row, trade_row = level_rows, trade_rows
 
     def _publish_trade(self, price: int, size: int, taker_side: int) -> Iterator[Frame]:
         self._last_trade_id += 1
-        return self._connection.send(
-            self._last_event_ns,
-            lambda sent_ms: self._wire.trade(
-                sent_ms=sent_ms,
-                event_ms=self._last_event_ns // _NS_PER_MS,
-                trade_id=self._last_trade_id,
-                price=price,
-                size=size,
-                buyer_is_maker=taker_side == ASK,
-            ),
+        sent_ms, event_ms = self._stamps()
+        payload = self._wire.trade(
+            sent_ms=sent_ms,
+            event_ms=event_ms,
+            trade_id=self._last_trade_id,
+            price=price,
+            size=size,
+            buyer_is_maker=taker_side == ASK,
         )
+        return self._connection.deliver(sent_ms, payload)
+
+    def _publish_touch(self, touch: list[int]) -> Iterator[Frame]:
+        self._touch = touch
+        sent_ms, event_ms = self._stamps()
+        payload = self._wire.book_ticker(
+            sent_ms=sent_ms, event_ms=event_ms, update_id=self._last_id, bid=touch[:2], ask=touch[2:]
+        )
+        return self._connection.deliver(sent_ms, payload)
+
+    def _publish_depth(self, now_ns: int) -> Iterator[Frame]:
+        if (diff := self._depth.due(now_ns)) is None:
+            return
+        sent_ms = self._connection.sent_ms(diff.clock_ns)
+        payload = self._wire.depth_update(
+            sent_ms=sent_ms,
+            event_ms=self._last_event_ns // _NS_PER_MS,
+            first_id=diff.first_id,
+            last_id=diff.last_id,
+            previous_id=diff.previous_id,
+            bids=diff.levels[BID],
+            asks=diff.levels[ASK],
+        )
+        yield from self._connection.deliver(sent_ms, payload)
+
+    def _stamps(self) -> tuple[int, int]:
+        """Return the sending and the event time in ms of what the last event publishes."""
+        return self._connection.sent_ms(self._last_event_ns), self._last_event_ns // _NS_PER_MS
+
+    def _answer_snapshot(self) -> None:
+        """Show the book as it stands to the recorder, later."""
+        sent_ms, event_ms = self._stamps()
+        levels = self._parameters.snapshot_levels
+        bids, asks = (_rows(slice(None), *depth(self.book, side, levels)) for side in (BID, ASK))
+        payload = self._wire.snapshot(sent_ms=sent_ms, event_ms=event_ms, last_id=self._last_id, bids=bids, asks=asks)
+        self._connection.answer(self._now_ns + self._parameters.snapshot_latency_ms * _NS_PER_MS, payload)
+
+
+class Diff(NamedTuple):
+    """What one message of the depth stream says."""
+
+    clock_ns: int
+    first_id: int
+    last_id: int
+    previous_id: int
+    levels: tuple[list[Level], list[Level]]
+    """Touched levels of bids and asks, by rising price."""
+
+
+class DepthStream:
+    """Gathers level changes and lets them go on a clock."""
+
+    def __init__(self, start_ns: int, last_id: int, interval_ns: int) -> None:
+        self._interval_ns = interval_ns
+        self._next_ns = (start_ns // interval_ns + 1) * interval_ns
+        self._previous_id = self._first_id = self._last_id = last_id
+        self._touched: dict[tuple[int, int], list[int]] = {}
+
+    def add(self, update_id: int, changes: list[tuple[int, int, int, int]]) -> None:
+        """Take in the level changes (side, price, size before, size after) of one event."""
+        if not self._touched:
+            self._first_id = update_id
+        self._last_id = update_id
+        for side, price, before, after in changes:
+            self._touched.setdefault((side, price), [before, after])[1] = after
+
+    def due(self, now_ns: int) -> Diff | None:
+        """Return the diff of the last tick of the clock before or at `now_ns`, if one is due and anything differs."""
+        if now_ns < self._next_ns:
+            return None
+        clock_ns = now_ns // self._interval_ns * self._interval_ns
+        due_ns, self._next_ns = self._next_ns, clock_ns + self._interval_ns
+        if all(before == after for before, after in self._touched.values()):
+            return None
+        levels: tuple[list[Level], list[Level]] = ([], [])
+        for (side, price), (_, after) in sorted(self._touched.items()):
+            levels[side].append((price, after))
+        self._touched.clear()
+        diff = Diff(due_ns, self._first_id, self._last_id, self._previous_id, levels)
+        self._previous_id = self._last_id
+        return diff
+
+
+class Connection:
+    """The way from the venue to the recorder: stamps, latency, arrival in the order sent."""
+
+    def __init__(
+        self, parameters: Parameters, delay_rng: np.random.Generator, latency_rng: np.random.Generator
+    ) -> None:
+        median_ns, log_sd = parameters.latency_median_ms * _NS_PER_MS, parameters.latency_log_sd
+        stays = 1 / (1 + parameters.publish_delay_ms)
+        self._delays_ms = _endless(lambda size: delay_rng.geometric(stays, size) - 1)
+        self._latencies_ns = _endless(
+            lambda size: (median_ns * np.exp(log_sd * latency_rng.standard_normal(size))).astype(np.int64)
+        )
+        self._last_ns = 0
+        self._answer: Frame | None = None
+
+    def sent_ms(self, event_ns: int) -> int:
+        """Return when the venue sends what an event caused."""
+        return event_ns // _NS_PER_MS + next(self._delays_ms)
+
+    def answer(self, received_ns: int, payload: bytes) -> None:
+        """Let the answer to a request arrive at a time, among the frames delivered then."""
+        self._answer = Frame(received_ns, payload)
+
+    def deliver(self, sent_ms: int, payload: bytes) -> Iterator[Frame]:
+        """Yield a message as received, after an answer that is due before it."""
+        received_ns = sent_ms * _NS_PER_MS + next(self._latencies_ns)
+        if self._answer is not None and self._answer.received_ns <= received_ns:
+            yield self._arrive(*self._answer)
+            self._answer = None
+        yield self._arrive(received_ns, payload)
+
+    def _arrive(self, received_ns: int, payload: bytes) -> Frame:
+        self._last_ns = max(received_ns, self._last_ns + _SPACING_NS)
+        return Frame(self._last_ns, payload)
+
+
+def _endless(draw: Callable[[int], IntArray]) -> Iterator[int]:
+    """Yield numbers one by one that are drawn in blocks, which is faster and the same however many are taken."""
+    while True:
+        yield from draw(_BLOCK).tolist()
+
+
+def _rows(rows: slice, *columns: IntArray) -> list[Any]:
+    """Return rows of columns as tuples of plain integers (of lists, where a column has two axes)."""
+    return list(zip(*(column[rows].tolist() for column in columns), strict=True))

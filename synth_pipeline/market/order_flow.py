@@ -4,9 +4,9 @@ Five crowds act at random times, each at its own rate:
 
 - *makers* place limit orders at the touch, most at the most aggressive price that does not trade, none beyond the
   efficient price by more than the threshold; faster while the spread is wide; each cancels after an exponential time;
-- *patient traders* place behind the touch at power-law distances, P(distance > x) = (1 + x / scale)^-exponent, and cancel
-  after a longer exponential time, so cancellations are proportional to what rests (power law of placement: Bouchaud,
-  Mézard, Potters 2002, "Statistical properties of stock order books");
+- *patient traders* place behind the touch at power-law distances, P(distance > x) = (1 + x / scale)^-exponent, and
+  cancel after a longer exponential time, so cancellations are proportional to what rests (power law of placement:
+  Bouchaud, Mézard, Potters 2002, "Statistical properties of stock order books");
 - *uninformed takers* send market orders as a bivariate Hawkes process, rate of side i
   λ_i(t) = μ a(t) + Σ_j Σ_{t_j < t} n_ij β exp(-β (t - t_j)), so buys beget buys and, less, sells (Hawkes 1971; Bacry,
   Mastromatteo, Muzy 2015, "Hawkes processes in finance");
@@ -14,9 +14,9 @@ Five crowds act at random times, each at its own rate:
   that trades up to it, the further the sooner; their trades excite the uninformed too;
 - makers whose quote lies beyond the threshold on the wrong side *pull* it.
 
-The mid thus follows the efficient price in steps of about the threshold, which leaves many short returns at zero and the
-others with the volatility's clusters and tails. All sizes are log-normal. Rates see the efficient price of the current
-step of `STEP_S`; the decay of the Hawkes rates is met exactly, by thinning (Ogata 1981).
+The mid thus follows the efficient price in steps of about the threshold, which leaves many short returns at zero and
+the others with the volatility's clusters and tails. All sizes are log-normal. Rates see the efficient price of the
+current step of `STEP_S`; the decay of the Hawkes rates is met exactly, by thinning (Ogata 1981).
 
 Here belong decisions; what an order does is the engine's affair, how it is published the exchange's.
 """
@@ -128,6 +128,34 @@ class Market(NamedTuple):
     crowd_sizes: IntArray
     rates: FloatArray
     """Scratch: rate of each kind of event."""
+
+
+def flow_law(parameters: Parameters) -> FlowLaw:
+    """Turn market units into what the loop needs."""
+    lot = float(parameters.lot_size)
+    decay = math.log(2) / parameters.excitation_half_life_s
+    return FlowLaw(
+        tick_size=float(parameters.tick_size),
+        touch_rate=parameters.touch_rate,
+        touch_step=parameters.touch_offset_ticks / (1 + parameters.touch_offset_ticks),
+        spread_response_rate=parameters.spread_response_rate,
+        depth_rate=parameters.depth_rate,
+        depth_scale=parameters.depth_scale_ticks,
+        depth_exponent=parameters.depth_exponent,
+        cancel_rates=(1 / parameters.touch_lifetime_s, 1 / parameters.depth_lifetime_s),
+        order_size=(math.log(parameters.order_size_median / lot), parameters.order_size_log_sd),
+        market_rate=parameters.market_rate,
+        excitation_jumps=(parameters.self_excitation * decay, parameters.cross_excitation * decay),
+        excitation_decay=decay,
+        market_size=(math.log(parameters.market_size_median / lot), parameters.market_size_log_sd),
+        informed_threshold=parameters.informed_threshold_bp * 1e-4,
+        informed_rate=parameters.informed_rate,
+        informed_size=(math.log(parameters.informed_size_median / lot), parameters.market_size_log_sd),
+        pull_rate=parameters.pull_rate,
+        intraday_amplitude=parameters.intraday_amplitude,
+        intraday_peak_s=parameters.intraday_peak_hour * 3600,
+        minimum_orders=parameters.minimum_orders,
+    )
 
 
 def new_market(

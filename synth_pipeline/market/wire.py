@@ -1,18 +1,18 @@
 """What the simulated venue says, byte for byte in the format of Binance USD-M.
 
 Wire format: https://developers.binance.com/docs, section USD-M futures: "Diff. Book Depth Streams", "Individual Symbol
-Book Ticker Streams", trade streams, and the REST "Order Book". Ticks and lots come in, JSON goes out; what is published when
-is decided in `exchange`.
+Book Ticker Streams", trade streams, and the REST "Order Book". Ticks and lots come in, JSON goes out; what is published
+when is decided in `exchange`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 from synth_pipeline.errors import InputError
 
-Level = tuple[int, int]
+Level = Sequence[int]
 """Price in ticks, size in lots."""
 
 _PRICE_DECIMALS = 2

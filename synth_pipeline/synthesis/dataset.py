@@ -27,7 +27,7 @@ def write_dataset(path: Path, series: Series) -> int:
         "lot_size": repr(series.lot_size),
     }
     table = pa.table(columns).replace_schema_metadata(metadata)
-    pq.write_table(table, path, compression="zstd", use_dictionary=False, store_schema=False, row_group_size=65_536)
+    pq.write_table(table, path, compression="zstd", use_dictionary=False, row_group_size=65_536)
     return int(table.num_rows)
 
 

@@ -41,7 +41,6 @@ def write_table(
         column_encoding=delta | {c.name: "PLAIN" for c in table.columns if c.name not in delta},
         row_group_size=ROW_GROUP,
         write_statistics=True,
-        store_schema=False,
     )
     return int(rows.num_rows)
 

@@ -1,0 +1,231 @@
+"""The record of one evaluation: every number beside its floor, and the statistics that the report draws.
+
+It is plain data, lossless as JSON, and holds no row of anybody's market beyond thinned price paths; the report is rendered
+from it alone. Nothing here computes a statistic.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from synth_pipeline.errors import InputError
+
+FORMAT = 1
+"""Version of the JSON; raised when an older reader would misread it."""
+
+Verdict = Literal["indistinguishable", "close", "off", "absent"]
+"""No worse than real against real; a little worse; worse; not computed, for the reason given."""
+Conclusion = Literal["invalid", "memorised", "indistinguishable", "close", "off"]
+"""What the evaluation as a whole says, the gravest first."""
+Numbers = list[float]
+Gappy = list[float | None]
+"""Numbers with None where a gap is."""
+
+MANY_OUTSIDE = 0.15
+"""Share of metrics outside the real band above which a sample is not called indistinguishable; chance gives about 0.05."""
+MANY_OFF = 1 / 3
+"""Share of metrics that are off above which a sample is called off, whatever its fidelity."""
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric: its value, the same number for real against real, and the verdict."""
+
+    name: str
+    family: str
+    title: str
+    goal: str
+    unit: str
+    citation: str
+    meaning: str
+    """What is wrong when it is off."""
+    reference: str
+    """The real sample that the value is measured against: holdout or train."""
+    verdict: Verdict
+    reason: str = ""
+    """Why the metric is absent."""
+    value: float | None = None
+    """Mean over synthetic paths."""
+    spread: float | None = None
+    """Standard deviation over synthetic paths; None for a single one."""
+    paths: int = 0
+    """Synthetic paths on which it is defined."""
+    floor: float | None = None
+    """The same number for fresh real data."""
+    band: tuple[float, float] | None = None
+    """5 % to 95 % of the same number between resamples of real data of equal size."""
+    weight: float | None = None
+    """Weight in the fidelity."""
+    real: float | None = None
+    """The number that is compared, of the held-out data; None for a metric that compares more than one number."""
+    fresh: float | None = None
+    synthetic: float | None = None
+    real_band: tuple[float, float] | None = None
+    """5 % to 95 % of that number over resamples of real data, training and held-out."""
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One property that every synthetic price must have."""
+
+    name: str
+    title: str
+    share: float
+    """Share of what was looked at that has the property; must be 1."""
+    failures: int
+    total: int
+    unit: str
+    """What was looked at."""
+    rule: str
+    """The property, in plain words."""
+
+
+class Sizes(msgspec.Struct, frozen=True):
+    """What was compared."""
+
+    price: str
+    step_ns: int
+    tick_size: float
+    train_steps: int
+    holdout_steps: int
+    synthetic_paths: int
+    synthetic_steps: int
+    compared_returns: int
+    """Returns of every path that enters a comparison, real or synthetic."""
+    train_windows: int
+    holdout_windows: int
+    synthetic_windows: int
+    train_missing: int
+    """Returns that gaps hide."""
+    holdout_missing: int
+    block_length: float
+    """Mean block length of the bootstrap, in returns."""
+    resamples: int
+
+
+class PricePanel(msgspec.Struct, frozen=True):
+    """Price paths in percent of their start, thinned."""
+
+    seconds: Numbers
+    real: Gappy
+    fresh: Gappy
+    quantiles: dict[str, Gappy]
+    """Of the synthetic paths at each time, by percentage: "5" … "95"."""
+    examples: list[Gappy]
+    """A few synthetic paths."""
+
+
+class HistogramPanel(msgspec.Struct, frozen=True):
+    """Densities of log-returns in standard deviations of the held-out ones; the outer bins hold all that lies beyond."""
+
+    edges: Numbers
+    real: Numbers
+    fresh: Numbers
+    synthetic: Numbers
+    sigma: float
+    """That standard deviation, as a log-return."""
+
+
+class QuantilePanel(msgspec.Struct, frozen=True):
+    """Quantiles of log-returns in standard deviations of the held-out ones."""
+
+    probabilities: Numbers
+    real: Numbers
+    fresh: Numbers
+    synthetic: Numbers
+
+
+class AutocorrelationPanel(msgspec.Struct, frozen=True):
+    """Autocorrelations by lag, with the 5-95 % band of real resamples."""
+
+    lags: list[int]
+    real: Numbers
+    fresh: Numbers
+    synthetic: Numbers
+    low: Numbers
+    high: Numbers
+
+
+class Panels(msgspec.Struct, frozen=True):
+    """What the figures show; None where the data are too short."""
+
+    price: PricePanel
+    histogram: HistogramPanel
+    quantiles: QuantilePanel
+    return_acf: AutocorrelationPanel | None
+    absolute_return_acf: AutocorrelationPanel | None
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """How a synthetic series compares with held-out real data, and how fresh real data compare with them."""
+
+    format: int = FORMAT
+    fidelity: float
+    """0-100, the weighted mean similarity of the twelve weighted metrics, mean over synthetic paths."""
+    fidelity_spread: float | None
+    floor: float
+    """The fidelity of fresh real data: of the training sample, against the same held-out data."""
+    fidelity_band: tuple[float, float]
+    """5 % to 95 % of the fidelity between resamples of real data."""
+    fidelity_verdict: Verdict
+    fidelity_weight: float
+    """Share of the total weight whose metrics could be computed."""
+    results: tuple[Result, ...]
+    checks: tuple[Check, ...]
+    sizes: Sizes
+    panels: Panels
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether every validity check passes everywhere."""
+        return all(check.failures == 0 for check in self.checks)
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether the synthetic paths replay training data beyond what real data do by chance."""
+        return any(result.family == "copying" and result.verdict == "off" for result in self.results)
+
+    @property
+    def judged(self) -> tuple[Result, ...]:
+        """The metrics of quality that have a verdict; copying is judged apart."""
+        return tuple(result for result in self.results if result.family != "copying" and result.verdict != "absent")
+
+    @property
+    def conclusion(self) -> Conclusion:
+        """The verdict on the whole: validity, then copying, then quality."""
+        if not self.is_valid:
+            return "invalid"
+        if self.is_copied:
+            return "memorised"
+        verdicts = [result.verdict for result in self.judged]
+        outside = 1.0 - verdicts.count("indistinguishable") / max(len(verdicts), 1)
+        off = verdicts.count("off") / max(len(verdicts), 1)
+        if self.fidelity_verdict == "off" or off > MANY_OFF:
+            return "off"
+        is_inside = self.fidelity_verdict == "indistinguishable" and outside <= MANY_OUTSIDE
+        return "indistinguishable" if is_inside else "close"
+
+    def table(self) -> list[dict[str, str | float | None]]:
+        """Return one flat row a metric, ready for a data frame."""
+        rows = []
+        for result in self.results:
+            row = msgspec.structs.asdict(result)
+            for name in ("band", "real_band"):
+                row[f"{name}_low"], row[f"{name}_high"] = row.pop(name) or (None, None)
+            rows.append(row)
+        return rows
+
+    def to_json(self) -> bytes:
+        """Return the record as JSON; the same record gives the same bytes."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=1)
+
+    @classmethod
+    def from_json(cls, data: bytes | str) -> Evaluation:
+        """Read what `to_json` wrote. Raises `InputError` for anything else."""
+        try:
+            record = msgspec.json.decode(data, type=cls)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"this is not a fidelity record: {error}; evaluate again to write one") from error
+        if record.format != FORMAT:
+            raise InputError(f"fidelity record has format {record.format}, this version reads {FORMAT}; evaluate again")
+        return record

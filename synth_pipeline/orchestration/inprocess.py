@@ -1,0 +1,100 @@
+"""The same graph, executed in this process: what `synth-pipeline run` and `demo` do.
+
+The runs land in the instance that `synth-pipeline up` shows, so a person finds them in the UI afterwards.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dagster as dg
+
+from synth_pipeline.orchestration.assets import FEATURES, TICKS, all_assets
+from synth_pipeline.orchestration.partitions import INSTRUMENTS, cell
+from synth_pipeline.orchestration.resources import Verbs
+from synth_pipeline.progress import Progress, silent
+from synth_pipeline.schema import Instrument
+from synth_pipeline.settings import Settings
+
+_CONFIG = "dagster.yaml"
+
+
+class Materialized(NamedTuple):
+    """One asset partition of a finished run."""
+
+    asset: str
+    day: date
+    skipped: bool
+    """Nothing it depends on had changed."""
+    run_id: str
+    """Dagster's."""
+
+
+GENERATOR_ASSETS = ("checkpoint", "synthetic_dataset", "fidelity_report")
+"""What every generator has, upstream first."""
+
+
+def instance_folder(settings: Settings) -> Path:
+    """Return the DAGSTER_HOME of a home, with the project's instance configuration in it."""
+    folder = settings.home / "dagster"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / _CONFIG).exists():
+        beside = (Path(__file__).with_name(_CONFIG), Path(__file__).parents[2] / _CONFIG)
+        shutil.copyfile(next(path for path in beside if path.exists()), folder / _CONFIG)
+    return folder
+
+
+def materialize(
+    settings: Settings,
+    instrument: Instrument,
+    days: Sequence[date],
+    generators: Sequence[str],
+    sources: Sequence[Path],
+    *,
+    seconds: float = 3600.0,
+    progress: Progress = silent,
+) -> list[Materialized]:
+    """Materialize raw capture to features of every day, then the generators' assets of the last.
+
+    What is unchanged is skipped by the verbs. An error of a verb is raised as it is.
+    """
+    assets = all_assets()
+    base = ["raw_capture", *TICKS, FEATURES]
+    of_generators = [dg.AssetKey([name, asset]) for name in generators for asset in GENERATOR_ASSETS]
+    raw = {"ops": {"raw_capture": {"config": {"sources": [str(path) for path in sources], "seconds": seconds}}}}
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    with dg.DagsterInstance.from_config(str(instance_folder(settings))) as instance:
+        instance.add_dynamic_partitions(INSTRUMENTS.name or "", [str(instrument)])
+        done: list[Materialized] = []
+        for day in days:
+            run = dg.materialize(
+                assets,
+                selection=dg.AssetSelection.assets(*base, *(of_generators if day == days[-1] else [])),
+                partition_key=cell(instrument, day),
+                resources={"verbs": Verbs(settings, progress)},
+                instance=instance,
+                run_config=raw | quiet,
+                tags=_tags(instrument, day),
+            )
+            done += _materialized(run, day)
+    return done
+
+
+def _materialized(run: dg.ExecuteInProcessResult, day: date) -> list[Materialized]:
+    return [
+        Materialized(
+            asset=event.materialization.asset_key.to_user_string(),
+            day=day,
+            skipped=bool(event.materialization.metadata["skipped"].value),
+            run_id=run.run_id,
+        )
+        for event in run.get_asset_materialization_events()
+    ]
+
+
+def _tags(instrument: Instrument, day: date) -> dict[str, Any]:
+    return {"synth/instrument": str(instrument), "synth/day": day.isoformat()}

@@ -1,0 +1,38 @@
+"""The cells of the graph: instrument × UTC day. Dagster allows two dimensions only, so the venue is part of the instrument."""
+
+from datetime import date
+
+import dagster as dg
+
+from synth_pipeline.schema import Instrument, parse_day
+from synth_pipeline.settings import Settings
+
+INSTRUMENTS = dg.DynamicPartitionsDefinition(name="instrument")
+DAYS = dg.DailyPartitionsDefinition(start_date=Settings().first_day.isoformat(), end_offset=1)
+"""Up to and including today: a day is usable while it is still being recorded."""
+CELLS = dg.MultiPartitionsDefinition({"instrument": INSTRUMENTS, "day": DAYS})
+
+
+def cell(instrument: Instrument, day: date) -> dg.MultiPartitionKey:
+    """Return the partition key of one cell."""
+    return dg.MultiPartitionKey({"instrument": str(instrument), "day": day.isoformat()})
+
+
+def cell_of(context: dg.AssetExecutionContext) -> tuple[Instrument, date]:
+    """Return the cell that a step works on."""
+    key = context.partition_key
+    if not isinstance(key, dg.MultiPartitionKey):
+        raise TypeError(f"partition key {key!r} is not instrument × day")
+    keys = key.keys_by_dimension
+    return Instrument.parse(keys["instrument"]), parse_day(keys["day"])
+
+
+def days_back(days: int) -> dg.MultiPartitionMapping:
+    """Map a cell to the same instrument's last `days` days, its own included; days before the first are left out."""
+    window = dg.TimeWindowPartitionMapping(start_offset=1 - days, end_offset=0, allow_nonexistent_upstream_partitions=True)
+    return dg.MultiPartitionMapping(
+        {
+            "instrument": dg.DimensionPartitionMapping("instrument", dg.IdentityPartitionMapping()),
+            "day": dg.DimensionPartitionMapping("day", window),
+        }
+    )

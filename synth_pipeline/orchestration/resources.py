@@ -1,0 +1,38 @@
+"""Resources: what asset bodies get the workspace from that they hand to the verbs."""
+
+import dagster as dg
+
+from synth_pipeline.progress import Progress
+from synth_pipeline.settings import Settings
+from synth_pipeline.stages import Workspace
+
+
+class Verbs:
+    """Opens a workspace for one step, tagged with the Dagster run that asked for it."""
+
+    def __init__(self, settings: Settings | None = None, progress: Progress | None = None) -> None:
+        self._settings = settings
+        self._progress = progress
+
+    def workspace(self, context: dg.AssetExecutionContext) -> Workspace:
+        """Return the workspace of one step; without a progress of its own it reports into the step's log."""
+        tags = {
+            "dagster/run_id": context.run_id,
+            "dagster/asset_key": context.op_handle.name.replace("__", "/"),
+            "dagster/partition": str(context.partition_key),
+        }
+        settings = self._settings or Settings()
+        return Workspace.of(settings, tags=tags, progress=self._progress or _to_log(context))
+
+
+def _to_log(context: dg.AssetExecutionContext) -> Progress:
+    """Report progress into the step's log, at every tenth part."""
+    said: set[tuple[str, int]] = set()
+
+    def report(done: int, total: int, note: str = "") -> None:
+        tenth = (note, 10 * done // max(total, 1))
+        if tenth not in said:
+            said.add(tenth)
+            context.log.debug(f"{note} {done}/{total}")
+
+    return report

@@ -1,0 +1,74 @@
+"""The rebuilt book equals a plain dictionary after every event."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from synth_pipeline.schema import Flag
+from synth_pipeline.ticks import book
+from synth_pipeline.ticks.quality import book_ticker_agreement
+from tests import naive
+
+changes = st.tuples(st.sampled_from([1, -1]), st.integers(1, 40), st.integers(0, 9))
+events = st.lists(st.tuples(st.booleans(), st.lists(changes, min_size=1, max_size=25)), min_size=1, max_size=40)
+
+
+def _rows(events: list[tuple[bool, list[tuple[int, int, int]]]]) -> dict[str, np.ndarray]:
+    def flat() -> Iterator[tuple[int, int, int, int, int, int]]:
+        for number, (is_snapshot, levels) in enumerate(events):
+            for index, (side, price, size) in enumerate(levels):
+                flags = (Flag.SNAPSHOT if is_snapshot else 0) | (Flag.LAST if index == len(levels) - 1 else 0)
+                yield number, number + 7, side, price, max(size, 1) if is_snapshot else size, flags
+
+    names = ("recv_ns", "update_id", "side", "price", "size", "flags")
+    return {name: np.array(values) for name, values in zip(names, zip(*flat(), strict=True), strict=True)}
+
+
+@settings(max_examples=200)
+@given(events)
+def test_replay_equals_the_dictionary(wanted: list[Any]) -> None:
+    rows = _rows(wanted)
+    found = book.replay(rows)
+    expected = list(naive.replay_book(rows))
+    assert found.top.tolist() == [top for top, _ in expected]
+    assert found.depth.tolist() == [depth for _, depth in expected]
+    assert found.update_id.tolist() == [number + 7 for number in range(len(wanted))]
+
+
+def test_more_levels_than_the_first_allocation() -> None:
+    count = 5000
+    rows = _rows([(True, [(1, price, 1) for price in range(1, count + 1)]), (False, [(1, count, 0)])])
+    found = book.replay(rows)
+    assert len(found.bids) == count - 1
+    assert found.top[:, 0].tolist() == [count, count - 1]
+    assert found.depth[:, 0].tolist() == [10, 10]
+
+
+def test_crossed_counts_events_not_levels() -> None:
+    rows = _rows([(True, [(1, 10, 1), (-1, 11, 1)]), (False, [(1, 11, 4), (1, 12, 4)]), (False, [(1, 11, 0), (1, 12, 0)])])
+    assert book.replay(rows).crossed == 1
+
+
+def test_quotes_of_keeps_only_changes_of_the_top() -> None:
+    rows = _rows([(True, [(1, 10, 1), (-1, 12, 1)]), (False, [(1, 9, 5)]), (False, [(1, 11, 2)])])
+    quotes = book.quotes_of(book.replay(rows), int(Flag.LAST))
+    assert quotes["bid_price"].tolist() == [10, 11]
+    assert quotes["recv_ns"].tolist() == [0, 2]
+
+
+def test_agreement_needs_all_four_numbers() -> None:
+    found = book.replay(_rows([(True, [(1, 10, 1), (-1, 12, 1)]), (False, [(1, 10, 5)])]))
+    quotes = {
+        "update_id": np.array([7, 8, 9]),
+        "bid_price": np.array([10, 10, 1]),
+        "bid_size": np.array([1, 4, 1]),
+        "ask_price": np.array([12, 12, 1]),
+        "ask_size": np.array([1, 1, 1]),
+    }
+    agreement = book_ticker_agreement(found, quotes)
+    assert agreement == (2, 1)
+    assert agreement.share == 0.5
+    assert book_ticker_agreement(found, {name: values[:0] for name, values in quotes.items()}).share is None

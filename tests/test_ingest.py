@@ -1,0 +1,266 @@
+"""From arrival to rows: injected faults are found where they are, and clean streams raise no alarm."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from synth_pipeline import plugins, venues
+from synth_pipeline.archives.collector import Collector
+from synth_pipeline.capture.rawlog import CONTINUES, Kind, Record
+from synth_pipeline.errors import InputError, NoDataError
+from synth_pipeline.schema import NS_PER_SECOND, TICK_TABLES, Flag
+from synth_pipeline.ticks import book, ingest, quality
+from synth_pipeline.ticks.ingest import DayTicks
+from tests import wire
+from tests.wire import START_NS
+
+Frames = list[tuple[int, bytes]]
+
+
+def _ingest(frames: Frames, venue: str = "binance_usdm", symbol: str = "BTCUSDT") -> DayTicks:
+    records = [Record(START_NS + offset, payload) for offset, payload in frames]
+    return ingest.ingest_frames(records, plugins.load(venues, venue)(), symbol, START_NS, lambda: None)
+
+
+def _is_depth(frame: tuple[int, bytes]) -> bool:
+    return b"depthUpdate" in frame[1]
+
+
+def _is_trade(frame: tuple[int, bytes]) -> bool:
+    return b'"trade"' in frame[1]
+
+
+def test_a_clean_stream_raises_no_alarm() -> None:
+    ticks = _ingest(wire.market(20))
+    assert ticks.counts["quarantined"] == {}
+    assert ticks.counts["gaps"] == ticks.counts["trade_gaps"] == 0
+    assert len(ticks.tables["gaps"]["start_ns"]) == 0
+    rebuilt = book.replay(ticks.tables["book_levels"])
+    assert rebuilt.crossed == 0
+    agreement = quality.book_ticker_agreement(rebuilt, ticks.tables["quotes"])
+    assert agreement.matched == agreement.agreed == 199
+
+
+def test_tables_have_the_columns_and_types_of_the_schema() -> None:
+    for name, columns in _ingest(wire.market(5)).tables.items():
+        assert tuple(columns) == TICK_TABLES[name].names
+        for column in TICK_TABLES[name].columns:
+            expected = np.dtype(object if column.dtype in {"string", "binary"} else column.dtype)
+            assert columns[column.name].dtype == expected, (name, column.name)
+
+
+def test_rows_are_sorted_and_events_end_once() -> None:
+    ticks = _ingest(wire.market(20))
+    for name in ("trades", "quotes", "book_levels"):
+        recv, seq = ticks.tables[name]["recv_ns"], ticks.tables[name]["seq"]
+        assert (np.lexsort((seq, recv)) == np.arange(len(recv))).all()
+    levels = ticks.tables["book_levels"]
+    lasts = np.flatnonzero(levels["flags"] & Flag.LAST)
+    assert len(np.unique(levels["update_id"][lasts])) == len(lasts)
+
+
+def test_the_snapshot_makes_what_came_before_it_known_only_then() -> None:
+    frames = [
+        (10, wire.depth(90, 99, 80, [("100.0", "1")])),
+        (20, wire.depth(101, 105, 99, [("100.0", "2")])),
+        (30, wire.snapshot(102, [("100.0", "9"), ("99.9", "5")], [("100.1", "9")])),
+        (40, wire.depth(106, 108, 105, [("99.9", "6")])),
+    ]
+    ticks = _ingest(frames)
+    assert ticks.counts["book_events"] == {"snapshots": 1, "applied": 3, "superseded_by_snapshot": 1}
+    levels = ticks.tables["book_levels"]
+    assert (levels["recv_ns"] - START_NS).min() == 30
+    assert book.replay(levels).top[-1].tolist() == [1000, 2, 1001, 9]
+
+
+def test_a_lost_update_hides_the_book_until_a_snapshot_bridges_again() -> None:
+    frames = wire.market(10)
+    depths = [number for number, frame in enumerate(frames) if _is_depth(frame)]
+    lost = depths[30]
+    resync_at = frames[depths[60]][0]
+    ids = 100 + 3 * 60
+    clean = frames[:lost] + frames[lost + 1 :]
+    late = [(resync_at + 5, wire.snapshot(ids + 4, [("100.0", "5.000"), ("99.9", "7.000")], [("100.1", "5.000")]))]
+    ticks = _ingest(sorted(clean + late, key=lambda frame: frame[0]))
+    assert ticks.counts["gaps"] == 1
+    gaps = ticks.tables["gaps"]
+    book_gap = gaps["stream"] == "book_levels"
+    assert (gaps["start_ns"][book_gap] - START_NS).tolist() == [frames[depths[29]][0]]
+    assert (gaps["end_ns"][book_gap] - START_NS).tolist() == [resync_at + 5]
+    levels = ticks.tables["book_levels"]
+    hidden = (levels["recv_ns"] > START_NS + frames[depths[29]][0]) & (levels["recv_ns"] < START_NS + resync_at + 5)
+    assert not hidden.any()
+    resumed = levels["flags"][levels["recv_ns"] == START_NS + resync_at + 5]
+    assert resumed[0] & Flag.GAP_BEFORE
+    assert resumed[0] & Flag.SNAPSHOT
+
+
+def test_a_loss_without_another_snapshot_quarantines_the_rest_and_says_so() -> None:
+    frames = wire.market(10)
+    depths = [number for number, frame in enumerate(frames) if _is_depth(frame)]
+    ticks = _ingest(frames[: depths[30]] + frames[depths[30] + 1 :])
+    assert ticks.counts["gaps"] == 1
+    assert ticks.counts["quarantined"] == {"after_gap": len(depths) - 31}
+    assert ticks.close_update_id is None
+    assert ticks.tables["gaps"]["end_ns"][-1] == ticks.coverage[-1][1]
+
+
+def test_no_snapshot_at_all_keeps_quotes_and_quarantines_the_depth() -> None:
+    frames = [frame for frame in wire.market(5) if b"lastUpdateId" not in frame[1]]
+    ticks = _ingest(frames)
+    depths = sum(map(_is_depth, frames))
+    assert ticks.counts["quarantined"] == {"no_snapshot": depths}
+    assert len(ticks.tables["book_levels"]["recv_ns"]) == 0
+    assert len(ticks.tables["quotes"]["recv_ns"]) == 49
+    assert ticks.tables["gaps"]["reason"].tolist() == ["no_snapshot"]
+
+
+def test_duplicates_are_quarantined_once_each_and_nothing_else() -> None:
+    frames = wire.market(5)
+    doubled = [frame for frame in frames for _ in range(2)]
+    ticks = _ingest(doubled)
+    clean = _ingest(frames)
+    assert set(ticks.counts["quarantined"]) == {"duplicate_update", "duplicate_quote", "duplicate_trade"}
+    for name in ("trades", "quotes", "book_levels"):
+        assert len(ticks.tables[name]["recv_ns"]) == len(clean.tables[name]["recv_ns"])
+    assert ticks.counts["gaps"] == 0
+
+
+def test_a_lost_trade_is_a_gap_between_its_neighbours_and_a_late_one_closes_it() -> None:
+    frames = [frame for frame in wire.market(3) if _is_trade(frame)]
+    ticks = _ingest(frames[:5] + frames[7:])
+    gaps = ticks.tables["gaps"]
+    assert gaps["missing"].tolist() == [2]
+    assert (gaps["start_ns"] - START_NS).tolist() == [frames[4][0]]
+    assert (gaps["end_ns"] - START_NS).tolist() == [frames[7][0]]
+    assert ticks.tables["trades"]["flags"][5] & Flag.GAP_BEFORE
+    late = [(frames[8][0], frames[5][1]), (frames[8][0], frames[6][1])]
+    reordered = _ingest(frames[:5] + frames[7:9] + late + frames[9:])
+    assert len(reordered.tables["gaps"]["missing"]) == 0
+    assert sorted(reordered.tables["trades"]["trade_id"]) == sorted(_ingest(frames).tables["trades"]["trade_id"])
+
+
+def test_prices_off_the_tick_are_quarantined_never_rounded() -> None:
+    frames = wire.market(60)
+    frames[50:50] = [(frames[50][0], wire.trade(10_000, "100.05", "1.000"))]
+    frames.append((frames[-1][0] + 1, wire.ticker(10**9, "100.03", "1", "100.1", "1")))
+    ticks = _ingest(frames)
+    assert str(ticks.scale.tick_size) == "0.1"
+    assert ticks.counts["quarantined"]["off_tick"] == 2
+    assert "100.05" in " ".join(ticks.tables["quarantine"]["detail"])
+
+
+def test_bad_numbers_are_quarantined_by_reason() -> None:
+    frames = wire.market(5)
+    end = frames[-1][0]
+    frames += [
+        (end + 1, wire.trade(50, "-1", "1")),
+        (end + 2, wire.trade(51, "0", "1", kind="INSURANCE_FUND")),
+        (end + 3, wire.ticker(10**6, "100.2", "1", "100.1", "1")),
+    ]
+    quarantined = _ingest(frames).counts["quarantined"]
+    assert quarantined == {"malformed_number": 1, "not_positive": 1, "crossed_quote": 1}
+
+
+def test_half_a_line_is_quarantined_with_its_bytes() -> None:
+    frames = wire.market(2)
+    frames[7] = (frames[7][0], frames[7][1][:25])
+    ticks = _ingest(frames)
+    assert ticks.counts["quarantined"]["malformed_json"] == 1
+    row = ticks.tables["quarantine"]["reason"].tolist().index("malformed_json")
+    assert ticks.tables["quarantine"]["payload"][row] == frames[7][1]
+
+
+def test_a_clock_that_steps_back_keeps_the_order_of_arrival_and_is_flagged() -> None:
+    frames = wire.market(4)
+    stepped = [(offset - 700_000_000 if number > 40 else offset, payload) for number, (offset, payload) in enumerate(frames)]
+    ticks, clean = _ingest(stepped), _ingest(frames)
+    trades = ticks.tables["trades"]
+    assert trades["trade_id"].tolist() == clean.tables["trades"]["trade_id"].tolist()
+    assert (np.diff(trades["recv_ns"]) >= 0).all()
+    assert (trades["flags"] & Flag.BAD_CLOCK > 0).any()
+    assert ticks.counts["gaps"] == 0
+
+
+def test_silence_splits_the_coverage() -> None:
+    frames = wire.market(3)
+    later = [(offset + 600 * NS_PER_SECOND, payload) for offset, payload in wire.market(6)[-20:]]
+    ticks = _ingest(frames + later)
+    assert len(ticks.coverage) == 2
+    assert "silence" in ticks.tables["gaps"]["reason"].tolist()
+
+
+def test_other_symbols_are_counted_and_an_absent_one_is_an_error() -> None:
+    frames = wire.market(2)
+    frames.append((frames[-1][0], wire.depth(1, 2, 0, symbol="ETHUSDT")))
+    assert _ingest(frames).counts["other_symbols"] == {"ETHUSDT": 1}
+    with pytest.raises(NoDataError, match="the capture holds BTCUSDT, ETHUSDT; check --symbol"):
+        _ingest([frame for frame in frames if b"lastUpdateId" not in frame[1]], symbol="SOLUSDT")
+
+
+def test_the_wrong_venue_is_named() -> None:
+    with pytest.raises(InputError, match=r"not of venue binance_spot .*check --venue"):
+        _ingest(wire.market(2), venue="binance_spot")
+
+
+def test_without_quotes_the_book_gives_them() -> None:
+    frames = [frame for frame in wire.market(5) if b"bookTicker" not in frame[1]]
+    ticks = _ingest(frames)
+    assert ticks.counts["quotes_from"] == "book"
+    assert (ticks.tables["quotes"]["bid_size"][:3] * float(ticks.scale.lot_size)).tolist() == [5, 2, 3]
+
+
+def test_midnight_opens_with_yesterdays_close() -> None:
+    frames = wire.market(5)
+    whole = _ingest(frames)
+    cut = 60
+    first, second = _ingest(frames[:cut]), frames[cut:]
+    close = book.replay(first.tables["book_levels"])
+    quotes, trades = first.tables["quotes"], first.tables["trades"]
+    opening = ingest.Opening(
+        close.bids,
+        close.asks,
+        np.array([quotes[name][-1] for name in ("bid_price", "bid_size", "ask_price", "ask_size", "update_id")]),
+        first.scale,
+        first.close_update_id or 0,
+        int(trades["trade_id"][-1]),
+    )
+    records = [Record(START_NS, CONTINUES, Kind.EVENT)]
+    records += [Record(START_NS + offset, payload) for offset, payload in second]
+    day = ingest.ingest_frames(records, plugins.load(venues, "binance_usdm")(), "BTCUSDT", START_NS, lambda: opening)
+    assert day.coverage[0][0] == START_NS
+    assert day.counts["quarantined"] == {}
+    assert day.tables["quotes"]["flags"][0] == Flag.SNAPSHOT | Flag.LAST
+    assert book.replay(day.tables["book_levels"]).top[-1].tolist() == book.replay(whole.tables["book_levels"]).top[-1].tolist()
+    assert len(first.tables["trades"]["price"]) + len(day.tables["trades"]["price"]) == len(whole.tables["trades"]["price"])
+
+
+@pytest.mark.parametrize(
+    ("name", "venue", "symbol"),
+    [
+        ("binance_usdm_btcusdt_20240808.gz", "binance_usdm", "BTCUSDT"),
+        ("binance_spot_btcusdt_20240808.gz", "binance_spot", "BTCUSDT"),
+        ("binance_coinm_btcusd_perp_20240808.gz", "binance_coinm", "BTCUSD_PERP"),
+    ],
+)
+def test_real_captures_raise_no_alarm_and_agree_with_their_quotes(
+    real: Callable[[str], Path], name: str, venue: str, symbol: str
+) -> None:
+    lines = Collector().lines(real(name))
+    records = [Record(line.received_ns or 0, line.payload) for line in lines]
+    ticks = ingest.ingest_frames(records, plugins.load(venues, venue)(), symbol, 0, lambda: None)
+    assert ticks.counts["quarantined"] == {}
+    assert ticks.counts["gaps"] == ticks.counts["trade_gaps"] == 0
+    rebuilt = book.replay(ticks.tables["book_levels"])
+    assert rebuilt.crossed == 0
+    agreement = quality.book_ticker_agreement(rebuilt, ticks.tables["quotes"])
+    assert agreement.matched > 500
+    assert agreement.share == 1.0
+    # A stronger claim than equal ids: after every event the top is the last quote at or before it.
+    quotes = ticks.tables["quotes"]
+    before = np.searchsorted(quotes["update_id"], rebuilt.update_id, side="right") - 1
+    recorded = np.stack([quotes[column] for column in ("bid_price", "bid_size", "ask_price", "ask_size")], axis=1)
+    known = before >= 0
+    assert (rebuilt.top[known] == recorded[before[known]]).all()

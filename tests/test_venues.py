@@ -1,0 +1,113 @@
+"""Sequence rules and the differences between the venues' wire formats."""
+
+import pytest
+
+from synth_pipeline import plugins, venues
+from synth_pipeline.errors import BadMessage
+from synth_pipeline.venues import BookUpdate, Ignored, Quote, SequenceRule, Trade, Verdict
+from synth_pipeline.venues.binance import FuturesRule, SpotRule
+from tests import wire
+
+
+def _update(first: int, last: int, previous: int | None = None) -> BookUpdate:
+    return BookUpdate("BTCUSDT", 0, first, last, previous, [], [])
+
+
+def _verdicts(rule: SequenceRule, updates: list[BookUpdate]) -> list[Verdict]:
+    return [rule.check(update) for update in updates]
+
+
+def test_nothing_is_known_without_a_snapshot() -> None:
+    assert _verdicts(SpotRule(), [_update(1, 5), _update(6, 9)]) == [Verdict.NEEDS_SNAPSHOT] * 2
+
+
+def test_spot_bridges_drops_and_finds_gaps() -> None:
+    rule = SpotRule()
+    rule.snapshot(100)
+    updates = [_update(90, 100), _update(99, 103), _update(104, 104), _update(101, 104), _update(104, 106), _update(108, 109)]
+    assert _verdicts(rule, updates) == [
+        Verdict.DUPLICATE,
+        Verdict.IN_ORDER,
+        Verdict.IN_ORDER,
+        Verdict.DUPLICATE,
+        Verdict.IN_ORDER,  # overlaps: sizes are absolute as of 106
+        Verdict.GAP,
+    ]
+    assert rule.check(_update(110, 111)) is Verdict.NEEDS_SNAPSHOT
+
+
+def test_spot_snapshot_older_than_the_updates_is_a_gap() -> None:
+    rule = SpotRule()
+    rule.snapshot(100)
+    assert rule.check(_update(102, 105)) is Verdict.GAP
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "previous", "verdict"),
+    [
+        (90, 99, 88, Verdict.DUPLICATE),
+        (95, 105, 93, Verdict.IN_ORDER),  # U <= L <= u
+        (95, 100, 93, Verdict.IN_ORDER),
+        (102, 105, 100, Verdict.IN_ORDER),  # pu == L
+        (102, 105, 98, Verdict.IN_ORDER),  # nothing lies between pu and U
+        (104, 105, 101, Verdict.GAP),
+    ],
+)
+def test_futures_bridge(first: int, last: int, previous: int, verdict: Verdict) -> None:
+    rule = FuturesRule()
+    rule.snapshot(100)
+    assert rule.check(_update(first, last, previous)) is verdict
+
+
+def test_futures_chain_follows_pu_not_u_plus_one() -> None:
+    rule = FuturesRule()
+    rule.resume(100)
+    updates = [_update(150, 160, 100), _update(150, 160, 100), _update(170, 180, 165)]
+    assert _verdicts(rule, updates) == [Verdict.IN_ORDER, Verdict.DUPLICATE, Verdict.GAP]
+
+
+def test_usdm_messages() -> None:
+    venue = plugins.load(venues, "binance_usdm")()
+    book = venue.parse(wire.depth(5, 9, 3, [("1.5", "2")], [("1.6", "0")]), 1)
+    assert book == BookUpdate("BTCUSDT", 1_700_006_400_101_000_000, 5, 9, 3, [("1.5", "2")], [("1.6", "0")])
+    assert venue.parse(wire.trade(7, "1.5", "2", sells=True), 1) == Trade(
+        "BTCUSDT", 1_700_006_400_106_000_000, 7, "1.5", "2", -1
+    )
+    assert venue.parse(wire.trade(8, "1.5", "2", kind="INSURANCE_FUND"), 1).off_market
+    assert isinstance(venue.parse(wire.ticker(9, "1.5", "2", "1.6", "3"), 1), Quote)
+    assert venue.parse(wire.snapshot(4, [], []), 1).snapshot
+    marked = b'{"stream":"btcusdt@markPrice@1s","data":{"e":"markPriceUpdate","s":"BTCUSDT","p":"1.5"}}'
+    assert venue.parse(marked, 1) == Ignored("BTCUSDT", "markPrice")
+    assert venue.parse(b'{"result":null,"id":1}', 1) == Ignored(None, "answer")
+
+
+def test_spot_time_comes_from_receipt_where_the_venue_sends_none() -> None:
+    venue = plugins.load(venues, "binance_spot")()
+    assert venue.parse(wire.ticker(9, "1.5", "2", "1.6", "3", spot=True), 77).event_ns == 77
+
+
+def test_microsecond_event_times_are_recognized() -> None:
+    venue = plugins.load(venues, "binance_usdm")()
+    payload = wire.trade(7, "1.5", "2").replace(b"1700006400106", b"1700006400106123")
+    assert venue.parse(payload, 1).event_ns == 1_700_006_400_106_123_000
+
+
+@pytest.mark.parametrize(
+    ("name", "payload", "reason"),
+    [
+        ("binance_usdm", wire.depth(5, 9, None), "wrong_venue"),
+        ("binance_usdm", wire.ticker(9, "1", "1", "2", "1", spot=True), "wrong_venue"),
+        ("binance_usdm", wire.trade(1, "1", "1", kind=None), "wrong_venue"),
+        ("binance_spot", wire.depth(5, 9, 3), "wrong_venue"),
+        ("binance_spot", wire.trade(1, "1", "1"), "wrong_venue"),
+        ("binance_coinm", wire.depth(5, 9, 3), "wrong_venue"),
+        ("binance_usdm", wire.depth(5, 9, 3)[:-9], "malformed_json"),
+        ("binance_usdm", b"", "malformed_json"),
+        ("binance_usdm", b'{"hello":"world"}', "unexpected_form"),
+        ("binance_usdm", b'{"stream":"btcusdt@trade","data":{"s":"BTCUSDT","t":"seven"}}', "unexpected_form"),
+    ],
+)
+def test_a_refusal_names_its_reason(name: str, payload: bytes, reason: str) -> None:
+    with pytest.raises(BadMessage) as refused:
+        plugins.load(venues, name)().parse(payload, 1)
+    assert refused.value.reason == reason
