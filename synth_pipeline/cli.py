@@ -1,7 +1,7 @@
 """The command line: one command a verb, thin over `stages`.
 
-Results go to stdout, as a table or with `--json` as one JSON document; everything else goes to stderr. Exit codes: 0 done,
-2 the input is wrong (one line says what and how to mend it), 1 a fault of ours.
+Results go to stdout, as a table or with `--json` as one JSON document; everything else goes to stderr. Exit codes: 0
+done, 2 the input is wrong (one line says what and how to mend it), 1 a fault of ours.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Raw exchange captures to synthetic markets worth trusting.",
-    epilog="Start with `synth-pipeline demo`; then `synth-pipeline run CAPTURE.gz --venue binance_usdm --symbol BTCUSDT`.",
+    epilog="Start with `synth-pipeline demo`, then `synth-pipeline run CAPTURE.gz --venue V --symbol S`.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -41,9 +41,13 @@ Sources = Annotated[list[Path], typer.Argument(help="Recorded files, compressed 
 Venue = Annotated[str | None, typer.Option(help="Venue, such as binance_usdm; read from the files when left out.")]
 Symbol = Annotated[str | None, typer.Option(help="Symbol, such as BTCUSDT; read from the files when left out.")]
 Generators = Annotated[str | None, typer.Option(help="Generators by comma; default: the setting SYNTH_GENERATORS.")]
-InstrumentName = Annotated[str, typer.Argument(help="venue.SYMBOL, such as binance_usdm.BTCUSDT.", metavar="INSTRUMENT")]
+InstrumentName = Annotated[
+    str, typer.Argument(help="venue.SYMBOL, such as binance_usdm.BTCUSDT.", metavar="INSTRUMENT")
+]
 Day = Annotated[str, typer.Argument(help="UTC day, such as 2024-08-08.", metavar="DAY")]
-GeneratorName = Annotated[str, typer.Argument(help="Generator; `synth-pipeline generators` lists them.", metavar="GENERATOR")]
+GeneratorName = Annotated[
+    str, typer.Argument(help="Generator; `synth-pipeline generators` lists them.", metavar="GENERATOR")
+]
 
 _out, _err = Console(), Console(stderr=True)
 DEMO = (Instrument("simulated", "BTCUSDT"), date(2025, 1, 6))
@@ -80,12 +84,17 @@ def _progress() -> Iterator[Progress]:
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+    )
     with Bar(*columns, console=_err, transient=True) as bar:
         task = bar.add_task("starting", total=None)
 
         def show(done: int, total: int, note: str = "") -> None:
-            bar.update(task, completed=done, total=total, **({"description": note} if note else {}))
+            bar.update(task, completed=done, total=total, description=note or None)
 
         yield show
 
@@ -170,10 +179,16 @@ def _print_run(document: dict[str, Any]) -> None:
     _out.print(f"[bold]{document['instrument']}[/bold]  {', '.join(document['partitions'])}")
     rows = ", ".join(f"{count:,} {name}" for name, count in document["rows"].items() if count)
     _out.print(f"  ticks      {rows}", highlight=False)
-    agreed = "no quote stream to compare with" if agreement is None else f"{agreement:.2%} of {book['book_ticker_matched']:,} quotes agree"
+    agreed = (
+        "no quote stream to compare with"
+        if agreement is None
+        else f"{agreement:.2%} of {book['book_ticker_matched']:,} quotes agree"
+    )
     _out.print(f"  book       {book['gaps']} gaps, {book['crossed']} crossed, {agreed}", highlight=False)
     if document["quarantined"]:
-        _out.print(f"  quarantine {', '.join(f'{count:,} {reason}' for reason, count in document['quarantined'].items())}")
+        _out.print(
+            f"  quarantine {', '.join(f'{count:,} {reason}' for reason, count in document['quarantined'].items())}"
+        )
     _out.print(f"  features   {features['rows']:,} rows", highlight=False)
     table = Table("generator", "fidelity", "fresh real data", "report")
     for name, found in document["generators"].items():
@@ -190,7 +205,9 @@ def record(
     sources: Annotated[list[Path] | None, typer.Argument(help="Recorded files.", metavar="[FILE]...")] = None,
     venue: Venue = None,
     symbol: Symbol = None,
-    instrument: Annotated[str | None, typer.Option(help="Instead of files: an instrument of the embedded market.")] = None,
+    instrument: Annotated[
+        str | None, typer.Option(help="Instead of files: an instrument of the embedded market.")
+    ] = None,
     day: Annotated[str | None, typer.Option(help="UTC day of a simulated recording.")] = None,
     seconds: Annotated[float, typer.Option(help="Length of a simulated recording.")] = 3600.0,
     as_json: Json = False,
@@ -233,7 +250,9 @@ def fit(
     instrument: InstrumentName,
     day: Day,
     generator: GeneratorName,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="A parameter as name=value; may be repeated.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A parameter as name=value; may be repeated.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Fit a generator on the features of the look-back that ends with a day."""
@@ -268,7 +287,9 @@ def sample(
     from synth_pipeline import stages
 
     with _workspace() as workspace:
-        made = stages.sample(workspace, Instrument.parse(instrument), parse_day(day), generator, paths=paths, steps=steps)
+        made = stages.sample(
+            workspace, Instrument.parse(instrument), parse_day(day), generator, paths=paths, steps=steps
+        )
         _print_manifests([made], as_json)
 
 
@@ -289,7 +310,9 @@ def _print_manifests(made: list[Any], as_json: bool) -> None:
                 "ref": manifest.ref,
                 "skipped": manifest.skipped,
                 "digest": manifest.digest,
-                "files": {name: str(home / manifest.ref / artifact.path) for name, artifact in manifest.outputs.items()},
+                "files": {
+                    name: str(home / manifest.ref / artifact.path) for name, artifact in manifest.outputs.items()
+                },
                 "facts": manifest.facts,
                 "mlflow_run_id": manifest.mlflow_run_id,
             }
@@ -300,7 +323,9 @@ def _print_manifests(made: list[Any], as_json: bool) -> None:
     table = Table("partition", "", "rows", "seconds", "digest")
     for manifest in made:
         state, rows = "unchanged" if manifest.skipped else "made", manifest.rows
-        table.add_row(manifest.ref, state, f"{rows:,}" if rows else "", f"{manifest.facts['seconds']:.1f}", manifest.digest[:12])
+        table.add_row(
+            manifest.ref, state, f"{rows:,}" if rows else "", f"{manifest.facts['seconds']:.1f}", manifest.digest[:12]
+        )
     _out.print(table)
 
 
@@ -355,7 +380,9 @@ def metrics(as_json: Json = False) -> None:
 
 @app.command(epilog="Example: synth-pipeline lineage reports/binance_usdm.BTCUSDT/2024-08-08/wgan_gp")
 def lineage(
-    ref: Annotated[str, typer.Argument(help="A partition, a file of one, an MLflow run id or a digest.", metavar="REF")],
+    ref: Annotated[
+        str, typer.Argument(help="A partition, a file of one, an MLflow run id or a digest.", metavar="REF")
+    ],
     as_json: Json = False,
 ) -> None:
     """Print the chain from a report (or any other partition) back to raw bytes, with digests."""

@@ -1,7 +1,8 @@
 """Plug-ins by file name: a file in a plug-in package is a plug-in of that name.
 
-Listing names imports none of them, so `synth-pipeline generators` does not pay for torch. A plug-in package states its
-contract in `__init__` as `CONTRACT` (the base class) and, where some files are shared machinery, `MACHINERY` (their names).
+Listing names imports none of them, so `synth-pipeline generators` does not pay for torch. A plug-in package states
+its contract in `__init__` as `CONTRACT` (the base class) and, where some files are shared machinery, `MACHINERY`
+(their names).
 """
 
 import ast

@@ -10,5 +10,5 @@ class Progress(Protocol):
         """Report that `done` of `total` units are finished."""
 
 
-def silent(done: int, total: int, note: str = "") -> None:  # noqa: ARG001 - the shape of Progress
+def silent(done: int, total: int, note: str = "") -> None:
     """Report nothing."""

@@ -141,7 +141,9 @@ ORDERS = Table(
         _EVENT,
         _SEQ,
         Column("order_id", "int64", "the venue's id; 0 for hidden orders"),
-        Column("kind", "int8", "1 add, 2 reduce, 3 delete, 4 execute, 5 execute hidden, 7 halt marker (LOBSTER's codes)"),
+        Column(
+            "kind", "int8", "1 add, 2 reduce, 3 delete, 4 execute, 5 execute hidden, 7 halt marker (LOBSTER's codes)"
+        ),
         Column("side", "int8", "of the resting order: 1 buy, -1 sell"),
         Column("price", "int64", "ticks"),
         Column("size", "int64", "lots"),

@@ -16,11 +16,17 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SYNTH_", frozen=True, extra="forbid")
 
-    home: Path = Field(Path(".synth"), description="Root of all data: raw ticks features checkpoints synthetic reports.")
+    home: Path = Field(
+        Path(".synth"), description="Root of all data: raw ticks features checkpoints synthetic reports."
+    )
     seed: int = Field(0, ge=0, description="Seed of everything random; same inputs and seed give the same bytes.")
     step_ms: int = Field(500, gt=0, description="Grid step of the features, in milliseconds.")
-    lookback_days: int = Field(5, gt=0, description="Days of features, ending with the partition's own, that a fit sees.")
-    train_fraction: float = Field(0.7, gt=0, lt=1, description="Share of the look-back that is fitted on; the rest is held out.")
+    lookback_days: int = Field(
+        5, gt=0, description="Days of features, ending with the partition's own, that a fit sees."
+    )
+    train_fraction: float = Field(
+        0.7, gt=0, lt=1, description="Share of the look-back that is fitted on; the rest is held out."
+    )
     sample_paths: int = Field(16, gt=0, description="Paths in a synthetic dataset.")
     fidelity_threshold: float = Field(50.0, ge=0, le=100, description="Fidelity below which the asset check warns.")
     first_day: date = Field(date(2012, 1, 1), description="First UTC day that Dagster offers as a partition.")

@@ -1,4 +1,4 @@
-"""Slow, obvious twins of our kernels: what they compute, said plainly. Each is compared with its kernel in the tests."""
+"""Slow, obvious twins of our kernels: what they compute, said plainly. The tests compare each with its kernel."""
 
 from __future__ import annotations
 

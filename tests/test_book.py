@@ -48,7 +48,9 @@ def test_more_levels_than_the_first_allocation() -> None:
 
 
 def test_crossed_counts_events_not_levels() -> None:
-    rows = _rows([(True, [(1, 10, 1), (-1, 11, 1)]), (False, [(1, 11, 4), (1, 12, 4)]), (False, [(1, 11, 0), (1, 12, 0)])])
+    rows = _rows(
+        [(True, [(1, 10, 1), (-1, 11, 1)]), (False, [(1, 11, 4), (1, 12, 4)]), (False, [(1, 11, 0), (1, 12, 0)])]
+    )
     assert book.replay(rows).crossed == 1
 
 

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from synth_pipeline.ticks.decimals import as_decimal, infer_grid, to_integers
 
 
-@given(st.lists(st.decimals(min_value=0, max_value=90_000_000_000, places=8).map(lambda value: f"{value:f}"), max_size=20))
+@given(
+    st.lists(st.decimals(min_value=0, max_value=90_000_000_000, places=8).map(lambda value: f"{value:f}"), max_size=20)
+)
 def test_every_plain_decimal_is_exact(texts: list[str]) -> None:
     values, valid = to_integers(texts)
     assert valid.all()

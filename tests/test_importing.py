@@ -81,7 +81,9 @@ def test_days_are_split_and_the_seam_is_marked(tmp_path: Path) -> None:
         log = tmp_path / f"{day}.rawlog"
         written.append(importing.write_day(log, Collector().lines(path), day))
         logs.append(list(rawlog.read(log)))
-    assert [record.payload for log in logs for record in log if record.kind == Kind.MESSAGE] == [payload for _, payload in frames]
+    assert [record.payload for log in logs for record in log if record.kind == Kind.MESSAGE] == [
+        payload for _, payload in frames
+    ]
     assert logs[0][-1].payload == logs[1][0].payload == CONTINUES
     assert [day.continues_from_yesterday for day in written] == [False, True]
     assert [day.other_days for day in written] == [len(logs[1]) - 1, len(logs[0]) - 1]
@@ -91,7 +93,10 @@ def test_two_files_of_one_recording_are_one_stream_in_either_order(tmp_path: Pat
     shift = NS_PER_DAY - 3 * NS_PER_SECOND
     frames = [(offset + shift, payload) for offset, payload in wire.market(6)]
     border = next(number for number, (offset, _) in enumerate(frames) if offset >= NS_PER_DAY)
-    paths = [wire.write_capture(tmp_path / "b.gz", frames[:border]), wire.write_capture(tmp_path / "a.gz", frames[border:])]
+    paths = [
+        wire.write_capture(tmp_path / "b.gz", frames[:border]),
+        wire.write_capture(tmp_path / "a.gz", frames[border:]),
+    ]
     for order in (paths, paths[::-1]):
         lines = list(importing.chained(importing.in_order(order)))
         assert [line.payload for line in lines] == [payload for _, payload in frames]

@@ -175,7 +175,9 @@ def test_half_a_line_is_quarantined_with_its_bytes() -> None:
 
 def test_a_clock_that_steps_back_keeps_the_order_of_arrival_and_is_flagged() -> None:
     frames = wire.market(4)
-    stepped = [(offset - 700_000_000 if number > 40 else offset, payload) for number, (offset, payload) in enumerate(frames)]
+    stepped = [
+        (offset - 700_000_000 if number > 40 else offset, payload) for number, (offset, payload) in enumerate(frames)
+    ]
     ticks, clean = _ingest(stepped), _ingest(frames)
     trades = ticks.tables["trades"]
     assert trades["trade_id"].tolist() == clean.tables["trades"]["trade_id"].tolist()
@@ -233,8 +235,13 @@ def test_midnight_opens_with_yesterdays_close() -> None:
     assert day.coverage[0][0] == START_NS
     assert day.counts["quarantined"] == {}
     assert day.tables["quotes"]["flags"][0] == Flag.SNAPSHOT | Flag.LAST
-    assert book.replay(day.tables["book_levels"]).top[-1].tolist() == book.replay(whole.tables["book_levels"]).top[-1].tolist()
-    assert len(first.tables["trades"]["price"]) + len(day.tables["trades"]["price"]) == len(whole.tables["trades"]["price"])
+    assert (
+        book.replay(day.tables["book_levels"]).top[-1].tolist()
+        == book.replay(whole.tables["book_levels"]).top[-1].tolist()
+    )
+    assert len(first.tables["trades"]["price"]) + len(day.tables["trades"]["price"]) == len(
+        whole.tables["trades"]["price"]
+    )
 
 
 @pytest.mark.parametrize(

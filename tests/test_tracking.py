@@ -23,6 +23,7 @@ from synth_pipeline.lineage.tracking import MlflowTracker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput, Run
 
 ROOT = Path(__file__).parents[1]
 NAME = "binance_usdm.BTCUSDT.wgan_gp"
@@ -87,6 +88,11 @@ def fit(home: Path, weights: str, manifest: Manifest) -> Manifest:
         )
 
 
+def _datasets(run: Run) -> list[DatasetInput]:
+    assert run.inputs is not None
+    return list(run.inputs.dataset_inputs)
+
+
 class TestRun:
     def test_everything_a_materialization_leaves(
         self, home: Path, tracker: MlflowTracker, client: MlflowClient
@@ -117,7 +123,7 @@ class TestRun:
             (2, 0.25),
         ]
 
-        places = {found.dataset.name: found for found in stored.inputs.dataset_inputs}
+        places = {found.dataset.name: found for found in _datasets(stored)}
         assert places.keys() == draft().inputs.keys()
         features = places["features/binance_usdm/BTCUSDT/2024-08-08"]
         assert features.dataset.digest == "a" * 36
@@ -187,7 +193,7 @@ class TestRun:
         stored = client.get_run(run.run_id)
         recorded = {value for name, value in stored.data.tags.items() if name.startswith("synth/input/")}
         assert recorded == set(inputs.values())
-        assert len(stored.inputs.dataset_inputs) == 152
+        assert len(_datasets(stored)) == 152
         assert stored.data.params["p149"] == "149"
         assert stored.data.params["long"] == "x" * 6000
         assert stored.data.tags["odd key_"] == "v" * 6000
@@ -195,8 +201,13 @@ class TestRun:
     def test_rows_are_metrics_by_table(self, tracker: MlflowTracker, client: MlflowClient) -> None:
         outputs = {"trades": Artifact("t", "0" * 64, 1, 12), "log": Artifact("l", "1" * 64, 1)}
         with tracker.run(draft(stage="ticks"), {}) as run:
-            run.record(draft(stage="ticks", outputs=outputs, facts={"clock": "ok", "rate": 1e-3}))
+            run.record(
+                draft(stage="ticks", outputs=outputs, facts={"clock": "ok", "rate": 1e-3, "rows": {"trades": 12}})
+            )
         assert client.get_run(run.run_id).data.metrics == {"rows.trades": 12.0, "rate": 1e-3}
+        with tracker.run(draft(stage="reports"), {}) as run:
+            run.record(draft(stage="reports", facts={"rows": 3}))
+        assert client.get_run(run.run_id).data.metrics == {"rows": 3.0}
 
 
 class TestRegistry:

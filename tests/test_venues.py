@@ -24,7 +24,14 @@ def test_nothing_is_known_without_a_snapshot() -> None:
 def test_spot_bridges_drops_and_finds_gaps() -> None:
     rule = SpotRule()
     rule.snapshot(100)
-    updates = [_update(90, 100), _update(99, 103), _update(104, 104), _update(101, 104), _update(104, 106), _update(108, 109)]
+    updates = [
+        _update(90, 100),
+        _update(99, 103),
+        _update(104, 104),
+        _update(101, 104),
+        _update(104, 106),
+        _update(108, 109),
+    ]
     assert _verdicts(rule, updates) == [
         Verdict.DUPLICATE,
         Verdict.IN_ORDER,

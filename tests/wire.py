@@ -18,7 +18,9 @@ def _event(stream: str, data: dict[str, Any]) -> bytes:
     return json.dumps({"stream": f"btcusdt@{stream}", "data": data}, separators=(",", ":")).encode()
 
 
-def depth(first: int, last: int, previous: int | None, bids: Levels = (), asks: Levels = (), symbol: str = "BTCUSDT") -> bytes:  # type: ignore[assignment]
+def depth(
+    first: int, last: int, previous: int | None, bids: Levels = (), asks: Levels = (), symbol: str = "BTCUSDT"
+) -> bytes:  # type: ignore[assignment]
     data: dict[str, Any] = {"e": "depthUpdate", "E": 1_700_006_400_105, "s": symbol, "U": first, "u": last}
     if previous is not None:
         data |= {"T": 1_700_006_400_101, "pu": previous}
@@ -38,7 +40,9 @@ def trade(trade_id: int, price: str, size: str, *, sells: bool = False, kind: st
 
 
 def snapshot(last: int, bids: Levels, asks: Levels) -> bytes:
-    return json.dumps({"lastUpdateId": last, "E": 1_700_006_400_100, "T": 1_700_006_400_099, "bids": bids, "asks": asks}).encode()
+    return json.dumps(
+        {"lastUpdateId": last, "E": 1_700_006_400_100, "T": 1_700_006_400_099, "bids": bids, "asks": asks}
+    ).encode()
 
 
 def write_capture(path: Path, frames: Iterable[tuple[int, bytes]]) -> Path:

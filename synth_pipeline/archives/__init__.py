@@ -7,6 +7,7 @@ subclass of `FrameArchive` or `RowArchive`; recognition is by content, never by 
 from __future__ import annotations
 
 import gzip
+import io
 import lzma
 import zipfile
 import zlib
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import IO, ClassVar, NamedTuple, cast
+from typing import BinaryIO, ClassVar, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +30,7 @@ _ZSTD_MAGIC, _GZIP_MAGIC, _XZ_MAGIC, _ZIP_MAGIC = b"\x28\xb5\x2f\xfd", b"\x1f\x8
 
 
 class Line(NamedTuple):
-    """One message of a frame archive: when it was received and its bytes; `received_ns` is None where none is readable."""
+    """One message of a frame archive: its receive time, None where none is readable, and its bytes."""
 
     received_ns: int | None
     payload: bytes
@@ -90,7 +91,7 @@ CONTRACT = Archive
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
+def opened(path: Path) -> Iterator[BinaryIO]:
     """Open a file for reading, decompressing gzip, zstd and xz by content; faults become one-line `InputError`s."""
     if not path.is_file():
         raise InputError(f"{path} does not exist or is not a file: check the path")
@@ -100,18 +101,21 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         magic = raw.read(6)
         raw.seek(0)
         try:
-            yield _decompressed(raw, magic)
+            with _decompressed(raw, magic) as file:
+                yield file
         except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
             raise InputError(f"{path} is truncated or damaged ({error}): fetch the file again") from error
 
 
-def _decompressed(raw: IO[bytes], magic: bytes) -> IO[bytes]:
+def _decompressed(raw: BinaryIO, magic: bytes) -> BinaryIO:
     if magic.startswith(_GZIP_MAGIC):
-        return gzip.GzipFile(fileobj=raw)
+        return cast(BinaryIO, io.BufferedReader(gzip.GzipFile(fileobj=raw)))
+    if magic.startswith(_XZ_MAGIC):
+        return cast(BinaryIO, io.BufferedReader(lzma.LZMAFile(raw)))
     if magic.startswith(_ZSTD_MAGIC):
         # Arrow's reader notices a truncated frame; zstandard's ends there without a word.
-        return cast(IO[bytes], pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd"))
-    return lzma.LZMAFile(raw) if magic.startswith(_XZ_MAGIC) else raw
+        return cast(BinaryIO, io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")))
+    return raw
 
 
 def head_of(path: Path) -> bytes:

@@ -7,7 +7,6 @@ The stamp is ns or µs since the epoch (by its digits); REST snapshots stand bet
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator
 from datetime import date
@@ -33,7 +32,7 @@ class Collector(FrameArchive):
     def symbols(self, path: Path) -> list[str]:
         """Return the symbols of the first messages."""
         with opened(path) as file:
-            lines = [line for line, _ in zip(io.BufferedReader(file), range(_PEEK), strict=False)]  # type: ignore[type-var]
+            lines = [line for line, _ in zip(file, range(_PEEK), strict=False)]
         return sorted({match[1].decode() for line in lines if (match := _STREAM.search(line))})
 
     def days(self, path: Path) -> list[date]:
@@ -47,7 +46,7 @@ class Collector(FrameArchive):
         A last line without its newline is yielded like any other: the parser judges it.
         """
         with opened(path) as file:
-            for line in io.BufferedReader(file):  # type: ignore[type-var]
+            for line in file:
                 text = line.rstrip(b"\r\n")
                 if not text:
                     continue
@@ -57,4 +56,3 @@ class Collector(FrameArchive):
                     continue
                 stamp = int(match[1])
                 yield Line(stamp * 1000 if len(match[1]) == 16 else stamp, match[2])
-

@@ -1,10 +1,10 @@
 """LOBSTER: NASDAQ messages with the limit order book after each, at any number of levels.
 
-Format: https://lobsterdata.com/info/DataStructure.php. A ZIP (or a folder) holds `TICKER_DATE_START_END_message_LEVELS.csv`
-and the `orderbook` file with one row a message. Times are seconds after midnight in New York; prices are USD × 10,000. The
-source has one clock, so both our clocks are set from it and every row is flagged BAD_CLOCK. Only LEVELS levels a side are
-visible: a level that leaves the window is removed from our book and one that enters is added, so that replaying the level
-changes gives exactly the recorded window.
+Format: https://lobsterdata.com/info/DataStructure.php. A ZIP (or a folder) holds
+`TICKER_DATE_START_END_message_LEVELS.csv` and the `orderbook` file with one row a message. Times are seconds after
+midnight in New York; prices are USD × 10,000. The source has one clock, so both our clocks are set from it and every
+row is flagged BAD_CLOCK. Only LEVELS levels a side are visible: a level that leaves the window is removed from our
+book and one that enters is added, so that replaying the level changes gives exactly the recorded window.
 """
 
 from __future__ import annotations
@@ -109,7 +109,13 @@ def _open(path: Path) -> _Day:
         raise InputError(f"{path} lacks the message or the orderbook file of its session: both are needed")
     match, messages = by_kind["message"]
     return _Day(
-        match[1], date.fromisoformat(match[2]), int(match[3]), int(match[4]), int(match[6]), messages, by_kind["orderbook"][1]
+        match[1],
+        date.fromisoformat(match[2]),
+        int(match[3]),
+        int(match[4]),
+        int(match[6]),
+        messages,
+        by_kind["orderbook"][1],
     )
 
 
@@ -129,7 +135,7 @@ def _pair_contents(path: Path) -> list[tuple[re.Match[str], bytes]]:
 
 
 def _csv(path: Path, content: bytes, columns: int, what: str) -> pl.DataFrame:
-    """Read a headerless CSV of integers whose first column may be a decimal time; the row count is checked by the caller."""
+    """Read a headerless CSV of integers, the first column of a message file excepted: it is a decimal time."""
     schema = {f"c{index}": pl.String if (what == "message" and index == 0) else pl.Int64 for index in range(columns)}
     try:
         return pl.read_csv(io.BytesIO(content), has_header=False, schema=schema)
@@ -161,13 +167,14 @@ def _read_books(path: Path, source: _Day, rows: int) -> np.ndarray:
 
 
 def _tick_in_units(messages: dict[str, np.ndarray]) -> int:
-    """Return the tick in units of 0.0001 USD: a cent for visible orders at or above 1 USD (Regulation NMS, Rule 612)."""
+    """Return the tick in 0.0001 USD: a cent for visible orders at or above 1 USD (Regulation NMS, Rule 612)."""
     visible = messages["price"][messages["kind"] <= EXECUTE]
     return 100 if visible.size and not (visible % 100).any() else 1
 
 
 def _off_tick(messages: dict[str, np.ndarray], on_tick: np.ndarray) -> list[tuple[int, int, str, str, str, bytes]]:
     """Hidden orders may trade inside the tick; the integer scale cannot hold such a price, and nothing is rounded."""
+    names = ("time_ns", "kind", "order_id", "size", "price", "side")
     return [
         (
             int(messages["time_ns"][row]),
@@ -175,7 +182,9 @@ def _off_tick(messages: dict[str, np.ndarray], on_tick: np.ndarray) -> list[tupl
             "trades",
             "off_tick",
             f"price {messages['price'][row]} (0.0001 USD) is not a whole tick",
-            ",".join(str(messages[name][row]) for name in ("time_ns", "kind", "order_id", "size", "price", "side")).encode(),
+            ",".join(
+                str(messages[name][row]) for name in ("time_ns", "kind", "order_id", "size", "price", "side")
+            ).encode(),
         )
         for row in np.flatnonzero(~on_tick).tolist()
     ]
@@ -251,36 +260,35 @@ def _levels(books: np.ndarray, clock: dict[str, np.ndarray], unit: int) -> dict[
     }
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _level_changes(books: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return (row, side, price, size) of every level that differs from the row before; size 0 for one no longer shown."""
+    """Return (row, side, price, size) of every level unlike the row before; size 0 for one that is no longer shown."""
     rows, levels = books.shape[0], books.shape[1]
-    capacity = rows * levels * 4
-    row_out, side_out = np.empty(capacity, np.int64), np.empty(capacity, np.int8)
-    price_out, size_out = np.empty(capacity, np.int64), np.empty(capacity, np.int64)
+    found = np.empty((rows * levels * 4, 4), np.int64)
     count = 0
+    nothing = np.full((levels, 4), _EMPTY)
+    nothing[:, 2] = -_EMPTY
     for row in range(rows):
+        before = books[row - 1] if row else nothing
         for column, side, empty in ((2, 1, -_EMPTY), (0, -1, _EMPTY)):
-            if row > 0:
-                for old in range(levels):
-                    price = books[row - 1, old, column]
-                    if price == empty:
-                        continue
-                    gone = True
-                    for new in range(levels):
-                        gone = gone and books[row, new, column] != price
-                    if gone:
-                        row_out[count], side_out[count], price_out[count], size_out[count] = row, side, price, 0
-                        count += 1
-            for new in range(levels):
-                price, size = books[row, new, column], books[row, new, column + 1]
-                if price == empty:
-                    continue
-                same = False
-                if row > 0:
-                    for old in range(levels):
-                        same = same or (books[row - 1, old, column] == price and books[row - 1, old, column + 1] == size)
-                if not same:
-                    row_out[count], side_out[count], price_out[count], size_out[count] = row, side, price, size
+            for level in range(levels):
+                price = before[level, column]
+                if price != empty and _size_at(books[row], column, price) == 0:
+                    found[count] = row, side, price, 0
                     count += 1
-    return row_out[:count], side_out[:count], price_out[:count], size_out[:count]
+            for level in range(levels):
+                price, size = books[row, level, column], books[row, level, column + 1]
+                if price != empty and _size_at(before, column, price) != size:
+                    found[count] = row, side, price, size
+                    count += 1
+    found = found[:count]
+    return found[:, 0].copy(), found[:, 1].astype(np.int8), found[:, 2].copy(), found[:, 3].copy()
+
+
+@njit(cache=True)
+def _size_at(book: np.ndarray, column: int, price: int) -> int:
+    """Return the size that one side of a book row shows at a price, 0 for none."""
+    for level in range(book.shape[0]):
+        if book[level, column] == price:
+            return int(book[level, column + 1])
+    return 0

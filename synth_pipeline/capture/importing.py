@@ -73,8 +73,8 @@ class Written:
 def write_day(path: Path, lines: Iterable[Line], day: date) -> Written:
     """Write one UTC day of a recording as a raw log.
 
-    A message without a readable time belongs to the day of the message before it: it is kept, so that ingestion can count it.
-    Where the recording goes on over midnight, the log says so on that side.
+    A message without a readable time belongs to the day of the message before it: it is kept, so that ingestion can
+    count it. Where the recording goes on over midnight, the log says so on that side.
     """
     start, end = day_start_ns(day), day_start_ns(day) + NS_PER_DAY
     messages = without_time = other_days = 0

@@ -6,8 +6,8 @@ Layout (little endian), version 1::
     frame   = length u32 · crc32 u32 · `length` bytes of zstd, which hold record*
     record  = received_ns i64 · monotonic_ns i64 · connection u32 · kind u8 · length u32 · payload
 
-`received_ns` is the wall clock at receipt, never corrected; `monotonic_ns` is 0 where the source has no such clock. A frame
-whose length or checksum does not fit is a torn tail: a reader says where, nothing after it is trusted.
+`received_ns` is the wall clock at receipt, never corrected; `monotonic_ns` is 0 where the source has no such clock. A
+frame whose length or checksum does not fit is a torn tail: a reader says where, nothing after it is trusted.
 """
 
 from __future__ import annotations

@@ -8,14 +8,14 @@ known then, so nothing received at or after a label can change it. Every bucket 
 last has a row.
 
 **State** (mid, microprice, spread, both imbalances) is that of the last quote, or book event, before the label. It is
-carried over empty buckets (`STALE`: no quote arrived; rows flagged `SNAPSHOT` repeat the book, they are no arrival), but
-never over a moment that is lost: from there to the next quote it is NaN. A book with an empty side is NaN and `ONE_SIDED`;
+carried over empty buckets (`STALE`: no quote arrived; a row flagged `SNAPSHOT` repeats the book and is no arrival), but
+never over a lost moment: from there to the next quote it is NaN. A book with an empty side is NaN and `ONE_SIDED`;
 depth that is not known is NaN and `NO_BOOK`.
 
-**Sums** (volume, signed volume, trade count, order-flow imbalance, realized variance) and VWAP are over the bucket. A
-bucket that touches lost time of the stream that a sum is made of has NaN there and `GAP`. Trades flagged `OFF_MARKET`
-are in none of them. The first change of a bucket is measured from the quote carried in; a change over lost time, or from
-or to a one-sided book, counts nothing. Without any known quote at the label there is no order flow to speak of: NaN.
+**Sums** (volume, signed volume, trade count, order-flow imbalance, realized variance) and VWAP are over the bucket.
+Where it touches lost time of the stream they are made of, they are NaN; a touch of any stream is flagged `GAP`. Trades
+flagged `OFF_MARKET` are in none of them. The first change of a bucket is measured from the quote carried in; a change
+over lost time, or from or to a one-sided book, counts nothing. While no quote is known, there is no order flow: NaN.
 
 **Lost time** is what lies strictly between the two ends of a gap, and all time outside the coverage; a gap whose ends
 leave no moment between them (clocks that tick in milliseconds) loses the moment it starts at. So the first and the last
@@ -61,12 +61,13 @@ def grid_features(
     """Return the rows of `schema.GRID` for every bucket that starts in [start_ns, end_ns).
 
     `quotes` and `trades` hold the columns of their tick tables; `depth` holds `recv_ns`, `bid_size_10`, `ask_size_10`
-    (lots over the ten best levels) and `known`, a row per book event. Each must reach over the buckets asked for and
-    begin with the last quote and depth row before them, where there is one. `gaps` are (stream, last known moment,
-    first known moment), `coverage` the half-open intervals in which the recording ran, both over at least as long.
+    (lots over the ten best levels) and `known`, a row per book event. Each holds the rows of the buckets asked for, and
+    quotes and depth the last row before them, which is carried in. `gaps` are (stream, last known moment, first known
+    moment); `coverage` are the half-open intervals in which the recording ran. Both reach back to the rows carried in:
+    a quote from before the first covered moment is not believed.
 
     Order-flow imbalance: Cont, Kukanov and Stoikov (2014), "The price impact of order book events", e_n summed.
-    Raises `InputError` for unsorted rows, an unknown stream, a reversed gap and a coverage not ascending or not disjoint.
+    Raises `InputError` for unsorted rows, an unknown stream, a reversed gap, a coverage not ascending or not disjoint.
     """
     buckets = _buckets(coverage, step_ns, start_ns, end_ns)
     lost = {stream: _lost_time(stream, gaps, coverage) for stream in _STREAMS}
@@ -75,8 +76,8 @@ def grid_features(
     flags = np.zeros(buckets.count, dtype=np.uint8)
     for stream in _STREAMS:
         for span in buckets.touched(lost[stream]):
-            flags[span] |= GridFlag.GAP
-    columns = {
+            flags[span] |= np.uint8(GridFlag.GAP)
+    columns: dict[str, np.ndarray] = {
         "label_ns": (np.arange(buckets.count) + (buckets.first + 1)) * step_ns,
         **_quote_columns(quotes, buckets, lost["quotes"], scale, flags),
         **_trade_columns(trades, buckets, lost["trades"], scale),
@@ -173,7 +174,9 @@ def _lost_time(
 def _quote_columns(
     quotes: Columns, buckets: _Buckets, lost: Sequence[_LostTime], scale: schema.Scale, flags: np.ndarray
 ) -> dict[str, FloatArray]:
-    recv_ns, *state = _arrays(quotes, "recv_ns", "bid_price", "bid_size", "ask_price", "ask_size")
+    recv_ns, bid_price, bid_size, ask_price, ask_size = _arrays(
+        quotes, "recv_ns", "bid_price", "bid_size", "ask_price", "ask_size"
+    )
     rows = buckets.rows_before_edges("quotes", recv_ns)
     unlinked = np.zeros(buckets.count + 1, dtype=np.bool_)
     hidden = buckets.hidden(lost, recv_ns, rows)
@@ -181,7 +184,7 @@ def _quote_columns(
         unlinked[span] = True
     out = np.empty((6, buckets.count))
     tick, lot = _ratio(scale.tick_size), _ratio(scale.lot_size)
-    kernels.quote_features(*state, rows, _busy(rows), unlinked, tick, lot, out)
+    kernels.quote_features(bid_price, bid_size, ask_price, ask_size, rows, _busy(rows), unlinked, tick, lot, out)
     flags |= (_arrivals(quotes, buckets, rows) == 0) * np.uint8(GridFlag.STALE)
     flags |= (np.isnan(out[0]) & ~unlinked[1:]) * np.uint8(GridFlag.ONE_SIDED)
     for span in hidden:
@@ -204,21 +207,22 @@ def _arrivals(quotes: Columns, buckets: _Buckets, rows: IntArray) -> IntArray:
 def _trade_columns(
     trades: Columns, buckets: _Buckets, lost: Sequence[_LostTime], scale: schema.Scale
 ) -> dict[str, FloatArray]:
-    recv_ns, *prints = _arrays(trades, "recv_ns", "price", "size", "side", "flags")
+    recv_ns, price, size, side, flags = _arrays(trades, "recv_ns", "price", "size", "side", "flags")
     rows = buckets.rows_before_edges("trades", recv_ns)
     out = np.empty((4, buckets.count))
     tick, lot = _ratio(scale.tick_size), _ratio(scale.lot_size)
-    kernels.trade_features(*prints, int(Flag.OFF_MARKET), rows, _busy(rows), tick, lot, scale.inverse, out)
+    off_market = int(Flag.OFF_MARKET)
+    kernels.trade_features(price, size, side, flags, off_market, rows, _busy(rows), tick, lot, scale.inverse, out)
     for span in buckets.touched(lost):
         out[:, span] = np.nan
     return dict(zip(("vwap", "volume", "signed_volume", "trade_count"), out, strict=True))
 
 
 def _depth_column(depth: Columns, buckets: _Buckets, lost: Sequence[_LostTime], flags: np.ndarray) -> FloatArray:
-    recv_ns, *sums = _arrays(depth, "recv_ns", "bid_size_10", "ask_size_10", "known")
+    recv_ns, bid_size, ask_size, known = _arrays(depth, "recv_ns", "bid_size_10", "ask_size_10", "known")
     rows = buckets.rows_before_edges("depth", recv_ns)
     imbalance, is_known = np.empty(buckets.count), np.empty(buckets.count, dtype=np.bool_)
-    kernels.depth_imbalance(*sums, rows, imbalance, is_known)
+    kernels.depth_imbalance(bid_size, ask_size, known, rows, imbalance, is_known)
     for span in buckets.hidden(lost, recv_ns, rows):
         labels = slice(max(span.start - 1, 0), max(span.stop - 1, 0))
         imbalance[labels], is_known[labels] = np.nan, False
@@ -238,7 +242,7 @@ def _ratio(size: Decimal) -> kernels.Ratio:
 
 
 def _arrays(columns: Columns, *names: str) -> list[np.ndarray]:
-    """Return contiguous, read-only views: a kernel compiles once per kind of array, and Arrow hands out read-only ones."""
+    """Return contiguous, read-only views, as Arrow hands them out: a kernel compiles once per kind of array."""
     views = [np.ascontiguousarray(columns[name]).view() for name in names]
     for view in views:
         view.flags.writeable = False

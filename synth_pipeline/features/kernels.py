@@ -5,8 +5,8 @@ knows of it. Edge j of a grid is the moment `first_edge_ns + j * step_ns`; bucke
 edge b + 1 is its label. `rows[j]` counts the rows received before edge j: bucket b holds rows `rows[b]` up to
 `rows[b + 1]`, and row `rows[j] - 1` is the last one known at edge j. `busy` lists the buckets that hold rows.
 
-Every bucket is summed on its own, in row order, so that how a day is cut into windows changes no bit. Sizes are added in
-float64, where whole numbers are exact up to 2**53 and then round; int64 would wrap unseen.
+Every bucket is summed on its own, in row order, so that how a day is cut into windows changes no bit. Sizes are added
+in float64, where whole numbers are exact up to 2**53 and then round; int64 would wrap unseen.
 
 Three habits make these loops fast, all measured: what can be computed without a branch is computed for a block of rows
 first; indices are unsigned where numba cannot see that they are not negative; results go into arrays that numpy made,
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from synth_pipeline.series import FloatArray, IntArray
 
 Ratio = tuple[float, float]
-"""A scale as numerator and denominator, both whole: dividing by 10 rounds once where multiplying by 0.1 rounds twice."""
+"""A scale as numerator and denominator, both whole: dividing by 10 rounds once, multiplying by 0.1 twice."""
 
 _BLOCK = 1024  # rows worked on at once: their buffers stay in the first-level cache
 _GROUP = 256  # buckets labelled at once, while the rows before their labels are still in the second-level cache
@@ -129,19 +129,24 @@ def _touch(
     ask_price: IntArray,
     ask_size: IntArray,
     rows: IntArray,
+    first: int,
     tick: Ratio,
     last: IntArray,
     out: FloatArray,
 ) -> None:
-    """Fill mid, microprice, spread and imbalance at each label; NaN for a one-sided book. `last` is scratch space."""
-    for b in range(rows.size - 1):
-        row = np.uint64(max(rows[b + 1] - 1, 0))
+    """Label a group of buckets from bucket `first` on: mid, microprice, spread, imbalance; NaN for a one-sided book.
+
+    `rows` counts those before the group's labels. The scratch space `last` parts the gathering of scattered rows from
+    the arithmetic, which so becomes vector instructions.
+    """
+    for b in range(rows.size):
+        row = np.uint64(max(rows[b] - 1, 0))
         last[0, b], last[1, b] = bid_price[row], ask_price[row]
         last[2, b], last[3, b] = bid_size[row], ask_size[row]
     bids, asks, bid_sizes, ask_sizes = last[0], last[1], last[2], last[3]
-    mid, microprice, spread, imbalance = out[0], out[1], out[2], out[3]
+    mid, microprice, spread, imbalance = out[0][first:], out[1][first:], out[2][first:], out[3][first:]
     per_tick, per_half_tick = tick[1], 2.0 * tick[1]
-    for b in range(rows.size - 1):
+    for b in range(rows.size):
         is_two_sided = (bid_sizes[b] > 0) & (ask_sizes[b] > 0)
         tilt = float(bid_sizes[b] - ask_sizes[b]) / (float(bid_sizes[b]) + float(ask_sizes[b]))
         both, width = float(bids[b] + asks[b]), float(asks[b] - bids[b])
@@ -167,7 +172,8 @@ def quote_features(
     """Fill `out`, shape (6, buckets): mid, microprice, spread, imbalance at the label; OFI, realized variance within.
 
     Microprice is (bid * ask size + ask * bid size) / (bid size + ask size), written as mid + spread / 2 * imbalance.
-    Where `unlinked[b]`, the first change of bucket b does not count, since what came before is not known.
+    Where `unlinked[b]`, the first change of bucket b does not count, since what came before is not known; so it is
+    wherever `rows[b]` is 0.
     """
     if rows[-1] == 0:
         out[:] = math.nan
@@ -181,7 +187,7 @@ def quote_features(
         while turn < busy.size and busy[turn] < group_end:
             b = np.uint64(busy[turn])
             turn += 1
-            row, stop = max(rows[b] + np.int64(unlinked[b]), 1), rows[b + np.uint64(1)]
+            row, stop = rows[b] + np.int64(unlinked[b]), rows[b + np.uint64(1)]
             net, squares = 0.0, 0.0
             while row < stop:
                 if row >= block_end:
@@ -195,9 +201,8 @@ def quote_features(
                 row = upto
             out[4, b] = net * lot[0] / lot[1]
             out[5, b] = squares
-        _touch(
-            bid_price, bid_size, ask_price, ask_size, rows[group : group_end + 1], tick, last, out[:4, group:group_end]
-        )
+        labels = rows[group + 1 : group_end + 1]
+        _touch(bid_price, bid_size, ask_price, ask_size, labels, group, tick, last, out)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -216,9 +221,9 @@ def trade_features(
 ) -> None:
     """Fill `out`, shape (4, buckets): VWAP, volume, signed volume, trade count; rows with an `excluded` flag apart.
 
-    VWAP is summed as deviation from the bucket's first price p0, which keeps the products small and makes the VWAP of a
-    single price that price: p0 + D / Q with D = sum q (p - p0) and Q = sum q. Inverse contracts are weighted by the base
-    amount q / p instead: Q / sum(q / p) = p0 + p0 D / (Q - D) with D = sum q (p - p0) / p.
+    VWAP is summed as deviation from the bucket's first price p0, which keeps the products small and makes the VWAP of
+    a single price that price: p0 + D / Q with D = sum q (p - p0) and Q = sum q. Inverse contracts are weighted by the
+    base amount q / p instead: Q / sum(q / p) = p0 + p0 D / (Q - D) with D = sum q (p - p0) / p.
     """
     out[0] = math.nan
     out[1:] = 0.0

@@ -1,8 +1,9 @@
 """Stationary block bootstrap of log-returns: real samples made of pieces of a real sample, for the floors.
 
-Blocks have geometric lengths (Politis and Romano 1994, "The Stationary Bootstrap", JASA 89) with the mean that Politis and
-White's rule gives (2004, with the correction of Patton, Politis and White 2009). Nothing here compares samples, and
-nothing here is a generator to be judged: it keeps every return as it is, so a resample is a verbatim copy in pieces.
+Blocks have geometric lengths (Politis and Romano 1994, "The Stationary Bootstrap", JASA 89) with the mean that
+Politis and White's rule gives (2004, with the correction of Patton, Politis and White 2009). Nothing here compares
+samples, and nothing here is a generator to be judged: it keeps every return as it is, so a resample is a verbatim
+copy in pieces.
 """
 
 from __future__ import annotations
@@ -16,22 +17,24 @@ from synth_pipeline.fidelity.kernels import autocorrelations
 from synth_pipeline.fidelity.sample import Sample
 from synth_pipeline.series import FloatArray, IntArray
 
+PATIENCE = 5
+"""Negligible autocorrelations in a row after which the rest counts as none; the rule's max(5, √log₁₀ n)."""
+
 
 def block_length(values: FloatArray) -> float:
     """Return Politis and White's mean block length for a series, NaN being gaps; shape (steps,).
 
-    b = (2 G² / D)^(1/3) n^(1/3) with G = Σ λ(k/M) |k| R(k), D = 2 (Σ λ(k/M) R(k))², λ the flat-top window. M is twice the
-    lag after which max(5, √log₁₀ n) autocorrelations in a row stay below 2 √(log₁₀ n / n). At most min(3 √n, n / 3).
+    b = (2 G² / D)^(1/3) n^(1/3) with G = Σ λ(k/M) |k| R(k), D = 2 (Σ λ(k/M) R(k))², λ the flat-top window. M is twice
+    the lag after which five autocorrelations in a row stay below 2 √(log₁₀ n / n). From 1 to min(3 √n, n / 3).
     """
     count = int(np.isfinite(values).sum())
     if count < 10:
         raise MetricError(f"a block length needs 10 known values, there are {count}")
-    patience = max(5, int(np.sqrt(np.log10(count))))
-    furthest = int(np.ceil(np.sqrt(count))) + patience
+    furthest = int(np.ceil(np.sqrt(count))) + PATIENCE
     rho = autocorrelations(values[np.newaxis], furthest)[0]
     rho = np.where(np.isfinite(rho), rho, 0.0)
     small = np.abs(rho) < 2 * np.sqrt(np.log10(count) / count)
-    quiet = [lag for lag in range(furthest - patience + 1) if small[lag : lag + patience].all()]
+    quiet = [lag for lag in range(furthest - PATIENCE + 1) if small[lag : lag + PATIENCE].all()]
     loud = np.flatnonzero(~small) + 1
     last = quiet[0] if quiet else int(loud[-1])
     bandwidth = min(2 * max(last, 1), furthest)
@@ -66,13 +69,12 @@ def resamples(
 def indices(
     known: IntArray, following: IntArray, shape: tuple[int, int], length: float, *, rng: np.random.Generator
 ) -> IntArray:
-    """Draw the positions of one resample: a new start among `known` with probability 1 / `length`, else the next one."""
-    paths, steps = shape
+    """Draw the positions of one resample: a new start among `known` with probability 1 / `length`, else the next."""
     starts = known[rng.integers(0, known.size, size=shape)]
     jumps = rng.random(shape) < 1.0 / length
     drawn = np.empty(shape, dtype=np.int64)
     drawn[:, 0] = starts[:, 0]
-    for step in range(1, steps):
+    for step in range(1, shape[1]):
         drawn[:, step] = np.where(jumps[:, step], starts[:, step], following[drawn[:, step - 1]])
     return drawn
 

@@ -40,8 +40,8 @@ class Comparison:
         for name, sample in named.items():
             if length < SHORTEST or sample.windows(length).counts.max(initial=0) < SHORTEST:
                 raise TooLittleDataError(
-                    f"the {name} series has {int(sample.counts.max(initial=0))} known returns on its longest path and windows "
-                    f"of {max(length, 0)} are compared, of which {SHORTEST} must be known: take more data or longer paths"
+                    f"the {name} series has {int(sample.counts.max(initial=0))} known returns on a path; windows "
+                    f"of {max(length, 0)} are compared and {SHORTEST} must be known: take more data or longer paths"
                 )
             if name != "synthetic" and not sample.pooled.any():
                 raise TooLittleDataError(

@@ -1,7 +1,7 @@
 """Copying: how much of a synthetic path is the training sample, word for word.
 
-A copy scores well everywhere else; only this family tells it from a good model. Distances to near, not equal, neighbours
-do not belong here.
+A copy scores well everywhere else; only this family tells it from a good model. Distances to neighbours that are near,
+not equal, do not belong here.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _CITATION = "Carlini et al. 2021, USENIX Security, on verbatim memorization"
 )
 def longest_verbatim_run(real: Sample, synthetic: Sample) -> float:
     """Length of the longest verbatim run (see `verbatim_runs`), the longest over paths."""
-    return float(max(verbatim_runs(real, path).max(initial=0) for path in _paths(real, synthetic)))
+    return float(max(verbatim_runs(real, path).max(initial=0) for path in _looked_at(real, synthetic)))
 
 
 @metric(
-    title="Share of copied steps",
+    title="Copied steps",
     goal="low",
     bounds=(0.0, 1.0),
     minimum=SHORTEST_RUN,
@@ -49,18 +49,18 @@ def longest_verbatim_run(real: Sample, synthetic: Sample) -> float:
     reference="train",
     margin=0.02,
     citation=_CITATION,
-    meaning="The generator replays pieces of its training data: good scores elsewhere then say nothing about new markets.",
+    meaning="Pieces of the training data are replayed: good scores elsewhere then say nothing about new markets.",
 )
 def verbatim_share(real: Sample, synthetic: Sample) -> float:
     """Share of the known steps that lie in verbatim runs (see `verbatim_runs`), over all paths."""
     copied = known = 0
-    for path in _paths(real, synthetic):
+    for path in _looked_at(real, synthetic):
         runs = verbatim_runs(real, path)
-        inside = np.zeros(runs.size + 1, dtype=np.int64)
         ends = np.flatnonzero(runs)
-        np.add.at(inside, ends - runs[ends] + 1, 1)
-        np.add.at(inside, ends + 1, -1)
-        copied += int((np.cumsum(inside)[:-1] > 0).sum())
+        edges = np.zeros(runs.size + 1, dtype=np.int64)
+        np.add.at(edges, ends - runs[ends] + 1, 1)
+        np.add.at(edges, ends + 1, -1)
+        copied += int((np.cumsum(edges) > 0).sum())
         known += int(np.isfinite(path).sum())
     return copied / known
 
@@ -68,26 +68,26 @@ def verbatim_share(real: Sample, synthetic: Sample) -> float:
 def verbatim_runs(real: Sample, path: FloatArray) -> IntArray:
     """Return for each step the length of the verbatim run that ends there, 0 where none does; shape (steps,).
 
-    Two returns are equal when they differ by less than one tick (prices put back on their grid at another level move each
-    return by that much) or, without a grid, by a millionth of a standard deviation. Short runs of common returns occur by
-    chance, above all runs in which nothing moves. So a run counts when it has five returns or more *and* carries
-    log₂(pairs of steps) + 10 bits of surprise: -log₂ of the share of real returns equal to each one, none for no move.
+    Two returns are equal when they differ by no more than one tick (prices put back on their grid at another level move
+    each return by up to that) or, without a grid, by a millionth of a standard deviation. Short runs of common returns
+    occur by chance, above all runs in which nothing moves. So a run counts when it has five returns or more *and*
+    carries log₂(pairs of steps) + 10 bits of surprise: for each return -log₂ of the share of real ones equal to it, and
+    nothing for a return of less than half a tick.
     """
     pooled = np.sort(real.pooled)
     tolerance = max(real.resolution, 1e-6 * float(pooled.std()))
-    length = longest_matches(real.in_a_row, path, tolerance)
+    lengths = longest_matches(real.in_a_row, path, tolerance)
     value = np.where(np.isfinite(path), path, 0.0)
-    equal = np.searchsorted(pooled, value + tolerance, side="right") - np.searchsorted(
-        pooled, value - tolerance, side="left"
-    )
-    surprise = np.where(np.abs(value) > tolerance / 2, np.log2(pooled.size / np.maximum(equal, 1)), 0.0)
+    above = np.searchsorted(pooled, value + tolerance, side="right")
+    equal = np.maximum(above - np.searchsorted(pooled, value - tolerance, side="left"), 1)
+    surprise = np.where(np.abs(value) > tolerance / 2, np.log2(pooled.size / equal), 0.0)
     total = np.concatenate([[0.0], np.cumsum(surprise)])
     ends = np.arange(1, path.size + 1)
-    carried = total[ends] - total[ends - length]
-    counts = (length >= SHORTEST_RUN) & (carried >= log2(max(pooled.size, 2) * max(path.size, 2)) + CHANCE_BITS)
-    return np.where(counts, length, 0)
+    needed = log2(pooled.size * path.size) + CHANCE_BITS
+    counts = (lengths >= SHORTEST_RUN) & (total[ends] - total[ends - lengths] >= needed)
+    return np.where(counts, lengths, 0)
 
 
-def _paths(real: Sample, synthetic: Sample) -> list[FloatArray]:
-    longest = max(CELLS // max(real.returns.size, 1), 10 * SHORTEST_RUN)
-    return [path[:longest] for path in synthetic.returns]
+def _looked_at(real: Sample, synthetic: Sample) -> list[FloatArray]:
+    steps = max(CELLS // real.returns.size, 10 * SHORTEST_RUN)
+    return [path[:steps] for path in synthetic.returns]

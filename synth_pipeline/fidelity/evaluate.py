@@ -11,13 +11,11 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from synth_pipeline.errors import MetricError
 from synth_pipeline.fidelity import bootstrap, floors, panels, temporal, validity, weighted
 from synth_pipeline.fidelity.comparison import Comparison
 from synth_pipeline.fidelity.evaluation import Evaluation, Panels, Result, Sizes
 from synth_pipeline.fidelity.metric import Metric, StatisticMetric
 from synth_pipeline.fidelity.registry import metrics
-from synth_pipeline.fidelity.sample import Sample
 from synth_pipeline.progress import Progress, silent
 from synth_pipeline.series import FloatArray, Series
 
@@ -33,22 +31,24 @@ def evaluate(
 ) -> Evaluation:
     """Compare a synthetic series with held-out real data, and real data with held-out real data.
 
-    Everything is compared at equal sizes: the three series are cut into windows of n returns, n being the shortest of the
-    three. With f a metric, H the held-out windows and S, T single windows of synthetic and training data:
+    Everything is compared at equal sizes: the three series are cut into windows of n returns, n being the shortest of
+    the three. With f a metric, H the held-out windows and S, T single windows of synthetic and training data:
 
     - value: mean over S of f(H, S); its spread is the standard deviation over S;
     - floor: mean over T of f(H, T), *fresh real data*: what a period next to the held-out one scores;
-    - band: 5 % to 95 % of f(H*, T*) over 100 stationary block bootstrap resamples of *both* sides. It holds the noise of
-      both samples at these sizes and the drift from training to held-out time, which no model fitted on the former can
-      know of. Resampling one side only would make it too narrow: H is as accidental as S.
+    - band: 5 % to 95 % of f(H*, T*) over 100 stationary block bootstrap resamples of *both* sides. It holds the noise
+      of both samples at these sizes and the drift from training to held-out time, which no model fitted on the former
+      can know of. Resampling one side only would make it too narrow: H is as accidental as S.
 
-    A verdict (`floors.verdict`) says whether the value is no worse than band and floor. A metric that compares one number
-    of each sample is judged by that number, which must lie in *its* band over the resamples of both real series: two
-    kurtoses of 10 and 80 are both real when the real ones range from 10 to 80, and 3 is not, though nearer to 10. Copying
-    is measured against the whole training series; there, fresh real data are the held-out windows, without a band.
+    A verdict (`floors.verdict`) says whether the value is no worse than band and floor. A metric that compares one
+    number of each sample is judged by that number, which must lie in *its* band over the resamples of both real
+    series: two kurtoses of 10 and 80 are both real when the real ones range from 10 to 80, and 3 is not, though
+    nearer to 10. Copying is measured against the whole training series; there, fresh real data are the held-out
+    windows, without a band.
 
-    `families` restricts the metrics beside the weighted twelve, which the fidelity always needs; a number does not depend
-    on which others are asked for. Raises `TooLittleDataError` for fewer than 50 returns or real prices that never move.
+    `families` restricts the metrics beside the weighted twelve, which the fidelity always needs; a number does not
+    depend on which others are asked for. Raises `TooLittleDataError` for fewer than 50 returns or real prices that
+    never move.
     """
     chosen = metrics(None if families is None else {*families, "weighted"})
     sides = Comparison.of(train, synthetic, holdout)
@@ -105,6 +105,7 @@ def _result(metric: Metric, values: _Values, bands: floors.Bands, sides: Compari
         citation=metric.citation,
         meaning=metric.meaning,
         reference=metric.reference,
+        margin=metric.margin,
         weight=(metric.weight or None) if isinstance(metric, StatisticMetric) else None,
         paths=int(known.size),
         verdict="absent",
@@ -113,15 +114,17 @@ def _result(metric: Metric, values: _Values, bands: floors.Bands, sides: Compari
     if 2 * known.size < values.synthetic.size or floor.size == 0:
         return absent
     value, fresh = float(known.mean()), float(floor.mean())
-    band = (fresh, fresh) if metric.reference == "train" else bands.values.get(metric.name)
-    if band is None:
+    band = bands.values.get(metric.name)
+    if band is None and metric.reference == "holdout":
         return absent
     present = msgspec.structs.replace(absent, reason="", value=value, spread=_spread(known), floor=fresh, band=band)
     if isinstance(metric, StatisticMetric) and (levels := bands.levels.get(metric.name)):
         real, near, made = (metric.level(sample, "real") for sample in (sides.holdout, sides.fresh, sides.synthetic))
-        judged = floors.verdict(made, (real, near), levels, "target", metric.margin)
+        judged = floors.verdict(made, (real, near), levels, "target", metric.margin, metric.scale)
         return msgspec.structs.replace(present, verdict=judged, real=real, fresh=near, synthetic=made, real_band=levels)
-    return msgspec.structs.replace(present, verdict=floors.verdict(value, (fresh,), band, metric.goal, metric.margin))
+    return msgspec.structs.replace(
+        present, verdict=floors.verdict(value, (fresh,), band or (fresh, fresh), metric.goal, metric.margin)
+    )
 
 
 def _available(twelve: Mapping[StatisticMetric, _Values]) -> float:

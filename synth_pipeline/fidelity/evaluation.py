@@ -1,7 +1,7 @@
 """The record of one evaluation: every number beside its floor, and the statistics that the report draws.
 
-It is plain data, lossless as JSON, and holds no row of anybody's market beyond thinned price paths; the report is rendered
-from it alone. Nothing here computes a statistic.
+It is plain data, lossless as JSON, and holds no row of anybody's market beyond thinned price paths; the report is
+rendered from it alone. Nothing here computes a statistic.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Gappy = list[float | None]
 """Numbers with None where a gap is."""
 
 MANY_OUTSIDE = 0.15
-"""Share of metrics outside the real band above which a sample is not called indistinguishable; chance gives about 0.05."""
-MANY_OFF = 1 / 3
-"""Share of metrics that are off above which a sample is called off, whatever its fidelity."""
+"""Share of metrics outside the real band above which a sample is no longer indistinguishable; chance gives 0.05."""
+MANY_OFF = 0.08
+"""Share of metrics that are off above which a sample is called off, whatever its fidelity; chance gives about 0.01."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +54,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     floor: float | None = None
     """The same number for fresh real data."""
     band: tuple[float, float] | None = None
-    """5 % to 95 % of the same number between resamples of real data of equal size."""
+    """5 % to 95 % of the same number between resamples of real data of equal size; None for a metric of copying."""
+    margin: float = 0.0
+    """Difference too small to matter."""
     weight: float | None = None
     """Weight in the fidelity."""
     real: float | None = None
@@ -116,7 +118,7 @@ class PricePanel(msgspec.Struct, frozen=True):
 
 
 class HistogramPanel(msgspec.Struct, frozen=True):
-    """Densities of log-returns in standard deviations of the held-out ones; the outer bins hold all that lies beyond."""
+    """Densities of log-returns in standard deviations of the held-out ones; the outer bins hold what lies beyond."""
 
     edges: Numbers
     real: Numbers

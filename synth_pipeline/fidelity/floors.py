@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from math import log
 
 import numpy as np
 
 from synth_pipeline.fidelity import bootstrap, weighted
 from synth_pipeline.fidelity.comparison import Comparison
 from synth_pipeline.fidelity.evaluation import Verdict
-from synth_pipeline.fidelity.metric import Goal, Metric, StatisticMetric
+from synth_pipeline.fidelity.metric import Goal, Metric, Scale, StatisticMetric
 from synth_pipeline.fidelity.sample import Sample
 from synth_pipeline.progress import Progress
 from synth_pipeline.series import FloatArray
@@ -25,7 +26,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, eq=False)
 class Bands:
-    """What resamples of real data score against resamples of real data; a metric that most leave undefined is missing."""
+    """What resamples of real data score against each other; a metric that most leave undefined is missing."""
 
     values: dict[str, Interval]
     """Of the metric's value, by metric."""
@@ -62,13 +63,24 @@ def bands(
     )
 
 
-def verdict(value: float, real: Collection[float], band: Interval, goal: Goal, margin: float = 0.0) -> Verdict:
+def verdict(
+    value: float,
+    real: Collection[float],
+    band: Interval,
+    goal: Goal,
+    margin: float = 0.0,
+    scale: Scale = "linear",
+) -> Verdict:
     """Say where a value lies beside what real data give.
 
-    Indistinguishable: no worse than the band of real resamples, or than any of the `real` values themselves, but for the
-    margin. Close: worse by at most half the width of the band so widened (for a Gaussian: between 1.6 and 3.3 standard
-    deviations from its middle). Off: worse than that. For the goal `target` both sides are worse.
+    Indistinguishable: no worse than the band of real resamples, or than any of the `real` values themselves, but for
+    the margin. Close: worse by at most half the width of the band so widened (for a Gaussian: between 1.6 and 3.3
+    standard deviations from its middle). Off: worse than that. For the goal `target` both sides are worse.
     """
+    if scale == "log":
+        if value <= 0:
+            return "off"
+        value, real, band = log(value), [log(number) for number in real], (log(band[0]), log(band[1]))
     low, high = min(band[0], *real) - margin, max(band[1], *real) + margin
     worse = {"low": value - high, "high": low - value, "target": max(value - high, low - value)}[goal]
     if worse <= 0:

@@ -1,7 +1,7 @@
 """Compiled recursions over the log-returns of many paths: arrays in, arrays out, NaN for a gap.
 
-A run is a stretch without NaN. No recursion, lag or box reaches from one run into the next. Each kernel has a slow twin in
-the tests. Statistics that need no recursion are in `moments` and in the metric families.
+A run is a stretch without NaN. No recursion, lag or box reaches from one run into the next. Each kernel has a slow
+twin in the tests. Statistics that need no recursion are in `moments` and in the metric families.
 """
 
 from __future__ import annotations
@@ -16,21 +16,14 @@ from synth_pipeline.series import FloatArray, IntArray
 def autocorrelations(values: FloatArray, lags: int) -> FloatArray:
     """Return the sample autocorrelations at lags 1..`lags` of each row, shape (paths, lags).
 
-    Without gaps this is the usual estimator (divisor n at every lag). With gaps a lag averages the pairs inside runs and
-    keeps the factor (n - lag) / n. A constant row gives NaN.
+    Without gaps this is the usual estimator (divisor n at every lag). With gaps a lag averages the pairs inside runs
+    and keeps the factor (n - lag) / n. A constant row gives NaN.
     """
     paths, steps = values.shape
     result = np.full((paths, lags), np.nan)
     for path in range(paths):
         row = values[path]
-        count, total = 0, 0.0
-        for t in range(steps):
-            if not np.isnan(row[t]):
-                count += 1
-                total += row[t]
-        if count == 0:
-            continue
-        centre = total / count
+        count, centre = _centre(row)
         square, size = 0.0, 0.0
         products, pairs = np.zeros(lags), np.zeros(lags)
         run = 0
@@ -45,12 +38,23 @@ def autocorrelations(values: FloatArray, lags: int) -> FloatArray:
                 products[lag - 1] += here * (row[t - lag] - centre)
                 pairs[lag - 1] += 1.0
             run += 1
-        if np.sqrt(square / count) <= 1e-9 * size / count:
+        if square * count <= (1e-9 * size) ** 2:
             continue
         for lag in range(1, lags + 1):
             if pairs[lag - 1] > 0:
                 result[path, lag - 1] = products[lag - 1] / pairs[lag - 1] * (count - lag) / square
     return result
+
+
+@njit(cache=True)
+def _centre(row: FloatArray) -> tuple[int, float]:
+    """Return how many values are known, and their mean."""
+    count, total = 0, 0.0
+    for value in row:
+        if not np.isnan(value):
+            count += 1
+            total += value
+    return count, total / max(count, 1)
 
 
 @njit(cache=True)
@@ -110,12 +114,7 @@ def fluctuations(values: FloatArray, boxes: IntArray) -> FloatArray:
     profile = np.empty(steps)
     for path in range(paths):
         row = values[path]
-        count, total = 0, 0.0
-        for t in range(steps):
-            if not np.isnan(row[t]):
-                count += 1
-                total += row[t]
-        centre = total / max(count, 1)
+        _, centre = _centre(row)
         level = 0.0
         for t in range(steps):
             level = 0.0 if np.isnan(row[t]) else level + row[t] - centre

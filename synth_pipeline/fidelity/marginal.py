@@ -32,12 +32,12 @@ TAIL_PROBABILITIES = np.array([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.75, 0.9, 0
 )
 def mean_return(returns: FloatArray) -> FloatArray:
     """Mean log-return over the standard deviation; compared as a difference."""
-    spread = moments.standard_deviation(returns)
-    return np.divide(moments.mean(returns), spread, out=np.full_like(spread, np.nan), where=spread > 0)
+    return moments.quotient(moments.mean(returns), moments.standard_deviation(returns))
 
 
 @statistic_metric(
     compare=absolute_log_ratio,
+    scale="log",
     title="Standard deviation",
     goal="low",
     bounds=(0.0, inf),
@@ -67,19 +67,20 @@ def return_skewness(returns: FloatArray) -> FloatArray:
 
 @statistic_metric(
     compare=absolute_difference,
-    title="Excess kurtosis",
+    scale="log",
+    title="Kurtosis",
     goal="low",
     bounds=(0.0, inf),
     minimum=30,
     citation="Cont 2001, Quantitative Finance 1(2), fact 2",
     meaning="Extreme moves are too rare or too common: the tails have the wrong weight.",
 )
-def excess_kurtosis(returns: FloatArray) -> FloatArray:
-    """Excess kurtosis of log-returns (0 for a Gaussian); compared as a difference.
+def return_kurtosis(returns: FloatArray) -> FloatArray:
+    """Kurtosis (fourth standardised moment, 3 for a Gaussian) of log-returns; the difference is that of the excesses.
 
     One single move can decide it: read it with `quantile_error`, which no single move can.
     """
-    return moments.kurtosis(returns) - 3.0
+    return moments.kurtosis(returns)
 
 
 @metric(
@@ -131,7 +132,7 @@ def wasserstein_distance(real: Sample, synthetic: Sample) -> float:
     meaning="The shape of the distribution is wrong whatever its width: shoulders and tails are misplaced.",
 )
 def quantile_error(real: Sample, synthetic: Sample) -> float:
-    """Mean absolute difference of twelve quantiles (0.5 % to 99.5 %) of log-returns, each sample standardised by itself."""
+    """Mean absolute difference of twelve quantiles (0.5 % to 99.5 %) of log-returns, each in its own deviations."""
     return float(np.abs(_quantiles(synthetic, "synthetic") - _quantiles(real, "real")).mean())
 
 
@@ -147,4 +148,7 @@ def _spread(sample: Sample, side: str) -> float:
 
 
 def _quantiles(sample: Sample, side: str) -> FloatArray:
-    return np.quantile((sample.pooled - sample.pooled.mean()) / _spread(sample, side), TAIL_PROBABILITIES)
+    quantiles: FloatArray = np.quantile(
+        (sample.pooled - sample.pooled.mean()) / _spread(sample, side), TAIL_PROBABILITIES
+    )
+    return quantiles

@@ -10,8 +10,9 @@ Where the comparison is between one number of each sample, the function is that 
     @statistic_metric(compare=absolute_difference, goal="low", …)
     def excess_kurtosis(returns: FloatArray) -> FloatArray: …
 
-The decorated name is a `Metric`, called as `f(real, synthetic) → float`. A family is a file of them; `registry.metrics` finds
-them by file, so a new metric edits nothing else. What belongs to one metric alone stays in its family file.
+The decorated name is a `Metric`, called as `f(real, synthetic) → float`. A family is a file of them;
+`registry.metrics` finds them by file, so a new metric edits nothing else. What belongs to one metric alone stays in
+its family file.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ Goal = Literal["low", "high", "target"]
 """What is good: a low value, a high one, or the one that real data have."""
 Reference = Literal["holdout", "train"]
 """Which real sample the synthetic one is held against."""
+Scale = Literal["linear", "log"]
 Function = Callable[[Sample, Sample], float]
 Statistic = Callable[[FloatArray], FloatArray]
 """Log-returns (paths, steps) → one number a path, NaN where a path does not define it."""
@@ -68,7 +70,8 @@ class Metric:
     def per_path(self, real: Sample, synthetic: Sample) -> tuple[FloatArray, str]:
         """Compare `real` with every path of `synthetic` by itself.
 
-        Returns one value a path, shape (paths,), NaN where a path has none, and the first such reason ("" if all have one).
+        Returns one value a path, shape (paths,), NaN where a path has none, and the first such reason ("" if all have
+        one).
         """
         values, reason = np.full(synthetic.paths, np.nan), ""
         for index in range(synthetic.paths):
@@ -94,7 +97,9 @@ class StatisticMetric(Metric):
 
     statistic: Statistic
     compare: Compare
-    weight: float = 0.0
+    scale: Scale
+    """The scale on which the statistic is judged: `log` for a positive one, whose band of real values is lopsided."""
+    weight: float
     """Weight in the 0-100 fidelity; 0 keeps it out."""
 
     def level(self, sample: Sample, side: str) -> float:
@@ -168,9 +173,10 @@ def statistic_metric(
     meaning: str,
     unit: str = "",
     margin: float = 0.0,
+    scale: Scale = "linear",
     weight: float = 0.0,
 ) -> Callable[[Statistic], StatisticMetric]:
-    """Declare a statistic to be the metric of its name, in the family of its file; `margin` is in units of the statistic."""
+    """Declare a statistic to be the metric of its name; `margin` is in units of the statistic."""
 
     def declare(statistic: Statistic) -> StatisticMetric:
         def function(real: Sample, synthetic: Sample) -> float:
@@ -196,6 +202,7 @@ def statistic_metric(
             margin=margin,
             statistic=statistic,
             compare=compare,
+            scale=scale,
             weight=weight,
         )
         return made
@@ -210,6 +217,5 @@ def absolute_difference(first: FloatArray, second: FloatArray) -> FloatArray:
 
 def absolute_log_ratio(first: FloatArray, second: FloatArray) -> FloatArray:
     """Return |log(a / b)| of two positive numbers; NaN when either is 0."""
-    usable = (first > 0) & (second > 0)
-    quotient = np.divide(first, second, out=np.full_like(first, np.nan), where=usable)
-    return np.abs(np.log(quotient))
+    quotient = moments.quotient(first, second)
+    return np.abs(np.log(np.where(quotient > 0, quotient, np.nan)))

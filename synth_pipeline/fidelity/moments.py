@@ -14,12 +14,16 @@ CONSTANT = 1e-9
 """Share of its own size below which a spread is rounding noise: the path counts as constant."""
 
 
+def quotient(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
+    """Return the quotient element by element, NaN where the denominator is not positive."""
+    result: FloatArray = np.full(np.shape(numerator), np.nan)
+    return np.divide(numerator, denominator, out=result, where=denominator > 0)
+
+
 def mean(values: FloatArray) -> FloatArray:
     """Return the mean of each row's known values, (paths, steps) → (paths,); NaN for a row without any."""
     known = np.isfinite(values)
-    count = known.sum(axis=1)
-    total = np.where(known, values, 0.0).sum(axis=1)
-    return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
+    return quotient(np.where(known, values, 0.0).sum(axis=1), known.sum(axis=1).astype(np.float64))
 
 
 def central_moment(values: FloatArray, order: int) -> FloatArray:
@@ -36,12 +40,12 @@ def standard_deviation(values: FloatArray) -> FloatArray:
 
 def skewness(values: FloatArray) -> FloatArray:
     """Return the third standardised moment of each row; NaN for a constant one."""
-    return _over(central_moment(values, 3), standard_deviation(values) ** 3)
+    return quotient(central_moment(values, 3), standard_deviation(values) ** 3)
 
 
 def kurtosis(values: FloatArray) -> FloatArray:
     """Return the fourth standardised moment of each row (3 for a Gaussian); NaN for a constant one."""
-    return _over(central_moment(values, 4), standard_deviation(values) ** 4)
+    return quotient(central_moment(values, 4), standard_deviation(values) ** 4)
 
 
 def correlation(first: FloatArray, second: FloatArray) -> FloatArray:
@@ -49,8 +53,4 @@ def correlation(first: FloatArray, second: FloatArray) -> FloatArray:
     both = np.isfinite(first) & np.isfinite(second)
     first, second = np.where(both, first, np.nan), np.where(both, second, np.nan)
     product = (first - mean(first)[:, np.newaxis]) * (second - mean(second)[:, np.newaxis])
-    return _over(mean(product), standard_deviation(first) * standard_deviation(second))
-
-
-def _over(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
-    return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=denominator > 0)
+    return quotient(mean(product), standard_deviation(first) * standard_deviation(second))

@@ -32,7 +32,7 @@ PROBABILITIES = np.concatenate([[0.001, 0.0025, 0.005], np.linspace(0.01, 0.99, 
 
 
 def price_panel(train: Series, synthetic: Series, holdout: Series, returns: int) -> PricePanel:
-    """Make the price fan over the first `returns` steps: the held-out path, the end of training, synthetic quantiles."""
+    """Make the price fan over the first `returns` steps: held-out path, end of training, synthetic quantiles."""
     kept = np.unique(np.linspace(0, returns, min(PRICE_POINTS, returns + 1)).round().astype(np.int64))
     fan = _percent(synthetic, 0, returns)[:, kept]
     known = np.isfinite(fan).any(axis=0)
@@ -89,7 +89,8 @@ def _percent(series: Series, first: int, last: int) -> FloatArray:
     price = series.column(series.price_name)[:, first : last + 1]
     price = np.where(np.isfinite(price) & (price > 0), price, np.nan)
     start = np.array([path[np.isfinite(path)][0] if np.isfinite(path).any() else np.nan for path in price])
-    return 100.0 * (price / start[:, np.newaxis] - 1.0)
+    percent: FloatArray = 100.0 * (price / start[:, np.newaxis] - 1.0)
+    return percent
 
 
 def _gappy(values: FloatArray) -> Gappy:

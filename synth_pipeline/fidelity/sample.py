@@ -1,6 +1,7 @@
 """`Sample`: what a metric sees of a series, its log-returns cut to equal lengths.
 
-Every rule about gaps, bad prices and lengths lives here, so that a metric is about its statistic alone. Nothing here compares.
+Every rule about gaps, bad prices and lengths lives here, so that a metric is about its statistic alone. Nothing here
+compares.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class Sample:
     @cached_property
     def counts(self) -> IntArray:
         """How many returns of each path are known, shape (paths,)."""
-        return np.isfinite(self.returns).sum(axis=1).astype(np.int64)
+        counts: IntArray = np.isfinite(self.returns).sum(axis=1, dtype=np.int64)
+        return counts
 
     @cached_property
     def pooled(self) -> FloatArray:

@@ -26,7 +26,7 @@ ABSOLUTE_RETURN_LAGS = 50
     bounds=(0.0, 2.0 * sqrt(2.0)),
     minimum=4 * RETURN_LAGS,
     citation="Cont 2001, Quantitative Finance 1(2), fact 1",
-    meaning="The next move can be guessed from the last ones where it could not be in the market, or the other way round.",
+    meaning="The last moves foretell the next one where they do not in the market, or the other way round.",
 )
 def return_acf_error(real: Sample, synthetic: Sample) -> float:
     """Root mean square difference of the autocorrelations of log-returns at lags 1-20, averaged over paths."""
@@ -59,7 +59,5 @@ def absolute_return_acf(returns: FloatArray) -> FloatArray:
 def _rms_difference(first: FloatArray, second: FloatArray) -> float:
     difference = mean(first.T) - mean(second.T)
     if not np.isfinite(difference).all():
-        raise MetricError(
-            "autocorrelation is undefined: returns are constant, or no stretch without a gap is long enough"
-        )
+        raise MetricError("autocorrelation is undefined: returns are constant, or gaps leave no stretch long enough")
     return float(np.sqrt(np.mean(difference**2)))

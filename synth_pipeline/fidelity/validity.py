@@ -1,7 +1,7 @@
 """Validity: properties that every synthetic price must have. They must hold to 100 % and never enter a quality score.
 
-A check counts failures; one that does not apply to a series (no tick grid, no bars) is not made. How *close* a sample is
-belongs to the metric families.
+A check counts failures; one that does not apply to a series (no tick grid, no bars) is not made. How *close* a sample
+is belongs to the metric families.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """The twelve weighted metrics and the 0-100 fidelity that they add up to.
 
-Each function is the statistic of one path, batched: log-returns (paths, steps) → (paths,), NaN where a path does not define
-it. Its metric is the similarity, in [0, 1], of the statistics of a real and a synthetic sample (means over paths):
+Each function is the statistic of one path, batched: log-returns (paths, steps) → (paths,), NaN where a path does not
+define it. Its metric is the similarity, in [0, 1], of the statistics of a real and a synthetic sample (means over
+paths):
 
 - *ratio* min(a, b) / max(a, b), for positive quantities on no natural scale: 0.9 is a tenth apart;
-- *difference* max(0, 1 - |a - b| / scale), for quantities that may be near 0, where a relative error would punish noise.
-  The scale is the difference at which two samples have nothing in common in this respect; it stands beside each metric.
+- *difference* max(0, 1 - |a - b| / scale), for quantities that may be near 0, where a relative error would punish
+  noise. The scale is the difference at which two samples have nothing in common in this respect; it stands beside
+  each metric.
 
 A similarity of 1 is not what fresh real data reach: every reported value stands beside theirs.
 """
@@ -18,7 +20,7 @@ import numpy as np
 from scipy.special import chdtrc
 
 from synth_pipeline.fidelity import kernels, moments
-from synth_pipeline.fidelity.metric import Compare, Statistic, StatisticMetric, statistic_metric
+from synth_pipeline.fidelity.metric import Compare, Scale, Statistic, StatisticMetric, statistic_metric
 from synth_pipeline.series import FloatArray, IntArray
 
 RSI_PERIOD = 14
@@ -28,7 +30,15 @@ VOLATILITY_BLOCK = 10
 
 
 def weighted(
-    *, title: str, weight: float, similarity: Compare, minimum: int, citation: str, meaning: str, margin: float = 0.0
+    *,
+    title: str,
+    weight: float,
+    similarity: Compare,
+    minimum: int,
+    citation: str,
+    meaning: str,
+    margin: float = 0.0,
+    scale: Scale = "linear",
 ) -> Callable[[Statistic], StatisticMetric]:
     """Declare a statistic to be one of the weighted metrics."""
     return statistic_metric(
@@ -41,14 +51,14 @@ def weighted(
         meaning=meaning,
         unit="similarity",
         margin=margin,
+        scale=scale,
         weight=weight,
     )
 
 
 def ratio(first: FloatArray, second: FloatArray) -> FloatArray:
     """Return min / max of two non-negative numbers; NaN when both are 0."""
-    low, high = np.minimum(first, second), np.maximum(first, second)
-    return np.divide(low, high, out=np.full_like(low, np.nan), where=high > 0)
+    return moments.quotient(np.minimum(first, second), np.maximum(first, second))
 
 
 def difference(scale: float) -> Compare:
@@ -66,13 +76,14 @@ def fidelity(similarities: Mapping[StatisticMetric, FloatArray]) -> FloatArray:
     known = np.isfinite(values)
     total = (known * weights).sum(axis=0)
     score = 100.0 * (np.where(known, values, 0.0) * weights).sum(axis=0)
-    return np.divide(score, total, out=np.full(total.shape, np.nan), where=total > 0)
+    return moments.quotient(score, total)
 
 
 @weighted(
     title="Volatility",
     weight=3.0,
     similarity=ratio,
+    scale="log",
     minimum=2,
     citation="Cont 2001, Quantitative Finance 1(2)",
     meaning="Moves are too large or too small.",
@@ -99,6 +110,7 @@ def skewness(returns: FloatArray) -> FloatArray:
     title="Kurtosis",
     weight=2.0,
     similarity=ratio,
+    scale="log",
     minimum=30,
     citation="Cont 2001, Quantitative Finance 1(2), fact 2",
     meaning="Extreme moves are too rare or too common.",
@@ -112,6 +124,7 @@ def kurtosis(returns: FloatArray) -> FloatArray:
     title="Max drawdown",
     weight=1.5,
     similarity=ratio,
+    scale="log",
     minimum=2,
     citation="Magdon-Ismail, Atiya 2004, Risk 17(10)",
     meaning="The worst fall from a peak is deeper or shallower than in the market.",
@@ -144,7 +157,8 @@ def acf_lag_1(returns: FloatArray) -> FloatArray:
 )
 def acf_sum_10(returns: FloatArray) -> FloatArray:
     """Sum of the autocorrelations of log-returns at lags 1-10, signs kept; difference on a scale of 1."""
-    return kernels.autocorrelations(returns, 10).sum(axis=1)
+    total: FloatArray = kernels.autocorrelations(returns, 10).sum(axis=1)
+    return total
 
 
 @weighted(
@@ -157,7 +171,8 @@ def acf_sum_10(returns: FloatArray) -> FloatArray:
 )
 def volatility_clustering(returns: FloatArray) -> FloatArray:
     """Mean autocorrelation of |log-returns| at lags 1-10; difference on a scale of 0.3."""
-    return kernels.autocorrelations(np.abs(returns), 10).mean(axis=1)
+    average: FloatArray = kernels.autocorrelations(np.abs(returns), 10).mean(axis=1)
+    return average
 
 
 @weighted(
@@ -178,9 +193,8 @@ def hurst_exponent(returns: FloatArray) -> FloatArray:
         height = np.log(kernels.fluctuations(returns, boxes))
     height[~np.isfinite(height)] = np.nan
     width = np.where(np.isfinite(height), np.log(boxes), np.nan)
-    spread = moments.standard_deviation(width)
-    slope = moments.correlation(width, height) * moments.standard_deviation(height)
-    return np.divide(slope, spread, out=np.full_like(slope, np.nan), where=spread > 0)
+    rise = moments.correlation(width, height) * moments.standard_deviation(height)
+    return moments.quotient(rise, moments.standard_deviation(width))
 
 
 @weighted(

@@ -1,7 +1,8 @@
 """Generators: ONE FILE = ONE GENERATOR, fitted on series, sampling new ones.
 
-A file defines one subclass of `Generator` and a frozen dataclass of its parameters; its docstring holds the maths and the
-citation. Nothing else is edited: discovery is by file name, and `tests/test_contracts.py` holds it to every law below.
+A file defines one subclass of `Generator` and a frozen dataclass of its parameters; its docstring holds the maths and
+the citation. Nothing else is edited: discovery is by file name, and `tests/test_contracts.py` holds it to every law
+below.
 """
 
 from __future__ import annotations

@@ -46,6 +46,7 @@ from synth_pipeline.series import FloatArray, Series
 
 _MOST_JUMPS, _MOST_LARGE = 40, 10
 _NEGLIGIBLE = 1e-8
+_IMPOSSIBLE = 1e6
 _LONGEST_BURN_IN = 20_000
 _SHORT_FIT = 3_000
 _FILE = "self_exciting_jump_diffusion.json"
@@ -304,7 +305,8 @@ def climb(observed: Observations, start: FloatArray, bounds: FloatArray) -> tupl
     """Return the mean log-likelihood and the free parameters of the maximum that is reached from `start`."""
 
     def loss(free: FloatArray) -> float:
-        return -observed.log_likelihood(law_of(free)) / len(observed.returns)
+        likelihood = observed.log_likelihood(law_of(free)) / len(observed.returns)
+        return -likelihood if np.isfinite(likelihood) else _IMPOSSIBLE
 
     limits = optimize.Bounds(bounds[:, 0], bounds[:, 1])
     options: Any = {"maxiter": 300, "ftol": 1e-9, "eps": 1e-6}
@@ -414,7 +416,7 @@ class SelfExcitingJumpDiffusion(Generator):
         likelihood, free = max(found, key=lambda pair: pair[0])
         if len(short.returns) < len(observed.returns):
             likelihood, free = climb(observed, free, bounds)
-        if not np.isfinite(likelihood):
+        if likelihood <= -_IMPOSSIBLE:
             raise TrainingError(
                 "self_exciting_jump_diffusion: the likelihood is zero wherever the search starts; "
                 "look for a spike among the prices"

@@ -12,8 +12,9 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from synth_pipeline.errors import NoDataError, SynthError
+from synth_pipeline.errors import SynthError
 from synth_pipeline.lineage.manifests import FILE_INPUT, Manifest, damaged, load
+from synth_pipeline.lineage.references import resolve
 
 SHORT = 12
 """Hex digits of a digest that a person is shown."""
@@ -39,15 +40,16 @@ class Node:
         return all(node.problem is None for node in walk(self))
 
 
-def chain(home: Path, ref: str) -> Node:
-    """Return the graph upstream of a partition. Raises `NoDataError` when nothing is committed there,
-    `SynthError` when its own manifest cannot be read.
+def chain(home: Path, text: str) -> Node:
+    """Return the graph upstream of what a text means (`references.resolve` says which texts mean something).
 
     A partition that several others read is one shared node, except for its `problem`, which belongs to the reader.
+    Raises `NoDataError` when the text names nothing, `SynthError` when the manifest that it names cannot be read.
     """
-    if load(home / ref) is None:
-        raise NoDataError(f"nothing is committed in {home / ref}: give a REF that is, or make this one first")
+    ref = resolve(home, text)
     found = _upstream(home, ref)
+    if isinstance(reason := found[ref], str):
+        raise SynthError(f"{ref} is {reason}")
     needs = {name: _inputs(entry) for name, entry in found.items()}
     try:
         order = list(TopologicalSorter(needs).static_order())

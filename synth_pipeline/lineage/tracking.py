@@ -167,7 +167,7 @@ class MlflowRun:
     def record(self, manifest: Manifest) -> None:
         """Record the committed manifest: its digest as a tag, rows and facts as metrics, itself as an artifact."""
         counts = {name: artifact.rows for name, artifact in manifest.outputs.items() if artifact.rows is not None}
-        self.log_metrics(manifest.facts | {"rows": counts})
+        self.log_metrics(manifest.facts | ({"rows": counts} if counts else {}))
         with _store_errors(self._uri):
             self._client.set_tag(self.run_id, "synth/digest", manifest.digest)
             self._client.log_text(self.run_id, encode(manifest).decode(), NAME)

@@ -87,6 +87,8 @@ class FlowLaw(NamedTuple):
     excitation_jumps: tuple[float, float]
     """Rise of the own side's and of the other side's rate by one market order."""
     excitation_decay: float
+    branching_ratio: float
+    business_time_share: float
     market_size: tuple[float, float]
     informed_threshold: float
     """Relative to the price."""
@@ -147,6 +149,8 @@ def flow_law(parameters: Parameters) -> FlowLaw:
         market_rate=parameters.market_rate,
         excitation_jumps=(parameters.self_excitation * decay, parameters.cross_excitation * decay),
         excitation_decay=decay,
+        branching_ratio=parameters.branching_ratio,
+        business_time_share=parameters.business_time_share,
         market_size=(math.log(parameters.market_size_median / lot), parameters.market_size_log_sd),
         informed_threshold=parameters.informed_threshold_bp * 1e-4,
         informed_rate=parameters.informed_rate,
@@ -214,7 +218,7 @@ def advance(market: Market, price: PriceLaw, law: FlowLaw, until_ns: int, rng: n
         if clock[0] == clock[1]:
             if clock[0] >= until_ns:
                 return True
-            advance_price(market.price, price, activity, STEP_S, rng)
+            advance_price(market.price, price, activity * _pace(market, law, activity), STEP_S, rng)
             _follow_band(market)
             clock[1] += int(STEP_S * NS_PER_SECOND)
         total = _set_rates(market, law, activity)
@@ -253,6 +257,14 @@ def _activity(law: FlowLaw, now_ns: int) -> float:
     """Return the shape of the day, 1 on average."""
     hours_off = (now_ns % NS_PER_DAY) / NS_PER_SECOND - law.intraday_peak_s
     return 1.0 + law.intraday_amplitude * math.cos(2.0 * math.pi * hours_off / 86_400)
+
+
+@njit(cache=True)
+def _pace(market: Market, law: FlowLaw, activity: float) -> float:
+    """Return the volatility multiple of business time: trading faster than on average, the price moves faster."""
+    base = law.market_rate * activity
+    rate = base + 0.5 * (market.excitation[BID] + market.excitation[ASK])
+    return math.sqrt(1.0 - law.business_time_share * (1.0 - rate / base * (1.0 - law.branching_ratio)))
 
 
 @njit(cache=True)
@@ -395,7 +407,8 @@ def _take(market: Market, law: FlowLaw, side: int, rng: np.random.Generator) -> 
     size = min(_draw_size(law.market_size, rng), market.book.volume[1 - side] // 2)
     if size > 0:
         send_market(market.book, market.journal, side, size)
-        _excite(market, law, side)
+        market.excitation[side] += law.excitation_jumps[0]
+        market.excitation[1 - side] += law.excitation_jumps[1]
         _record(market)
 
 
@@ -406,16 +419,7 @@ def _trade_informed(market: Market, law: FlowLaw, side: int, rng: np.random.Gene
     price = math.floor(fair) if side == BID else math.ceil(fair)
     size = min(_draw_size(law.informed_size, rng), market.book.volume[1 - side] // 2)
     if size > 0:
-        trades = market.journal.rows[1]
         _place(market, _MAKER, side, price, size)
-        if market.journal.rows[1] > trades:
-            _excite(market, law, side)
-
-
-@njit(cache=True)
-def _excite(market: Market, law: FlowLaw, side: int) -> None:
-    market.excitation[side] += law.excitation_jumps[0]
-    market.excitation[1 - side] += law.excitation_jumps[1]
 
 
 @njit(cache=True)

@@ -65,6 +65,8 @@ class Parameters:
     """The same of the other side."""
     excitation_half_life_s: float = 1.5
     """Seconds until half of an excitation is forgotten."""
+    business_time_share: float = 0.5
+    """Share of the efficient price's variance that runs in proportion to the rate of uninformed market orders."""
     market_size_median: float = 0.02
     """Base currency; sizes of market orders are log-normal."""
     market_size_log_sd: float = 1.7

@@ -24,17 +24,26 @@ FEATURES = dg.AssetKey(f"features_{SETTINGS.step_ms}ms")
 class RawCaptureConfig(dg.Config):
     """Where the bytes of one cell come from."""
 
-    sources: list[str] = Field(default=[], description="Recorded files; none means what is stored, or the embedded market.")
+    sources: list[str] = Field(
+        default=[], description="Recorded files; none means what is stored, or the embedded market."
+    )
     seconds: float = Field(default=3600.0, description="Length of a simulated recording, for the venue `simulated`.")
 
 
-@dg.asset(partitions_def=CELLS, group_name="capture", kinds={"zstd"}, check_specs=[dg.AssetCheckSpec("non_empty", asset="raw_capture")])
+@dg.asset(
+    partitions_def=CELLS,
+    group_name="capture",
+    kinds={"zstd"},
+    check_specs=[dg.AssetCheckSpec("non_empty", asset="raw_capture")],
+)
 def raw_capture(
     context: dg.AssetExecutionContext, config: RawCaptureConfig, verbs: dg.ResourceParam[Verbs]
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Bytes as received: one raw log (or one archive file) a day."""
     workspace = verbs.workspace(context)
-    manifest = stages.record(workspace, *cell_of(context), [Path(path) for path in config.sources], seconds=config.seconds)
+    manifest = stages.record(
+        workspace, *cell_of(context), [Path(path) for path in config.sources], seconds=config.seconds
+    )
     size = sum(artifact.bytes for artifact in manifest.outputs.values())
     return result(context, workspace, manifest, checks={"non_empty": (size > 0, f"{size} bytes", size)})
 
@@ -74,13 +83,21 @@ def _tick_checks(table: str, facts: dict[str, Any]) -> dict[str, tuple[bool, str
     checks: dict[str, tuple[bool, str, Any]] = {"non_empty": (rows > 0, f"{rows} rows", rows)}
     if table == "book_levels":
         checks["sequence_gaps"] = (facts["gaps"] == 0, f"{facts['gaps']} gaps in the update ids", facts["gaps"])
-        checks["crossed_book"] = (facts["crossed"] == 0, f"{facts['crossed']} events left the book crossed", facts["crossed"])
+        checks["crossed_book"] = (
+            facts["crossed"] == 0,
+            f"{facts['crossed']} events left the book crossed",
+            facts["crossed"],
+        )
     if table == "quotes":
         share, matched = facts["book_ticker_agreement"], facts["book_ticker_matched"]
         seen = "nothing to compare" if share is None else f"{share:.2%} of {matched} matched updates agree"
         checks["book_ticker_agreement"] = (share is None or share >= 0.999, seen, share)
     if table == "trades":
-        checks["trade_id_gaps"] = (facts["trade_gaps"] == 0, f"{facts['trade_gaps']} gaps in the ids", facts["trade_gaps"])
+        checks["trade_id_gaps"] = (
+            facts["trade_gaps"] == 0,
+            f"{facts['trade_gaps']} gaps in the ids",
+            facts["trade_gaps"],
+        )
     return checks
 
 
@@ -97,7 +114,9 @@ def features(context: dg.AssetExecutionContext, verbs: dg.ResourceParam[Verbs]) 
     workspace = verbs.workspace(context)
     manifest = stages.featurize(workspace, *cell_of(context))
     known, rows = manifest.facts["known_mid"], manifest.facts["rows"]
-    return result(context, workspace, manifest, checks={"known_mid": (known > 0, f"{known} of {rows} rows know the mid", known)})
+    return result(
+        context, workspace, manifest, checks={"known_mid": (known > 0, f"{known} of {rows} rows know the mid", known)}
+    )
 
 
 def generator_assets(generator: str) -> list[dg.AssetsDefinition]:
@@ -121,7 +140,11 @@ def generator_assets(generator: str) -> list[dg.AssetsDefinition]:
     def fidelity_report(context: dg.AssetExecutionContext, verbs: dg.ResourceParam[Verbs]) -> dg.MaterializeResult:  # type: ignore[type-arg]
         workspace = verbs.workspace(context)
         manifest = stages.evaluate(workspace, *cell_of(context), generator)
-        fidelity, floor, least = manifest.facts["fidelity"], manifest.facts["floor"], workspace.settings.fidelity_threshold
+        fidelity, floor, least = (
+            manifest.facts["fidelity"],
+            manifest.facts["floor"],
+            workspace.settings.fidelity_threshold,
+        )
         seen = f"fidelity {fidelity:.1f}, fresh real data {floor:.1f}, threshold {least:g}"
         return result(context, workspace, manifest, checks={"fidelity_threshold": (fidelity >= least, seen, fidelity)})
 

@@ -63,7 +63,7 @@ def materialize(
     What is unchanged is skipped by the verbs. An error of a verb is raised as it is.
     """
     assets = all_assets()
-    base = ["raw_capture", *TICKS, FEATURES]
+    base = [dg.AssetKey("raw_capture"), *map(dg.AssetKey, TICKS), FEATURES]
     of_generators = [dg.AssetKey([name, asset]) for name in generators for asset in GENERATOR_ASSETS]
     raw = {"ops": {"raw_capture": {"config": {"sources": [str(path) for path in sources], "seconds": seconds}}}}
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

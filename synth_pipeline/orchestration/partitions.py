@@ -1,4 +1,4 @@
-"""The cells of the graph: instrument × UTC day. Dagster allows two dimensions only, so the venue is part of the instrument."""
+"""The cells of the graph: instrument × UTC day. Dagster allows two dimensions, so the instrument holds the venue."""
 
 from datetime import date
 
@@ -29,7 +29,9 @@ def cell_of(context: dg.AssetExecutionContext) -> tuple[Instrument, date]:
 
 def days_back(days: int) -> dg.MultiPartitionMapping:
     """Map a cell to the same instrument's last `days` days, its own included; days before the first are left out."""
-    window = dg.TimeWindowPartitionMapping(start_offset=1 - days, end_offset=0, allow_nonexistent_upstream_partitions=True)
+    window = dg.TimeWindowPartitionMapping(
+        start_offset=1 - days, end_offset=0, allow_nonexistent_upstream_partitions=True
+    )
     return dg.MultiPartitionMapping(
         {
             "instrument": dg.DimensionPartitionMapping("instrument", dg.IdentityPartitionMapping()),

@@ -13,7 +13,15 @@ from synth_pipeline.lineage.manifests import Manifest
 from synth_pipeline.schema import NS_PER_SECOND
 from synth_pipeline.stages import Workspace
 
-_FACTS_IN_FIGURES = ("gaps", "trade_gaps", "crossed", "book_ticker_agreement", "book_ticker_matched", "fidelity", "floor")
+_FACTS_IN_FIGURES = (
+    "gaps",
+    "trade_gaps",
+    "crossed",
+    "book_ticker_agreement",
+    "book_ticker_matched",
+    "fidelity",
+    "floor",
+)
 
 
 def result(
@@ -40,7 +48,12 @@ def result(
         data_version=dg.DataVersion(digest),
         check_results=[
             dg.AssetCheckResult(
-                check_name=name, passed=passed, severity=severity, description=seen, metadata={"value": value}, asset_key=asset
+                check_name=name,
+                passed=passed,
+                severity=severity,
+                description=seen,
+                metadata={"value": value},
+                asset_key=asset,
             )
             for name, (passed, seen, value) in (checks or {}).items()
         ],

@@ -58,7 +58,20 @@ def up(settings: Settings, port: int, mlflow_port: int, say: Callable[[str], Non
 
 def _dagster(port: int) -> list[str]:
     module = "synth_pipeline.orchestration.definitions"
-    return [sys.executable, "-m", "dagster", "dev", "-m", module, "--host", HOST, "--port", str(port), "--log-level", "warning"]
+    return [
+        sys.executable,
+        "-m",
+        "dagster",
+        "dev",
+        "-m",
+        module,
+        "--host",
+        HOST,
+        "--port",
+        str(port),
+        "--log-level",
+        "warning",
+    ]
 
 
 def _mlflow(settings: Settings, port: int) -> list[str]:
@@ -70,7 +83,9 @@ def _mlflow(settings: Settings, port: int) -> list[str]:
 def _check_free(port: int) -> None:
     with socket.socket() as probe:
         if probe.connect_ex((HOST, port)) == 0:
-            raise InputError(f"port {port} is in use: stop what listens there, or choose another with --port or --mlflow-port")
+            raise InputError(
+                f"port {port} is in use: stop what listens there, or choose another with --port or --mlflow-port"
+            )
 
 
 def _stop_on_terminate() -> None:
@@ -112,7 +127,9 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 def _check_alive(running: Mapping[str, subprocess.Popen[bytes]]) -> None:
     for name, child in running.items():
         if child.poll() is not None:
-            raise SynthError(f"the {name} stopped with exit code {child.returncode}: its log is in the logs folder of the home")
+            raise SynthError(
+                f"the {name} stopped with exit code {child.returncode}: its log is in the logs folder of the home"
+            )
 
 
 def _wait_until_ready(name: str, url: str, running: Mapping[str, subprocess.Popen[bytes]]) -> None:
@@ -125,4 +142,6 @@ def _wait_until_ready(name: str, url: str, running: Mapping[str, subprocess.Pope
             time.sleep(0.3)
         else:
             return
-    raise SynthError(f"the {name} did not answer at {url} within {READY_SECONDS} s: its log is in the logs folder of the home")
+    raise SynthError(
+        f"the {name} did not answer at {url} within {READY_SECONDS} s: its log is in the logs folder of the home"
+    )

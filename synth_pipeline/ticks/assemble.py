@@ -1,7 +1,7 @@
 """Messages in arrival order to untyped rows: sequence rules, snapshots, duplicates, gaps, clocks.
 
-One `Assembler` serves one instrument and one day. It decides *whether* and *when* a row is known; turning decimal strings into
-integers on the day's grid is `ingest`'s part.
+One `Assembler` serves one instrument and one day. It decides *whether* and *when* a row is known; turning decimal
+strings into integers on the day's grid is `ingest`'s part.
 """
 
 from __future__ import annotations
@@ -158,7 +158,9 @@ class Assembler:
             return
         waiting, self._waiting = self._waiting, []
         if waiting and self._is_too_old(update, waiting):
-            self.reject(at, "book_levels", "snapshot_too_old", f"snapshot {update.last_id} ends before the buffered updates")
+            self.reject(
+                at, "book_levels", "snapshot_too_old", f"snapshot {update.last_id} ends before the buffered updates"
+            )
             self._waiting = waiting
             return
         flags = at.flags | Flag.SNAPSHOT | (Flag.GAP_BEFORE if self.counts["gaps"] else 0)

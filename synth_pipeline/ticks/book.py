@@ -1,7 +1,8 @@
-"""The book, rebuilt from its level changes: the top after every event, the depth of the ten best levels, the whole at the end.
+"""The book, rebuilt from its level changes: the top after every event, the depth of the ten best levels, the whole at
+the end.
 
-A side is a sorted array whose best level stands last, so that the changes, which cluster at the touch, move few elements.
-Prices may lie anywhere: nothing is windowed and nothing is re-based.
+A side is a sorted array whose best level stands last, so that the changes, which cluster at the touch, move few
+elements. Prices may lie anywhere: nothing is windowed and nothing is re-based.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def replay(levels: Mapping[str, np.ndarray]) -> Replay:
     return Replay(levels["recv_ns"][last], levels["update_id"][last], top, depth, bids, asks)
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _replay(
     side: np.ndarray, price: np.ndarray, size: np.ndarray, flags: np.ndarray, events: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -84,7 +85,7 @@ def _replay(
     return top, depth, bids, asks
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _apply(book: np.ndarray, count: int, key: int, size: int) -> int:
     """Set one level of an ascending side and return the new level count."""
     low, high = 0, count

@@ -1,4 +1,4 @@
-"""Decimal strings to exact integers, and the price and lot grid that a day of them lies on. No float is ever involved."""
+"""Decimal strings to exact integers, and the price and lot grid that a day of them lies on. Floats take no part."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numba import njit
 WIRE_DECIMALS = 8
 """Digits after the point that the integers keep; no venue here sends more."""
 PRICE_MAJORITY = 0.999
-"""Share of a day's prices that must lie on a grid for it to be the tick grid; the rest is quarantined as off the tick."""
+"""Share of a day's prices that must lie on a grid for it to be the tick grid; the rest is quarantined."""
 
 
 def to_integers(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -26,7 +26,7 @@ def to_integers(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     return _parse(fixed.view(np.uint8).reshape(len(texts), fixed.dtype.itemsize))
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _parse(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values = np.zeros(texts.shape[0], np.int64)
     valid = np.zeros(texts.shape[0], np.bool_)
@@ -44,14 +44,16 @@ def _parse(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
                 if after >= 0:
                     after += 1
                 if after > WIRE_DECIMALS:
-                    fits = fits and character == 48  # more zeros change nothing; another digit would be rounded away
+                    fits = fits and bool(
+                        character == 48
+                    )  # more zeros change nothing; another digit would be rounded away
                 else:
-                    fits = fits and value <= (9_223_372_036_854_775_807 - (character - 48)) // 10
+                    fits = fits and bool(value <= (9_223_372_036_854_775_807 - (character - 48)) // 10)
                     value = value * 10 + (character - 48)
             else:
                 fits = False
         for _ in range(WIRE_DECIMALS - min(max(after, 0), WIRE_DECIMALS)):
-            fits = fits and value <= 922_337_203_685_477_580
+            fits = fits and bool(value <= 922_337_203_685_477_580)
             value *= 10
         if fits and digits > 0:
             values[row], valid[row] = value, True
@@ -67,9 +69,10 @@ def _candidates() -> Iterable[int]:
 def infer_grid(values: np.ndarray, majority: float) -> int:
     """Return the coarsest step of 1, 2 or 5 × 10^k units on which at least this share of the positive values lies.
 
-    Exchanges change tick sizes over the years and captures do not carry them, so the day's own values decide. For prices a
-    majority below one keeps a corrupt minority from making the grid finer; for sizes it is one, since venues do hold dust
-    finer than today's lot rule (a Binance spot snapshot of 2024 carries three such levels). Returns 1 for no values.
+    Exchanges change tick sizes over the years and captures do not carry them, so the day's own values decide. For
+    prices a majority below one keeps a corrupt minority from making the grid finer; for sizes it is one, since venues
+    do hold dust finer than today's lot rule (a Binance spot snapshot of 2024 carries three such levels). Returns 1
+    for no values.
     """
     positive = values[values > 0]
     if positive.size == 0:

@@ -1,7 +1,8 @@
 """One day of raw records to typed ticks on the day's integer grid.
 
-The raw log is read once, in arrival order. Receive times are taken as they are while they rise; where the recorder's clock
-stepped back, rows keep the latest time seen and are flagged BAD_CLOCK, because the order of arrival is what is certain.
+The raw log is read once, in arrival order. Receive times are taken as they are while they rise; where the recorder's
+clock stepped back, rows keep the latest time seen and are flagged BAD_CLOCK, because the order of arrival is what is
+certain.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from synth_pipeline.errors import BadMessage, InputError, NoDataError
 from synth_pipeline.schema import NS_PER_SECOND, Flag, Scale
 from synth_pipeline.ticks import book as books
 from synth_pipeline.ticks import decimals
-from synth_pipeline.ticks.assemble import Arrival, Assembler, Rejected
+from synth_pipeline.ticks.assemble import Arrival, Assembler, Hole, Rejected
 from synth_pipeline.venues import BookUpdate, Ignored, Message, Quote, Trade, Venue
 
 SILENCE_NS = 60 * NS_PER_SECOND
@@ -173,10 +175,14 @@ def _check_belongs(reader: _Reader) -> None:
     reasons = Counter(row.reason for row in reader.rows.rejected)
     if reasons["wrong_venue"] > reader.accepted:
         detail = next(row.detail for row in reader.rows.rejected if row.reason == "wrong_venue")
-        raise InputError(f"the capture is not of venue {type(reader.venue).__module__.rpartition('.')[2]} ({detail}): check --venue")
+        raise InputError(
+            f"the capture is not of venue {type(reader.venue).__module__.rpartition('.')[2]} ({detail}): check --venue"
+        )
     if not reader.accepted:
         if reader.others:
-            raise NoDataError(f"no message of {reader.symbol}: the capture holds {', '.join(sorted(reader.others))}; check --symbol")
+            raise NoDataError(
+                f"no message of {reader.symbol}: the capture holds {', '.join(sorted(reader.others))}; check --symbol"
+            )
         detail = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common(3)) or "no records"
         raise NoDataError(f"no readable message of {reader.symbol} ({detail}): check the file, --venue and --symbol")
 
@@ -196,7 +202,8 @@ def _typed(reader: _Reader, opening: Opening | None, coverage: list[tuple[int, i
     recorded_quotes = len(rows.quotes) > 0
     if not recorded_quotes and len(tables["book_levels"]["recv_ns"]):
         tables["quotes"] = books.quotes_of(books.replay(tables["book_levels"]), int(Flag.LAST))
-    tables["gaps"] = _table_of(schema.GAPS, rows.holes + _silences(coverage))
+    absent = [] if rows.trades else [Hole(coverage[0][0], coverage[-1][1], "trades", "not_recorded", -1)]
+    tables["gaps"] = _table_of(schema.GAPS, sorted([*rows.holes, *absent, *_silences(coverage)]))
     tables["quarantine"] = _table_of(schema.QUARANTINE, sorted(rows.rejected))
     counts = {
         "messages": reader.accepted,
@@ -212,9 +219,8 @@ def _typed(reader: _Reader, opening: Opening | None, coverage: list[tuple[int, i
     return DayTicks(tables, scale, coverage, close_update_id=rows.rule.last_id, counts=counts)
 
 
-def _silences(coverage: list[tuple[int, int]]) -> list[tuple[int, int, str, str, int]]:
-    pairs = zip(coverage, coverage[1:], strict=False)
-    return [(before[1] - 1, after[0], "all", "silence", -1) for before, after in pairs]
+def _silences(coverage: list[tuple[int, int]]) -> list[Hole]:
+    return [Hole(before[1] - 1, after[0], "all", "silence", -1) for before, after in pairwise(coverage)]
 
 
 def _table_of(table: schema.Table, rows: Iterable[tuple[Any, ...]]) -> Columns:

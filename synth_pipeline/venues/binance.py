@@ -1,8 +1,8 @@
 """What Binance's three market segments share: the wire format of combined streams and the two sequence rules.
 
-Wire format: https://developers.binance.com/docs — "Web Socket Streams" and "How to manage a local order book correctly" of
-the spot, USD-M and COIN-M sections. A combined stream wraps each event as `{"stream": …, "data": …}`; a REST depth snapshot
-is recognized by its `lastUpdateId`.
+Wire format: https://developers.binance.com/docs — "Web Socket Streams" and "How to manage a local order book
+correctly" of the spot, USD-M and COIN-M sections. A combined stream wraps each event as `{"stream": …, "data": …}`; a
+REST depth snapshot is recognized by its `lastUpdateId`.
 """
 
 from __future__ import annotations
@@ -102,8 +102,9 @@ class SpotRule(SequenceRule):
 class FuturesRule(SequenceRule):
     """Futures: the first update after snapshot L has U <= L <= u; then pu == previous u.
 
-    `pu <= L < U` is in order too: the chain says that no update lies between pu and U, so the snapshot holds all before it.
-    An update that ends at L itself (u == L) is the one the snapshot already contains; the book rows it repeats are the same.
+    `pu <= L < U` is in order too: the chain says that no update lies between pu and U, so the snapshot holds all
+    before it. An update that ends at L itself (u == L) is the one the snapshot already contains; the book rows it
+    repeats are the same.
     """
 
     def judge(self, update: BookUpdate, last_id: int, bridging: bool) -> Verdict:
@@ -190,4 +191,3 @@ class BinanceVenue(Venue):
         return BookUpdate(
             event.symbol, stamp, event.lastUpdateId, event.lastUpdateId, None, event.bids, event.asks, snapshot=True
         )
-

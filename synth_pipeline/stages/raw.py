@@ -1,0 +1,128 @@
+"""The verb `record`: raw bytes into the store, from recorded files or from the embedded market."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import date
+from pathlib import Path
+
+from synth_pipeline import archives, plugins, venues
+from synth_pipeline.archives import FrameArchive, RowArchive
+from synth_pipeline.capture import importing, rawlog
+from synth_pipeline.errors import InputError, NoDataError, UnknownNameError
+from synth_pipeline.lineage import manifests
+from synth_pipeline.lineage.digests import sha256_file
+from synth_pipeline.lineage.manifests import Manifest
+from synth_pipeline.rng import stream
+from synth_pipeline.schema import NS_PER_DAY, NS_PER_SECOND, Instrument, day_start_ns
+from synth_pipeline.stages.workspace import Built, Workspace, draft_of, materialize
+
+SIMULATED = "simulated"
+"""The venue whose raw captures come from the embedded market."""
+
+
+def identify(sources: Sequence[Path], venue: str | None, symbol: str | None) -> Instrument:
+    """Decide which instrument the files are of; what is not given is read from the files.
+
+    Raises `UnknownNameError` for an unknown venue, `InputError` when the files contradict what was given or do not say.
+    """
+    archive = importing.archive_of(sources[0])
+    archive_name = type(archive).__module__.rpartition(".")[2]
+    if archive.venue is not None:
+        if venue not in (None, archive.venue, archive_name):
+            raise InputError(
+                f"{sources[0]} is a {archive_name} file, of venue {archive.venue!r}, not {venue!r}: check --venue"
+            )
+        venue = archive.venue
+    elif venue is None and isinstance(archive, FrameArchive):
+        venue = importing.sniff_venue(sources[0], archive)
+    if venue is None:
+        raise InputError(
+            f"{sources[0]} does not say which venue it is of: pass --venue, one of {', '.join(known_venues())}"
+        )
+    if venue not in known_venues():
+        raise UnknownNameError("venue", venue, known_venues())
+    return Instrument(venue, (symbol or _only_symbol(sources[0], archive.symbols(sources[0]))).upper())
+
+
+def _only_symbol(path: Path, symbols: list[str]) -> str:
+    if len(symbols) != 1:
+        raise InputError(f"{path} holds {', '.join(symbols) or 'no named symbol'}: pass the one you mean with --symbol")
+    return symbols[0]
+
+
+def known_venues() -> list[str]:
+    """Return the venues with a wire format and those that only archives know."""
+    from_archives = {plugins.load(archives, name).venue for name in plugins.names(archives)}
+    return sorted({*plugins.names(venues), *(name for name in from_archives if name)})
+
+
+def record(
+    workspace: Workspace,
+    instrument: Instrument,
+    day: date,
+    sources: Sequence[Path] = (),
+    *,
+    seconds: float = 3600.0,
+) -> Manifest:
+    """Bring one day of raw bytes into the store: from recorded files, or `seconds` of the embedded market.
+
+    Without sources, what is stored already is the capture. Raises `NoDataError` when there is none, `InputError` for
+    files that cannot be read.
+    """
+    if not sources and instrument.venue != SIMULATED:
+        return replace(workspace.require("raw", "give the recorded files and record", instrument, day), skipped=True)
+    key = f"{instrument}/{day}"
+    if not sources:
+        draft = draft_of(workspace, "raw", key, {}, ("capture", "market", "rng.py"), {"seconds": seconds}, seeded=True)
+        return materialize(workspace, draft, lambda place: _simulate(workspace, instrument, day, seconds, place))
+    files = {f"{manifests.FILE_INPUT}{path.name}": sha256_file(path) for path in map(_existing, sources)}
+    draft = draft_of(workspace, "raw", key, files, ("capture", "archives"), {})
+    return materialize(workspace, draft, lambda place: _import(sources, instrument, day, place))
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist or is not a file: check the path")
+    return path
+
+
+def _simulate(workspace: Workspace, instrument: Instrument, day: date, seconds: float, place: Path) -> Built:
+    from synth_pipeline.market import exchange
+
+    start = day_start_ns(day)
+    end = start + min(int(seconds * NS_PER_SECOND), NS_PER_DAY)
+    rng = stream(workspace.settings.seed, "market", str(instrument), day.isoformat())
+    path = place / "capture.rawlog"
+    with rawlog.Writer(path) as log:
+        for frame in exchange.simulate(instrument.symbol, start, end, rng=rng, progress=workspace.progress):
+            if frame.received_ns < start + NS_PER_DAY:
+                log.append(rawlog.Record(frame.received_ns, frame.payload))
+    return Built({"capture": path}, {"format": "rawlog", "messages": log.records}, {"capture": log.records})
+
+
+def _import(sources: Sequence[Path], instrument: Instrument, day: date, place: Path) -> Built:
+    archive = importing.archive_of(sources[0])
+    if isinstance(archive, RowArchive):
+        if len(sources) > 1:
+            raise InputError(
+                f"{sources[0]} is one session a file: give {len(sources)} such files in {len(sources)} runs"
+            )
+        name = type(archive).__module__.rpartition(".")[2]
+        copy = place / sources[0].name
+        shutil.copyfile(sources[0], copy)
+        archive.rows(copy, instrument.symbol, day)
+        return Built({"archive": copy}, {"format": name})
+    path = place / "capture.rawlog"
+    written = importing.write_day(path, importing.chained(importing.in_order(sources)), day)
+    if not written.messages:
+        raise NoDataError(
+            f"{', '.join(map(str, sources))}: no message on {day}; the days are {_listed(importing.days_of(sources))}"
+        )
+    return Built({"capture": path}, {"format": "rawlog"} | asdict(written), {"capture": written.messages})
+
+
+def _listed(days: Sequence[date]) -> str:
+    return ", ".join(day.isoformat() for day in days)

@@ -1,0 +1,111 @@
+"""Where verbs work, and the one way in which every verb makes a partition."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from synth_pipeline.errors import NoDataError
+from synth_pipeline.lineage import commit, manifests
+from synth_pipeline.lineage.digests import code_version
+from synth_pipeline.lineage.manifests import Manifest, Stage
+from synth_pipeline.lineage.runs import NullTracker, Tracker
+from synth_pipeline.lineage.tracking import MlflowTracker
+from synth_pipeline.progress import Progress, silent
+from synth_pipeline.schema import Instrument
+from synth_pipeline.settings import Settings
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where verbs work and whom they tell."""
+
+    settings: Settings
+    tracker: Tracker = field(default_factory=NullTracker)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Written on every tracked run: who asked for it (the Dagster run, say)."""
+    progress: Progress = silent
+
+    @classmethod
+    def of(cls, settings: Settings, *, tags: Mapping[str, str] | None = None, progress: Progress = silent) -> Self:
+        """Make one with the tracker that the settings ask for."""
+        return cls(settings, _tracker(settings), tags or {}, progress)
+
+    def folder(self, stage: Stage, instrument: Instrument, day: date, *more: str) -> Path:
+        """The folder of one partition."""
+        return self.settings.partition(stage, instrument, day, *more)
+
+    def find(self, stage: Stage, instrument: Instrument, day: date, *more: str) -> Manifest | None:
+        """The manifest of one partition, None when it was never made."""
+        return manifests.load(self.folder(stage, instrument, day, *more))
+
+    def require(self, stage: Stage, verb: str, instrument: Instrument, day: date, *more: str) -> Manifest:
+        """The manifest of one partition. Raises `NoDataError` naming the verb that makes it."""
+        manifest = self.find(stage, instrument, day, *more)
+        if manifest is None:
+            raise NoDataError(f"no {stage} of {'/'.join((str(instrument), day.isoformat(), *more))}: {verb} it first")
+        return manifest
+
+
+def _tracker(settings: Settings) -> Tracker:
+    if not settings.tracking:
+        return NullTracker()
+    urls = {"mlflow_url": settings.mlflow_url, "dagster_url": settings.dagster_url}
+    return MlflowTracker(settings.tracking_uri, settings.home, **urls)
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a builder leaves in the staging folder."""
+
+    files: Mapping[str, Path]
+    facts: Mapping[str, Any]
+    rows: Mapping[str, int] = field(default_factory=dict)
+    model: str | None = None
+    """Name under which the output `checkpoint` is registered as a model."""
+    shown: tuple[str, ...] = ()
+    """Outputs that are copied to the tracker, for people who look there."""
+
+
+def materialize(workspace: Workspace, draft: Manifest, build: Callable[[Path], Built]) -> Manifest:
+    """Return the current manifest, or build, commit and track the partition that the draft describes."""
+    folder = workspace.settings.home / draft.ref
+    if (current := manifests.is_current(folder, draft.fingerprint)) is not None:
+        return current
+    started = time.perf_counter()
+    with workspace.tracker.run(draft, workspace.tags) as run, commit.staging(folder) as place:
+        built = build(place)
+        facts = dict(built.facts) | {
+            "seconds": round(time.perf_counter() - started, 3),
+            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        }
+        draft = replace(draft, created_at=datetime.now(UTC).isoformat(timespec="seconds"), mlflow_run_id=run.run_id)
+        manifest = commit.commit(folder, draft, built.files, rows=built.rows, facts=facts)
+        run.record(manifest)
+        if built.model is not None:
+            run.register(manifest.file(folder, "checkpoint"), built.model, params=draft.config["parameters"])
+        for name in built.shown:
+            run.log_artifact(manifest.file(folder, name))
+    return manifest
+
+
+def draft_of(
+    workspace: Workspace,
+    stage: Stage,
+    key: str,
+    inputs: dict[str, str],
+    sources: tuple[str, ...],
+    config: dict[str, Any],
+    *,
+    seeded: bool = False,
+) -> Manifest:
+    """Return what a partition depends on: its inputs' digests, the code under `sources`, configuration and, if it draws
+    random numbers, the seed."""
+    seed = workspace.settings.seed if seeded else None
+    version = code_version(*sources)
+    return Manifest(stage=stage, key=key, inputs=inputs, code_version=version, config=config, seed=seed)
