@@ -77,8 +77,7 @@ def test_imports_go_down_only(path: Path) -> None:
         if (
             other in BOTTOM
             or other == part
-            or (not (PACKAGE / other).exists()
-            and not (PACKAGE / f"{other}.py").exists())
+            or (not (PACKAGE / other).exists() and not (PACKAGE / f"{other}.py").exists())
         ):
             continue
         assert part not in BOTTOM, f"{path.name} is of the bottom row and imports {name}"

@@ -63,7 +63,7 @@ def test_a_line_without_a_time_is_kept_under_the_time_before(tmp_path: Path) -> 
     content[4] = content[4][9:]
     path.write_bytes(b"\n".join(content))
     log = tmp_path / "day.rawlog"
-    written = importing.write_day(log, Collector().lines(path), TODAY)
+    written = importing.write_day(log, Collector().lines(path), TODAY, "BTCUSDT")
     records = list(rawlog.read(log))
     assert written.without_time == 1
     assert len(records) == len(content)
@@ -79,7 +79,7 @@ def test_days_are_split_and_the_seam_is_marked(tmp_path: Path) -> None:
     written, logs = [], []
     for day in days:
         log = tmp_path / f"{day}.rawlog"
-        written.append(importing.write_day(log, Collector().lines(path), day))
+        written.append(importing.write_day(log, Collector().lines(path), day, "BTCUSDT"))
         logs.append(list(rawlog.read(log)))
     assert [record.payload for log in logs for record in log if record.kind == Kind.MESSAGE] == [
         payload for _, payload in frames
@@ -106,12 +106,12 @@ def test_a_pause_over_midnight_is_no_continuation(tmp_path: Path) -> None:
     frames = wire.market(2) + [(NS_PER_DAY + offset, payload) for offset, payload in wire.market(2)]
     path = wire.write_capture(tmp_path / "capture", frames)
     log = tmp_path / "second.rawlog"
-    assert not importing.write_day(log, Collector().lines(path), date(2023, 11, 16)).continues_from_yesterday
+    assert not importing.write_day(log, Collector().lines(path), date(2023, 11, 16), "BTCUSDT").continues_from_yesterday
     assert all(record.kind == Kind.MESSAGE for record in rawlog.read(log))
 
 
 def test_the_venue_is_read_from_the_messages(tmp_path: Path) -> None:
     path = wire.write_capture(tmp_path / "capture", wire.market(2))
-    assert importing.sniff_venue(path, Collector()) == "binance_usdm"
+    assert importing.venues_of(path, Collector()) == ["binance_usdm", "simulated"]
     spot = [(offset, wire.depth(offset, offset, None)) for offset in range(1, 20)]
-    assert importing.sniff_venue(wire.write_capture(tmp_path / "spot", spot), Collector()) == "binance_spot"
+    assert importing.venues_of(wire.write_capture(tmp_path / "spot", spot), Collector()) == ["binance_spot"]

@@ -182,9 +182,7 @@ def _off_tick(messages: dict[str, np.ndarray], on_tick: np.ndarray) -> list[tupl
             "trades",
             "off_tick",
             f"price {messages['price'][row]} (0.0001 USD) is not a whole tick",
-            ",".join(
-                str(messages[name][row]) for name in ("time_ns", "kind", "order_id", "size", "price", "side")
-            ).encode(),
+            ",".join(str(messages[name][row]) for name in names).encode(),
         )
         for row in np.flatnonzero(~on_tick).tolist()
     ]

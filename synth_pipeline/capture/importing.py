@@ -30,22 +30,21 @@ def archive_of(path: Path) -> Archive:
     raise InputError(f"{path} is of no known format: known are {', '.join(plugins.names(archives))}")
 
 
-def sniff_venue(path: Path, archive: FrameArchive) -> str | None:
-    """Return the venue whose parser takes most of the file's first messages, or None when none takes any."""
+def venues_of(path: Path, archive: FrameArchive) -> list[str]:
+    """Return the venues whose parsers take any of the file's first messages, the one that takes most first."""
     lines = [line for line, _ in zip(archive.lines(path), range(_SNIFFED_LINES), strict=False)]
-    found = {name: _readable(name, lines) for name in plugins.names(venues) if name != "simulated"}
-    best = max(found, key=lambda name: found[name])
-    return best if found[best] else None
+    found = {name: _readable(name, lines) for name in plugins.names(venues)}
+    return sorted((name for name, count in found.items() if count), key=lambda name: -found[name])
 
 
 def _readable(venue: str, lines: Iterable[Line]) -> int:
     parser, count = plugins.load(venues, venue)(), 0
     for line in lines:
         try:
-            parser.parse(line.payload, 0)
+            message = parser.parse(line.payload, 0)
         except BadMessage:
             continue
-        count += 1
+        count += message.symbol is not None  # a REST snapshot or an answer reads the same on several venues
     return count
 
 
@@ -68,16 +67,19 @@ class Written:
     other_days: int
     """Messages of the recording that belong to other days."""
     continues_from_yesterday: bool
+    naming_symbol: int
+    """Messages in which the symbol stands; a REST snapshot need not name it."""
 
 
-def write_day(path: Path, lines: Iterable[Line], day: date) -> Written:
-    """Write one UTC day of a recording as a raw log.
+def write_day(path: Path, lines: Iterable[Line], day: date, symbol: str) -> Written:
+    """Write one UTC day of a recording as a raw log, with all its messages, of other symbols too.
 
     A message without a readable time belongs to the day of the message before it: it is kept, so that ingestion can
     count it. Where the recording goes on over midnight, the log says so on that side.
     """
     start, end = day_start_ns(day), day_start_ns(day) + NS_PER_DAY
-    messages = without_time = other_days = 0
+    messages = without_time = other_days = naming = 0
+    names = (symbol.upper().encode(), symbol.lower().encode())
     from_yesterday = False
     latest: int | None = None
     with Writer(path) as log:
@@ -91,12 +93,13 @@ def write_day(path: Path, lines: Iterable[Line], day: date) -> Written:
                 log.append(Record(received_ns, line.payload))
                 messages += 1
                 without_time += line.received_ns is None
+                naming += any(name in line.payload for name in names)
             else:
                 if near and latest is not None and start <= latest < end <= received_ns:
                     log.append(Record(latest, CONTINUES, Kind.EVENT))
                 other_days += 1
             latest = received_ns
-    return Written(messages, without_time, other_days, from_yesterday)
+    return Written(messages, without_time, other_days, from_yesterday, naming)
 
 
 def in_order(sources: Sequence[Path]) -> list[tuple[Path, FrameArchive]]:

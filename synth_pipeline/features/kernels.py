@@ -90,7 +90,7 @@ def _large_changes(
             if before <= 0 or after <= 0:
                 squared[i] = math.nan
             elif abs(float(after - before) / float(after + before)) > _SERIES_LIMIT:
-                squared[i] = math.log(after / before) ** 2
+                squared[i] = math.log1p(float(after - before) / before) ** 2
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -113,7 +113,7 @@ def _quote_changes(
         net = _side_flow(bid, bid_size[i], bid_next, bid_size[i + 1])
         net -= _side_flow(-ask, ask_size[i], -ask_next, ask_size[i + 1])
         before, after = bid + ask, bid_next + ask_next
-        ratio = float(after - before) / float(after + before)
+        ratio = float(after - before) / float(max(after + before, 1))
         change = _log_change(ratio)
         flow[i] = float(net) if is_two_sided else 0.0
         squared[i] = change * change if is_two_sided else 0.0
@@ -148,7 +148,7 @@ def _touch(
     per_tick, per_half_tick = tick[1], 2.0 * tick[1]
     for b in range(rows.size):
         is_two_sided = (bid_sizes[b] > 0) & (ask_sizes[b] > 0)
-        tilt = float(bid_sizes[b] - ask_sizes[b]) / (float(bid_sizes[b]) + float(ask_sizes[b]))
+        tilt = float(bid_sizes[b] - ask_sizes[b]) / max(float(bid_sizes[b]) + float(ask_sizes[b]), 1.0)
         both, width = float(bids[b] + asks[b]), float(asks[b] - bids[b])
         mid[b] = both * tick[0] / per_half_tick if is_two_sided else math.nan
         microprice[b] = (both + width * tilt) * tick[0] / per_half_tick if is_two_sided else math.nan

@@ -107,6 +107,7 @@ def _result(metric: Metric, values: _Values, bands: floors.Bands, sides: Compari
         reference=metric.reference,
         margin=metric.margin,
         weight=(metric.weight or None) if isinstance(metric, StatisticMetric) else None,
+        statistic_unit=metric.statistic_unit if isinstance(metric, StatisticMetric) else "",
         paths=int(known.size),
         verdict="absent",
         reason=values.reason or f"{metric.name} is undefined on most resamples of the real data, so it has no floor",

@@ -59,6 +59,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Difference too small to matter."""
     weight: float | None = None
     """Weight in the fidelity."""
+    statistic_unit: str = ""
     real: float | None = None
     """The number that is compared, of the held-out data; None for a metric that compares more than one number."""
     fresh: float | None = None
@@ -189,8 +190,13 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def judged(self) -> tuple[Result, ...]:
-        """The metrics of quality that have a verdict; copying is judged apart."""
-        return tuple(result for result in self.results if result.family != "copying" and result.verdict != "absent")
+        """The metrics of quality that have a verdict; two that compare the same number count once, copying not at all."""
+        known: dict[object, Result] = {}
+        for result in self.results:
+            if result.family != "copying" and result.verdict != "absent":
+                number = None if result.real is None else (result.real, result.fresh, result.synthetic)
+                known[number or result.name] = result
+        return tuple(known.values())
 
     @property
     def conclusion(self) -> Conclusion:

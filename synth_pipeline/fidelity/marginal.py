@@ -39,6 +39,7 @@ def mean_return(returns: FloatArray) -> FloatArray:
     compare=absolute_log_ratio,
     scale="log",
     title="Standard deviation",
+    statistic_unit="share",
     goal="low",
     bounds=(0.0, inf),
     minimum=30,

@@ -97,6 +97,8 @@ class StatisticMetric(Metric):
 
     statistic: Statistic
     compare: Compare
+    statistic_unit: str
+    """Unit of the statistic: `share` for what is told in percent, "" for a plain number."""
     scale: Scale
     """The scale on which the statistic is judged: `log` for a positive one, whose band of real values is lopsided."""
     weight: float
@@ -172,6 +174,7 @@ def statistic_metric(
     citation: str,
     meaning: str,
     unit: str = "",
+    statistic_unit: str = "",
     margin: float = 0.0,
     scale: Scale = "linear",
     weight: float = 0.0,
@@ -202,6 +205,7 @@ def statistic_metric(
             margin=margin,
             statistic=statistic,
             compare=compare,
+            statistic_unit=statistic_unit,
             scale=scale,
             weight=weight,
         )

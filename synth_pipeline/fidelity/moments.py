@@ -28,7 +28,11 @@ def mean(values: FloatArray) -> FloatArray:
 
 def central_moment(values: FloatArray, order: int) -> FloatArray:
     """Return the `order`-th central moment of each row (divisor n)."""
-    return mean((values - mean(values)[:, np.newaxis]) ** order)
+    deviation = values - mean(values)[:, np.newaxis]
+    power = deviation
+    for _ in range(order - 1):
+        power = power * deviation
+    return mean(power)
 
 
 def standard_deviation(values: FloatArray) -> FloatArray:

@@ -37,6 +37,7 @@ def weighted(
     minimum: int,
     citation: str,
     meaning: str,
+    statistic_unit: str = "",
     margin: float = 0.0,
     scale: Scale = "linear",
 ) -> Callable[[Statistic], StatisticMetric]:
@@ -50,6 +51,7 @@ def weighted(
         citation=citation,
         meaning=meaning,
         unit="similarity",
+        statistic_unit=statistic_unit,
         margin=margin,
         scale=scale,
         weight=weight,
@@ -82,6 +84,7 @@ def fidelity(similarities: Mapping[StatisticMetric, FloatArray]) -> FloatArray:
 @weighted(
     title="Volatility",
     weight=3.0,
+    statistic_unit="share",
     similarity=ratio,
     scale="log",
     minimum=2,
@@ -123,6 +126,7 @@ def kurtosis(returns: FloatArray) -> FloatArray:
 @weighted(
     title="Max drawdown",
     weight=1.5,
+    statistic_unit="share",
     similarity=ratio,
     scale="log",
     minimum=2,

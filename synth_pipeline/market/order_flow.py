@@ -294,10 +294,11 @@ def _set_rates(market: Market, law: FlowLaw, activity: float) -> float:
         rates[_REST + side] = law.depth_rate * activity
         rates[_CANCEL + side] = law.cancel_rates[side] * market.crowd_sizes[side]
         rates[_TAKE + side] = law.market_rate * activity + market.excitation[side]
-        # The efficient price above the mid makes informed traders buy and stale asks leave.
+        # The efficient price above the mid makes informed traders buy, and asks leave that it has overtaken.
         beyond = excess if side == BID else -excess
+        overtaken = fair > ask if side == BID else fair < bid
         rates[_INFORMED + side] = law.informed_rate * beyond if beyond > 1.0 else 0.0
-        rates[_PULL + 1 - side] = law.pull_rate if beyond > 1.0 else 0.0
+        rates[_PULL + 1 - side] = law.pull_rate if beyond > 1.0 and overtaken else 0.0
     return float(rates.sum())
 
 

@@ -27,9 +27,9 @@ class Parameters:
 
     annual_volatility: float = 0.5
     """Root mean square of the efficient price's diffusion, per square root of a 365-day year."""
-    log_volatility_sd: float = 0.6
+    log_volatility_sd: float = 0.55
     """Stationary standard deviation of the log of that volatility."""
-    volatility_half_life_s: float = 120.0
+    volatility_half_life_s: float = 180.0
     """Seconds until half of a volatility shock is forgotten."""
     jumps_per_day: float = 48.0
     """Jumps of the efficient price."""
@@ -42,42 +42,42 @@ class Parameters:
     """Mean distance (geometric) that they keep from the most aggressive price."""
     touch_lifetime_s: float = 1.5
     """Mean seconds until such an order is cancelled."""
-    spread_response_rate: float = 60.0
+    spread_response_rate: float = 40.0
     """Further orders per second and side while the spread is wider than one tick."""
-    depth_rate: float = 4.0
+    depth_rate: float = 2.5
     """Orders per second and side that patient traders place behind the touch."""
-    depth_scale_ticks: float = 200.0
+    depth_scale_ticks: float = 1500.0
     """Distance from the touch at which the power law of their placement bends."""
-    depth_exponent: float = 1.5
+    depth_exponent: float = 2.0
     """Exponent of that power law: P(distance > x) = (1 + x / scale) ** -exponent."""
-    depth_lifetime_s: float = 180.0
+    depth_lifetime_s: float = 300.0
     """Mean seconds until such an order is cancelled."""
-    order_size_median: float = 0.1
+    order_size_median: float = 0.25
     """Base currency; sizes of limit orders are log-normal."""
     order_size_log_sd: float = 1.3
     """Standard deviation of the log size."""
 
     market_rate: float = 0.35
     """Uninformed market orders per second and side that no other order excites."""
-    self_excitation: float = 0.55
+    self_excitation: float = 0.6
     """Further market orders of its own side that one market order causes, on average."""
     cross_excitation: float = 0.15
     """The same of the other side."""
     excitation_half_life_s: float = 1.5
     """Seconds until half of an excitation is forgotten."""
-    business_time_share: float = 0.5
+    business_time_share: float = 0.7
     """Share of the efficient price's variance that runs in proportion to the rate of uninformed market orders."""
     market_size_median: float = 0.02
     """Base currency; sizes of market orders are log-normal."""
     market_size_log_sd: float = 1.7
     """Standard deviation of the log size."""
-    informed_threshold_bp: float = 0.6
+    informed_threshold_bp: float = 0.9
     """Distance of the efficient price from the mid below which acting on it does not pay, basis points."""
-    informed_rate: float = 8.0
+    informed_rate: float = 15.0
     """Informed orders per second beyond the threshold; grows in proportion to the distance."""
     informed_size_median: float = 0.5
     """Base currency; their log size spreads as that of market orders."""
-    pull_rate: float = 40.0
+    pull_rate: float = 250.0
     """Cancellations per second of a touch that lies beyond the threshold on the wrong side of the efficient price."""
 
     intraday_amplitude: float = 0.25

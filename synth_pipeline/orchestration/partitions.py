@@ -1,5 +1,6 @@
 """The cells of the graph: instrument × UTC day. Dagster allows two dimensions, so the instrument holds the venue."""
 
+import warnings
 from datetime import date
 
 import dagster as dg
@@ -29,12 +30,16 @@ def cell_of(context: dg.AssetExecutionContext) -> tuple[Instrument, date]:
 
 def days_back(days: int) -> dg.MultiPartitionMapping:
     """Map a cell to the same instrument's last `days` days, its own included; days before the first are left out."""
-    window = dg.TimeWindowPartitionMapping(
-        start_offset=1 - days, end_offset=0, allow_nonexistent_upstream_partitions=True
-    )
-    return dg.MultiPartitionMapping(
-        {
-            "instrument": dg.DimensionPartitionMapping("instrument", dg.IdentityPartitionMapping()),
-            "day": dg.DimensionPartitionMapping("day", window),
-        }
-    )
+    with warnings.catch_warnings():
+        # Both are marked beta in dagster 1.13; a change of theirs would fail test_orchestration.
+        warnings.filterwarnings("ignore", "Parameter `allow_nonexistent_upstream_partitions`", dg.BetaWarning)
+        warnings.filterwarnings("ignore", "Class `MultiPartitionMapping`", dg.BetaWarning)
+        window = dg.TimeWindowPartitionMapping(
+            start_offset=1 - days, end_offset=0, allow_nonexistent_upstream_partitions=True
+        )
+        return dg.MultiPartitionMapping(
+            {
+                "instrument": dg.DimensionPartitionMapping("instrument", dg.IdentityPartitionMapping()),
+                "day": dg.DimensionPartitionMapping("day", window),
+            }
+        )

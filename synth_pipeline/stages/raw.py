@@ -36,8 +36,13 @@ def identify(sources: Sequence[Path], venue: str | None, symbol: str | None) -> 
                 f"{sources[0]} is a {archive_name} file, of venue {archive.venue!r}, not {venue!r}: check --venue"
             )
         venue = archive.venue
-    elif venue is None and isinstance(archive, FrameArchive):
-        venue = importing.sniff_venue(sources[0], archive)
+    elif isinstance(archive, FrameArchive) and venue in (None, *plugins.names(venues)):
+        found = importing.venues_of(sources[0], archive)
+        if venue is not None and found and venue not in found:
+            raise InputError(
+                f"{sources[0]} is not of venue {venue!r}: its messages are those of {' or '.join(found)}; check --venue"
+            )
+        venue = venue or next(iter(found), None)
     if venue is None:
         raise InputError(
             f"{sources[0]} does not say which venue it is of: pass --venue, one of {', '.join(known_venues())}"
@@ -116,13 +121,14 @@ def _import(sources: Sequence[Path], instrument: Instrument, day: date, place: P
         archive.rows(copy, instrument.symbol, day)
         return Built({"archive": copy}, {"format": name})
     path = place / "capture.rawlog"
-    written = importing.write_day(path, importing.chained(importing.in_order(sources)), day)
+    written = importing.write_day(path, importing.chained(importing.in_order(sources)), day, instrument.symbol)
+    names = ", ".join(map(str, sources))
     if not written.messages:
+        days = ", ".join(each.isoformat() for each in importing.days_of(sources))
+        raise NoDataError(f"{names}: no message on {day}; the days are {days}")
+    if not written.naming_symbol:
+        held = sorted({symbol for source in sources for symbol in archive.symbols(source)})
         raise NoDataError(
-            f"{', '.join(map(str, sources))}: no message on {day}; the days are {_listed(importing.days_of(sources))}"
+            f"{names}: no message of {instrument.symbol} on {day}; the capture holds {', '.join(held)}; check --symbol"
         )
     return Built({"capture": path}, {"format": "rawlog"} | asdict(written), {"capture": written.messages})
-
-
-def _listed(days: Sequence[date]) -> str:
-    return ", ".join(day.isoformat() for day in days)

@@ -91,6 +91,7 @@ class _Reader:
         self.others: Counter[str] = Counter()
         self.ignored: Counter[str] = Counter()
         self.accepted = 0
+        self.named = 0
         self.latest_ns = 0
         self.starts: list[int] = []
         self.ends: list[int] = []
@@ -110,6 +111,7 @@ class _Reader:
             self.others[message.symbol] += 1
             return
         self.accepted += 1
+        self.named += message.symbol is not None
         self._take(at, message)
 
     def _note(self, record: Record) -> None:
@@ -178,7 +180,7 @@ def _check_belongs(reader: _Reader) -> None:
         raise InputError(
             f"the capture is not of venue {type(reader.venue).__module__.rpartition('.')[2]} ({detail}): check --venue"
         )
-    if not reader.accepted:
+    if not reader.named:
         if reader.others:
             raise NoDataError(
                 f"no message of {reader.symbol}: the capture holds {', '.join(sorted(reader.others))}; check --symbol"

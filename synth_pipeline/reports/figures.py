@@ -1,0 +1,126 @@
+"""The report's figures, from the panels of a record. They draw and label; they compute no statistic.
+
+Text and grid take their colours from the page's style sheet, so that one figure serves light, dark and paper. Line colours
+are told apart by people with any colour vision, and each kind of line has its own dash.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+
+from synth_pipeline.fidelity.evaluation import (
+    AutocorrelationPanel,
+    HistogramPanel,
+    Panels,
+    PricePanel,
+    QuantilePanel,
+)
+from synth_pipeline.reports import numbers
+
+REAL, FRESH, SYNTHETIC = "#3574c4", "#7d8590", "#cf5f08"
+REAL_BAND, SYNTHETIC_BAND, SYNTHETIC_CORE = "rgba(53,116,196,0.20)", "rgba(207,95,8,0.16)", "rgba(207,95,8,0.26)"
+HEIGHT = 340
+
+
+def figures(panels: Panels) -> dict[str, go.Figure]:
+    """Return the figures of a record by name; what the data were too short for is missing."""
+    drawn = {
+        "price": price(panels.price),
+        "histogram": histogram(panels.histogram),
+        "quantiles": quantiles(panels.quantiles),
+    }
+    if panels.return_acf:
+        drawn["return_acf"] = autocorrelation(panels.return_acf, "Autocorrelation of returns")
+    if panels.absolute_return_acf:
+        drawn["absolute_return_acf"] = autocorrelation(panels.absolute_return_acf, "Autocorrelation of |returns|")
+    return drawn
+
+
+def price(panel: PricePanel) -> go.Figure:
+    """Draw the held-out price path in the fan of synthetic ones."""
+    size, unit = numbers.duration(panel.seconds[-1])
+    time = [second / size for second in panel.seconds]
+    figure = _figure(f"time from the start, {unit}", "price change, %")
+    for low, high, colour, name in (("5", "95", SYNTHETIC_BAND, "90 %"), ("25", "75", SYNTHETIC_CORE, "50 %")):
+        _band(figure, time, panel.quantiles[low], panel.quantiles[high], colour, f"synthetic, {name} of paths")
+    for index, example in enumerate(panel.examples):
+        style = {"color": SYNTHETIC, "width": 0.8}
+        _line(figure, time, example, "synthetic, examples", style, legendgroup="examples", showlegend=index == 0)
+    _line(figure, time, panel.fresh, "real, end of training", {"color": FRESH, "width": 1.6, "dash": "dot"})
+    _line(figure, time, panel.real, "real, held out", {"color": REAL, "width": 2.4})
+    return figure
+
+
+def histogram(panel: HistogramPanel) -> go.Figure:
+    """Draw the three return densities on a logarithmic axis."""
+    figure = _figure("return, standard deviations of the held-out returns", "density")
+    centres = [(left + right) / 2 for left, right in zip(panel.edges, panel.edges[1:], strict=False)]
+    for values, name, style in _three(panel.real, panel.fresh, panel.synthetic):
+        shown = [value if value > 0 else None for value in values]
+        _line(figure, centres, shown, name, {**style, "shape": "hvh"}, connectgaps=False)
+    figure.update_yaxes(type="log", exponentformat="power", dtick=1)
+    return figure
+
+
+def quantiles(panel: QuantilePanel) -> go.Figure:
+    """Draw the quantiles of training and synthetic returns against those of the held-out returns."""
+    figure = _figure("quantile of the held-out returns, their standard deviations", "quantile of the sample, the same")
+    reach = [panel.real[0], panel.real[-1]]
+    _line(figure, reach, reach, "equal", {"color": REAL, "width": 1.4})
+    for values, name, style, symbol in (
+        (panel.fresh, "real, training", FRESH, "circle-open"),
+        (panel.synthetic, "synthetic", SYNTHETIC, "diamond"),
+    ):
+        marker = {"color": style, "size": 6, "symbol": symbol}
+        figure.add_trace(go.Scatter(x=panel.real, y=values, name=name, mode="markers", marker=marker))
+    figure.update_layout(hovermode="closest")
+    return figure
+
+
+def autocorrelation(panel: AutocorrelationPanel, label: str) -> go.Figure:
+    """Draw three autocorrelation curves over the band of resampled real data."""
+    figure = _figure("lag, steps", label)
+    _band(figure, panel.lags, panel.low, panel.high, REAL_BAND, "real resamples, 5–95 %")
+    for values, name, style in _three(panel.real, panel.fresh, panel.synthetic):
+        _line(figure, panel.lags, values, name, style)
+    return figure
+
+
+def _three(
+    real: list[float], fresh: list[float], synthetic: list[float]
+) -> list[tuple[list[float], str, dict[str, Any]]]:
+    return [
+        (fresh, "real, training", {"color": FRESH, "width": 1.6, "dash": "dot"}),
+        (real, "real, held out", {"color": REAL, "width": 2.2}),
+        (synthetic, "synthetic", {"color": SYNTHETIC, "width": 2.2, "dash": "dash"}),
+    ]
+
+
+def _figure(across: str, up: str) -> go.Figure:
+    axis = {"zeroline": False, "showline": True, "linewidth": 1, "ticks": "outside", "automargin": True}
+    layout = go.Layout(
+        template="none",
+        height=HEIGHT,
+        margin={"l": 56, "r": 12, "t": 8, "b": 44},
+        font={"family": "system-ui, sans-serif", "size": 12},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        hovermode="x unified",
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.01, "xanchor": "left", "x": 0},
+        xaxis={**axis, "title": {"text": across, "standoff": 8}},
+        yaxis={**axis, "title": {"text": up, "standoff": 8}},
+    )
+    return go.Figure(layout=layout)
+
+
+def _line(figure: go.Figure, x: Any, y: Any, name: str, style: dict[str, Any], **more: Any) -> None:
+    figure.add_trace(go.Scatter(x=x, y=y, name=name, mode="lines", line=style, hovertemplate="%{y:.3g}", **more))
+
+
+def _band(figure: go.Figure, x: Any, low: Any, high: Any, colour: str, name: str) -> None:
+    edge = {"width": 0, "color": colour}
+    common = {"x": x, "mode": "lines", "line": edge, "legendgroup": name, "hoverinfo": "skip"}
+    figure.add_trace(go.Scatter(y=low, showlegend=False, name=name, **common))
+    figure.add_trace(go.Scatter(y=high, fill="tonexty", fillcolor=colour, name=name, **common))

@@ -1,0 +1,199 @@
+"""What a record means, in plain words: headline, how far to trust it, and why it fails.
+
+Sentences only: every number is read from the record, and formatted by `numbers`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from synth_pipeline.fidelity.evaluation import Evaluation, Result, Verdict
+from synth_pipeline.reports import numbers
+from synth_pipeline.schema import NS_PER_SECOND
+
+FEW_RETURNS, SOME_RETURNS = 500, 5_000
+"""Returns a window below which only gross faults, and below which only clear ones, can be told from chance."""
+
+_HEADLINES = {
+    "invalid": "Not usable: some synthetic values cannot exist in a market",
+    "memorised": "A replay, not a model: training data reappear word for word",
+    "indistinguishable": "As close to the held-out market as fresh real data are",
+    "close": "Near the real market, with faults that show",
+    "off": "Not like the real market",
+}
+_ADVICE = {
+    "invalid": "Do not use these data. The generator breaks a rule that every market obeys; the table of rules says which.",
+    "memorised": (
+        "Scores below are those of the training data themselves. Do not take them for realism, and do not share these "
+        "data where the training data could not be shared."
+    ),
+    "indistinguishable": (
+        "On everything measured here, a model tested on these data is tested on something as market-like as another "
+        "stretch of the same market. What is not measured here is not vouched for."
+    ),
+    "close": "Usable where the faults listed below do not matter to the question; check the list against the use.",
+    "off": "The faults listed below are larger than any difference between stretches of real data. Mend them first.",
+}
+SYMBOLS: dict[Verdict, str] = {"indistinguishable": "●", "close": "◐", "off": "✕", "absent": "–"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault: what it is, and the numbers that show it."""
+
+    title: str
+    verdict: Verdict
+    meaning: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """One summary number with its floor beneath."""
+
+    title: str
+    value: str
+    floor: str
+    verdict: Verdict
+    note: str
+
+
+def headline(evaluation: Evaluation) -> str:
+    """Return the conclusion as a headline."""
+    return _HEADLINES[evaluation.conclusion]
+
+
+def summary(evaluation: Evaluation) -> list[str]:
+    """Return what it is, how good it is, and whether to trust it: one short paragraph each."""
+    return [_what(evaluation), _how_good(evaluation), _trust(evaluation), _ADVICE[evaluation.conclusion]]
+
+
+def cards(evaluation: Evaluation) -> list[Card]:
+    """Return the summary numbers, each with the same number for real data."""
+    judged = evaluation.judged
+    inside = sum(result.verdict == "indistinguishable" for result in judged)
+    worst: Verdict = "indistinguishable"
+    for verdict in ("close", "off"):
+        worst = verdict if any(result.verdict == verdict for result in judged) else worst
+    failures = sum(check.failures for check in evaluation.checks)
+    low, high = evaluation.fidelity_band
+    made = [
+        Card(
+            "Fidelity",
+            f"{numbers.number(evaluation.fidelity)} / 100",
+            f"fresh real data {numbers.number(evaluation.floor)}; real resamples {low:.0f} to {high:.0f}",
+            evaluation.fidelity_verdict,
+            "Weighted mean similarity of twelve statistics. It is good when it reaches what fresh real data score.",
+        ),
+        Card(
+            "Tests within real data",
+            f"{inside} of {len(judged)}",
+            f"real data: about {round(0.9 * len(judged))} of {len(judged)}",
+            worst,
+            "How many different numbers lie where those of real data lie.",
+        ),
+        Card(
+            "Valid values",
+            numbers.percent(min((check.share for check in evaluation.checks), default=1.0)),
+            "real data: 100 %",
+            "off" if failures else "indistinguishable",
+            "Finite, positive, on the tick grid, moving. Must be 100 %; no part of the quality score.",
+        ),
+    ]
+    return made + [
+        Card(
+            "Copied steps",
+            numbers.percent(result.value),
+            f"fresh real data {numbers.percent(result.floor or 0.0)}",
+            result.verdict,
+            "Share of steps inside verbatim pieces of the training data.",
+        )
+        for result in evaluation.results
+        if result.name == "verbatim_share" and result.value is not None
+    ]
+
+
+def findings(evaluation: Evaluation) -> list[Finding]:
+    """Return what is wrong, the gravest first: broken rules, copies, then metrics that are off or close."""
+    broken = [
+        Finding(
+            check.title,
+            "off",
+            f"The rule: {check.rule}.",
+            f"{check.failures:,} of {check.total:,} {check.unit} break it.",
+        )
+        for check in evaluation.checks
+        if check.failures
+    ]
+    copies = [result for result in evaluation.results if result.family == "copying"]
+    faulty = [result for result in (*copies, *evaluation.judged) if result.verdict in ("off", "close")]
+    faulty.sort(key=lambda result: (result.family != "copying", result.verdict != "off", -(result.weight or 0.0)))
+    return broken + [Finding(result.title, result.verdict, result.meaning, _evidence(result)) for result in faulty]
+
+
+def absences(evaluation: Evaluation) -> list[Result]:
+    """Return the metrics that could not be computed."""
+    return [result for result in evaluation.results if result.verdict == "absent"]
+
+
+def _what(evaluation: Evaluation) -> str:
+    sizes = evaluation.sizes
+    seconds = sizes.compared_returns * sizes.step_ns / NS_PER_SECOND
+    return (
+        f"{_count(sizes.synthetic_windows, 'synthetic path')} of {sizes.compared_returns:,} returns "
+        f"({numbers.span(seconds)} each) {_are(sizes.synthetic_windows)} compared with "
+        f"{_count(sizes.holdout_windows, 'window')} of real prices that the generator never saw. "
+        f"The same comparison is made for {_count(sizes.train_windows, 'window')} of the real prices it was fitted on: "
+        f"fresh real data."
+    )
+
+
+def _how_good(evaluation: Evaluation) -> str:
+    counts = {verdict: 0 for verdict in SYMBOLS}
+    for result in evaluation.judged:
+        counts[result.verdict] += 1
+    low, high = evaluation.fidelity_band
+    return (
+        f"Fidelity is {numbers.number(evaluation.fidelity)} of 100 where fresh real data reach "
+        f"{numbers.number(evaluation.floor)} and resampled real data {low:.0f} to {high:.0f}. Of {len(evaluation.judged)} "
+        f"different tests, {counts['indistinguishable']} cannot be told from real data, {counts['close']} "
+        f"{_are(counts['close'])} close and {counts['off']} {_are(counts['off'])} off."
+    )
+
+
+def _trust(evaluation: Evaluation) -> str:
+    returns = evaluation.sizes.compared_returns
+    low, high = evaluation.fidelity_band
+    if returns < FEW_RETURNS:
+        power = f"Little: {returns:,} returns a window show gross faults only, and passing proves little"
+    elif returns < SOME_RETURNS:
+        power = f"Fair: {returns:,} returns a window show clear faults, not fine ones"
+    else:
+        power = f"Good: {returns:,} returns a window show even small faults"
+    single = " One synthetic path alone is as accidental as one real stretch; sample more." * (
+        evaluation.sizes.synthetic_windows == 1
+    )
+    missing = len(absences(evaluation))
+    absent = f" {_count(missing, 'metric')} could not be computed; the tables say why." * (missing > 0)
+    return f"How far to trust this. {power}; real data scatter over {high - low:.0f} points of fidelity here.{single}{absent}"
+
+
+def _evidence(result: Result) -> str:
+    if result.real is not None:
+        unit = result.statistic_unit
+        return (
+            f"Synthetic {numbers.quantity(result.synthetic, unit)}, held-out real {numbers.quantity(result.real, unit)}; "
+            f"real data range from {numbers.interval(result.real_band, unit)}."
+        )
+    limit = f"; real data range from {numbers.interval(result.band)}" if result.band else ""
+    value, floor = (numbers.quantity(number, result.unit) for number in (result.value, result.floor))
+    unit = "" if result.unit in ("", "share") else f" {result.unit}"
+    return f"Value {value}{unit}, fresh real data {floor}{limit}."
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"

@@ -1,0 +1,229 @@
+"""The verbs over whole days: midnight without a seam, nothing redone without a reason, no half partition."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from synth_pipeline import plugins, stages, venues
+from synth_pipeline.archives.collector import Collector
+from synth_pipeline.capture import importing
+from synth_pipeline.capture.rawlog import Record
+from synth_pipeline.errors import InputError, NoDataError, UnknownNameError
+from synth_pipeline.features.grid import grid_features
+from synth_pipeline.lineage import manifests
+from synth_pipeline.schema import GRID, NS_PER_DAY, NS_PER_SECOND, Instrument, day_start_ns
+from synth_pipeline.stages import Workspace
+from synth_pipeline.ticks import book, ingest, store
+from tests import wire
+
+BTC = Instrument("binance_usdm", "BTCUSDT")
+TODAY, TOMORROW = date(2023, 11, 15), date(2023, 11, 16)
+
+
+def _over_midnight(path: Path, seconds: int = 40) -> Path:
+    """A recording of which half lies on either side of midnight."""
+    shift = NS_PER_DAY - seconds // 2 * NS_PER_SECOND
+    return wire.write_capture(path, [(offset + shift, payload) for offset, payload in wire.market(seconds)])
+
+
+def _features(workspace: Workspace, instrument: Instrument, sources: list[Path]) -> list[dict[str, np.ndarray]]:
+    tables = []
+    for day in importing.days_of(sources):
+        stages.record(workspace, instrument, day, sources)
+        stages.ingest(workspace, instrument, day)
+        made = stages.featurize(workspace, instrument, day)
+        tables.append(store.read_table(made.file(workspace.folder("features", instrument, day), "features")))
+    return tables
+
+
+def _one_pass(sources: list[Path], instrument: Instrument, step_ns: int) -> dict[str, np.ndarray]:
+    """The same grid, from one ingestion that knows no midnight."""
+    lines = importing.chained(importing.in_order(sources))
+    records = [Record(line.received_ns or 0, line.payload) for line in lines]
+    ticks = ingest.ingest_frames(records, plugins.load(venues, instrument.venue)(), instrument.symbol, 0, lambda: None)
+    gaps = ticks.tables["gaps"]
+    return grid_features(
+        ticks.tables["quotes"],
+        ticks.tables["trades"],
+        book.depth_of(book.replay(ticks.tables["book_levels"]), visible_levels=0),
+        list(zip(gaps["stream"].tolist(), gaps["start_ns"].tolist(), gaps["end_ns"].tolist(), strict=True)),
+        ticks.coverage,
+        ticks.scale,
+        step_ns=step_ns,
+        start_ns=0,
+        end_ns=2**62,
+    )
+
+
+def _assert_same_grid(days: list[dict[str, np.ndarray]], whole: dict[str, np.ndarray]) -> None:
+    for name in GRID.names:
+        joined = np.concatenate([day[name] for day in days])
+        # Lots of two days may differ in size, so that sums of them are equal up to the last bit of a float only.
+        np.testing.assert_allclose(joined, whole[name], rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+def test_two_days_are_one_grid(workspace: Workspace, tmp_path: Path) -> None:
+    path = _over_midnight(tmp_path / "capture.gz")
+    days = _features(workspace, BTC, [path])
+    assert [len(day["label_ns"]) for day in days] == [40, 40]
+    assert days[1]["label_ns"][0] - days[0]["label_ns"][-1] == workspace.settings.step_ns
+    _assert_same_grid(days, _one_pass([path], BTC, workspace.settings.step_ns))
+
+
+@pytest.mark.parametrize(
+    ("names", "instrument"),
+    [
+        (("binance_spot_btcusdt_20240808.gz", "binance_spot_btcusdt_20240809.gz"), "binance_spot.BTCUSDT"),
+        (
+            ("binance_coinm_btcusd_perp_20240808.gz", "binance_coinm_btcusd_perp_20240809.gz"),
+            "binance_coinm.BTCUSD_PERP",
+        ),
+    ],
+)
+def test_real_captures_over_midnight_are_one_grid(
+    workspace: Workspace, real: Callable[[str], Path], names: tuple[str, ...], instrument: str
+) -> None:
+    sources = [real(name) for name in names]
+    days = _features(workspace, Instrument.parse(instrument), sources)
+    _assert_same_grid(days, _one_pass(sources, Instrument.parse(instrument), workspace.settings.step_ns))
+    assert np.isfinite(np.concatenate([day["imbalance_10"] for day in days])[2:-1]).all()
+
+
+def test_the_second_day_can_be_ingested_first(workspace: Workspace, tmp_path: Path) -> None:
+    path = _over_midnight(tmp_path / "capture.gz")
+    for day in (TODAY, TOMORROW):
+        stages.record(workspace, BTC, day, [path])
+    second = stages.ingest(workspace, BTC, TOMORROW)
+    assert second.facts["opened_from_yesterday"]
+    assert stages.ingest(workspace, BTC, TODAY).skipped
+    assert second.inputs[f"ticks/binance_usdm/BTCUSDT/{TODAY}"] == stages.ingest(workspace, BTC, TODAY).digest
+
+
+def test_a_day_of_a_recording_can_be_read_alone(workspace: Workspace, tmp_path: Path) -> None:
+    path = _over_midnight(tmp_path / "capture.gz")
+    for day in (TODAY, TOMORROW):
+        stages.record(workspace, BTC, day, [path])
+    made = stages.ingest(workspace, BTC, TOMORROW)
+    levels = store.read_table(made.file(workspace.folder("ticks", BTC, TOMORROW), "book_levels"))
+    rebuilt = book.replay(levels)
+    assert rebuilt.recv_ns[0] == day_start_ns(TOMORROW)
+    assert rebuilt.crossed == 0
+
+
+def test_unchanged_partitions_are_skipped_and_a_changed_input_remakes_what_depends_on_it(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    path = _over_midnight(tmp_path / "capture.gz")
+    _features(workspace, BTC, [path])
+    for day in (TODAY, TOMORROW):
+        for verb in (stages.ingest, stages.featurize):
+            assert verb(workspace, BTC, day).skipped
+        assert stages.record(workspace, BTC, day, [path]).skipped
+    content = gzip.decompress(path.read_bytes()).replace(b'"0.250"', b'"0.500"', 3)
+    path.write_bytes(gzip.compress(content))
+    made = {day: stages.record(workspace, BTC, day, [path]) for day in (TODAY, TOMORROW)}
+    assert not any(manifest.skipped for manifest in made.values())
+    # The edit lies in the first day; the second day's raw log has the same bytes as before.
+    assert not stages.ingest(workspace, BTC, TODAY).skipped
+    assert not stages.featurize(workspace, BTC, TODAY).skipped
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
+    path = _over_midnight(tmp_path / "capture.gz")
+    digests = []
+    for name in ("one", "two"):
+        from synth_pipeline.settings import Settings
+
+        workspace = Workspace.of(Settings(home=tmp_path / name, tracking=False))
+        _features(workspace, BTC, [path])
+        found = [manifests.load(workspace.folder(stage, BTC, TODAY)) for stage in ("raw", "ticks", "features")]  # type: ignore[arg-type]
+        digests.append([manifest.digest for manifest in found if manifest])
+    assert digests[0] == digests[1]
+
+
+def test_a_failing_ingest_leaves_what_was_there(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _over_midnight(tmp_path / "capture.gz")
+    _features(workspace, BTC, [path])
+    folder = workspace.folder("ticks", BTC, TODAY)
+    before = (folder / manifests.NAME).read_bytes()
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b'"0.250"', b'"0.500"', 3)))
+    stages.record(workspace, BTC, TODAY, [path])
+    calls = iter(range(100))
+
+    def full(*args: object, **kwargs: object) -> int:
+        if next(calls) == 2:
+            raise OSError(28, "No space left on device")
+        return write(*args, **kwargs)  # type: ignore[arg-type]
+
+    write = store.write_table
+    monkeypatch.setattr(store, "write_table", full)
+    with pytest.raises(Exception, match="No space left"):
+        stages.ingest(workspace, BTC, TODAY)
+    assert (folder / manifests.NAME).read_bytes() == before
+    assert manifests.verify(folder) == []
+    assert not [entry for entry in folder.parent.iterdir() if entry.name.startswith(".staging")]
+
+
+def test_verbs_out_of_order_say_which_comes_first(workspace: Workspace) -> None:
+    with pytest.raises(NoDataError, match=r"no raw of binance_usdm.BTCUSDT/2023-11-15: record it first"):
+        stages.ingest(workspace, BTC, TODAY)
+    with pytest.raises(NoDataError, match="ingest it first"):
+        stages.featurize(workspace, BTC, TODAY)
+    with pytest.raises(NoDataError, match="featurize it first"):
+        stages.fit(workspace, BTC, TODAY, "self_exciting_jump_diffusion")
+    with pytest.raises(NoDataError, match="fit it first"):
+        stages.sample(workspace, BTC, TODAY, "wgan_gp")
+
+
+def test_a_day_without_data_is_named_with_the_days_there_are(workspace: Workspace, tmp_path: Path) -> None:
+    path = wire.write_capture(tmp_path / "capture", wire.market(2))
+    with pytest.raises(NoDataError, match=r"no message on 2020-01-01; the days are 2023-11-15"):
+        stages.record(workspace, BTC, date(2020, 1, 1), [path])
+    assert not workspace.folder("raw", BTC, date(2020, 1, 1)).exists()
+
+
+def test_files_are_identified_or_contradict(tmp_path: Path) -> None:
+    path = wire.write_capture(tmp_path / "capture", wire.market(2))
+    assert stages.identify([path], None, None) == BTC
+    assert stages.identify([path], "binance_usdm", "btcusdt") == BTC
+    with pytest.raises(UnknownNameError, match=r"unknown venue 'binance_usdmm'.*Did you mean 'binance_usdm'"):
+        stages.identify([path], "binance_usdmm", None)
+    both = wire.write_capture(tmp_path / "both", [*wire.market(2), (9, wire.depth(1, 2, 0, symbol="ETHUSDT"))])
+    with pytest.raises(InputError, match="holds BTCUSDT, ETHUSDT: pass the one you mean with --symbol"):
+        stages.identify([both], None, None)
+
+
+def test_simulated_days_differ_by_day_and_seed_and_repeat(workspace: Workspace) -> None:
+    instrument = Instrument("simulated", "BTCUSDT")
+    first = stages.record(workspace, instrument, TODAY, seconds=5)
+    assert stages.record(workspace, instrument, TODAY, seconds=5).skipped
+    assert stages.record(workspace, instrument, TOMORROW, seconds=5).digest != first.digest
+    assert not stages.record(workspace, instrument, TODAY, seconds=6).skipped
+
+
+def test_a_manifest_is_plain_json_that_names_every_file(workspace: Workspace, tmp_path: Path) -> None:
+    _features(workspace, BTC, [_over_midnight(tmp_path / "capture.gz")])
+    folder = workspace.folder("ticks", BTC, TODAY)
+    document = json.loads((folder / manifests.NAME).read_text())
+    named = {artifact["path"] for artifact in document["outputs"].values()}
+    assert named == {path.name for path in folder.iterdir() if path.name != manifests.NAME}
+    assert document["facts"]["rows"]["trades"] == document["outputs"]["trades"]["rows"]
+
+
+@pytest.mark.parametrize("lines", [0, 3])
+def test_collector_lines_survive_the_raw_store(workspace: Workspace, tmp_path: Path, lines: int) -> None:
+    path = wire.write_capture(tmp_path / "capture.gz", wire.market(3)[lines:])
+    made = stages.record(workspace, BTC, TODAY, [path])
+    from synth_pipeline.capture import rawlog
+
+    log = made.file(workspace.folder("raw", BTC, TODAY), "capture")
+    assert [(r.received_ns, r.payload) for r in rawlog.read(log)] == [tuple(line) for line in Collector().lines(path)]
