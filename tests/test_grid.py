@@ -393,7 +393,16 @@ def test_nothing_covered_means_no_rows(window: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"quotes": quotes_table((5, 1, 1, 2, 1), (3, 1, 1, 2, 1))}, "quotes are not sorted by recv_ns"),
+        ({"quotes": quotes_table((5, 1, 1, 2, 1), (3, 1, 1, 2, 1))}, "rows of quotes are not sorted by recv_ns"),
+        (
+            {"quotes": quotes_table((5, 1, 1, 2, 1), (3 * HORIZON, 1, 1, 2, 1), (7, 1, 1, 2, 1))},
+            "rows of quotes are not sorted",
+        ),
+        (
+            {"trades": trades_table(*((at % 1500 % HORIZON, 1, 1, 1) for at in range(3000)))},
+            "rows of trades are not sorted",
+        ),
+        ({"depth": depth_table((5, 1, 1, True), (3, 1, 1, True))}, "rows of depth are not sorted"),
         ({"gaps": [("orders", 3, 5)]}, "unknown stream 'orders'"),
         ({"gaps": [("quotes", 5, 3)]}, "gap of quotes ends at 3 ns, before its start 5 ns"),
         ({"coverage": [(0, 50), (40, 60)]}, "coverage goes back from 50 to 40 ns"),

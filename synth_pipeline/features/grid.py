@@ -33,6 +33,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from synth_pipeline import schema
 from synth_pipeline.errors import InputError
@@ -78,7 +79,7 @@ def grid_features(
         for span in buckets.touched(lost[stream]):
             flags[span] |= np.uint8(GridFlag.GAP)
     columns: dict[str, np.ndarray] = {
-        "label_ns": (np.arange(buckets.count) + (buckets.first + 1)) * step_ns,
+        "label_ns": (buckets.first + np.arange(1, buckets.count + 1)) * step_ns,
         **_quote_columns(quotes, buckets, lost["quotes"], scale, flags),
         **_trade_columns(trades, buckets, lost["trades"], scale),
         "imbalance_10": _depth_column(depth, buckets, lost["book_levels"], flags),
@@ -109,7 +110,9 @@ class _Buckets:
         start, stop = np.searchsorted(recv_ns, edges_ns)
         rows = np.empty(self.count + 1, dtype=np.int64)
         if not kernels.rows_before_edges(recv_ns[start:stop], int(edges_ns[0]), self.step_ns, rows):
-            raise InputError(f"{table} are not sorted by recv_ns: sort them by (recv_ns, seq) before making features")
+            raise InputError(
+                f"rows of {table} are not sorted by recv_ns: sort them by (recv_ns, seq) before making features"
+            )
         rows += start
         return rows
 
@@ -136,7 +139,10 @@ class _Buckets:
 
 def _buckets(coverage: Sequence[tuple[int, int]], step_ns: int, start_ns: int, end_ns: int) -> _Buckets:
     if step_ns <= 0 or end_ns < start_ns:
-        raise InputError(f"no grid from {start_ns} to {end_ns} ns in steps of {step_ns} ns: the step must be positive")
+        raise InputError(
+            f"no grid from {start_ns} to {end_ns} ns in steps of {step_ns} ns: the step must be positive, "
+            f"and the end not before the start"
+        )
     for start, end in coverage:
         if end <= start:
             raise InputError(f"coverage interval [{start}, {end}) is empty: leave it out")
@@ -185,7 +191,7 @@ def _quote_columns(
     out = np.empty((6, buckets.count))
     tick, lot = _ratio(scale.tick_size), _ratio(scale.lot_size)
     kernels.quote_features(bid_price, bid_size, ask_price, ask_size, rows, _busy(rows), unlinked, tick, lot, out)
-    flags |= (_arrivals(quotes, buckets, rows) == 0) * np.uint8(GridFlag.STALE)
+    flags |= _has_no_arrival(quotes, buckets, rows) * np.uint8(GridFlag.STALE)
     flags |= (np.isnan(out[0]) & ~unlinked[1:]) * np.uint8(GridFlag.ONE_SIDED)
     for span in hidden:
         out[:, max(span.start - 1, 0) : max(span.stop - 1, 0)] = np.nan
@@ -194,14 +200,15 @@ def _quote_columns(
     return dict(zip(("mid", "microprice", "spread", "imbalance_1", "ofi", "realized_variance"), out, strict=True))
 
 
-def _arrivals(quotes: Columns, buckets: _Buckets, rows: IntArray) -> IntArray:
-    """Return how many quotes arrived in each bucket, snapshot rows apart."""
-    arrivals = np.diff(rows)
-    start, stop = rows[0], rows[-1]
-    snapshots = np.flatnonzero((quotes["flags"][start:stop] & np.uint8(Flag.SNAPSHOT)) != 0)
-    numbers = quotes["recv_ns"][start + snapshots] // buckets.step_ns - buckets.first
-    np.subtract.at(arrivals, numbers, 1)
-    return arrivals
+def _has_no_arrival(quotes: Columns, buckets: _Buckets, rows: IntArray) -> NDArray[np.bool_]:
+    """Return the buckets without a quote, snapshot rows apart."""
+    is_empty: NDArray[np.bool_] = rows[1:] == rows[:-1]
+    flags = quotes["flags"][rows[0] : rows[-1]]
+    if np.bitwise_or.reduce(flags) & Flag.SNAPSHOT:
+        snapshots = quotes["recv_ns"][rows[0] : rows[-1]][(flags & np.uint8(Flag.SNAPSHOT)) != 0]
+        numbers, counts = np.unique(snapshots // buckets.step_ns - buckets.first, return_counts=True)
+        is_empty[numbers] = rows[numbers + 1] - rows[numbers] == counts
+    return is_empty
 
 
 def _trade_columns(

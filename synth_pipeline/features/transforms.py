@@ -179,8 +179,8 @@ class Marginal:
         knots[0], knots[-1] = -lower.threshold, upper.threshold
         return cls((knots - knots[::-1]) / 2 if odd else knots, levels, lower, upper)
 
-    def normal(self, values: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """Return the standard normal scores of finite values; ties are broken by `rng`."""
+    def normal(self, values: FloatArray, rng: np.random.Generator | None = None) -> FloatArray:
+        """Return the standard normal scores of finite values; ties are broken by `rng`, or land midway without it."""
         first = np.searchsorted(self.knots, values, side="left")
         last = np.searchsorted(self.knots, values, side="right") - 1
         tied = last >= first

@@ -103,6 +103,7 @@ def _result(metric: Metric, values: _Values, bands: floors.Bands, sides: Compari
         goal=metric.goal,
         unit=metric.unit,
         citation=metric.citation,
+        what=metric.what,
         meaning=metric.meaning,
         reference=metric.reference,
         margin=metric.margin,
@@ -122,7 +123,15 @@ def _result(metric: Metric, values: _Values, bands: floors.Bands, sides: Compari
     if isinstance(metric, StatisticMetric) and (levels := bands.levels.get(metric.name)):
         real, near, made = (metric.level(sample, "real") for sample in (sides.holdout, sides.fresh, sides.synthetic))
         judged = floors.verdict(made, (real, near), levels, "target", metric.margin, metric.scale)
-        return msgspec.structs.replace(present, verdict=judged, real=real, fresh=near, synthetic=made, real_band=levels)
+        return msgspec.structs.replace(
+            present,
+            meaning=metric.above if made > real else metric.meaning,
+            verdict=judged,
+            real=real,
+            fresh=near,
+            synthetic=made,
+            real_band=levels,
+        )
     return msgspec.structs.replace(
         present, verdict=floors.verdict(value, (fresh,), band or (fresh, fresh), metric.goal, metric.margin)
     )

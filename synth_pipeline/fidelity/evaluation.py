@@ -38,8 +38,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     goal: str
     unit: str
     citation: str
+    what: str
+    """What it measures."""
     meaning: str
-    """What is wrong when it is off."""
+    """What is wrong when it is off, for the side on which it is."""
     reference: str
     """The real sample that the value is measured against: holdout or train."""
     verdict: Verdict
@@ -190,7 +192,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def judged(self) -> tuple[Result, ...]:
-        """The metrics of quality that have a verdict; two that compare the same number count once, copying not at all."""
+        """The metrics of quality with a verdict; two that compare the same number count once, copying not at all."""
         known: dict[object, Result] = {}
         for result in self.results:
             if result.family != "copying" and result.verdict != "absent":

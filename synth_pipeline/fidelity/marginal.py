@@ -28,7 +28,8 @@ TAIL_PROBABILITIES = np.array([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.75, 0.9, 0
     minimum=30,
     unit="own σ",
     citation="Cont 2001, Quantitative Finance 1(2)",
-    meaning="Prices drift up or down in a way that the real ones do not.",
+    below="Prices drift down compared with the real ones.",
+    above="Prices drift up compared with the real ones.",
 )
 def mean_return(returns: FloatArray) -> FloatArray:
     """Mean log-return over the standard deviation; compared as a difference."""
@@ -45,7 +46,8 @@ def mean_return(returns: FloatArray) -> FloatArray:
     minimum=30,
     unit="log ratio",
     citation="Cont 2001, Quantitative Finance 1(2)",
-    meaning="Moves are too large or too small: the market is too nervous or too calm.",
+    below="Moves are too small: the market is too calm.",
+    above="Moves are too large: the market is too nervous.",
 )
 def standard_deviation(returns: FloatArray) -> FloatArray:
     """Standard deviation of log-returns; compared as the absolute logarithm of the ratio."""
@@ -59,7 +61,8 @@ def standard_deviation(returns: FloatArray) -> FloatArray:
     bounds=(0.0, inf),
     minimum=30,
     citation="Cont 2001, Quantitative Finance 1(2), fact 3",
-    meaning="Large gains and large losses are not balanced as in the market.",
+    below="Large falls outweigh large rises more than in the market.",
+    above="Large rises outweigh large falls more than in the market.",
 )
 def return_skewness(returns: FloatArray) -> FloatArray:
     """Skewness (third standardised moment) of log-returns; compared as a difference."""
@@ -74,7 +77,8 @@ def return_skewness(returns: FloatArray) -> FloatArray:
     bounds=(0.0, inf),
     minimum=30,
     citation="Cont 2001, Quantitative Finance 1(2), fact 2",
-    meaning="Extreme moves are too rare or too common: the tails have the wrong weight.",
+    below="Extreme moves are too rare: the tails are too thin.",
+    above="Extreme moves are too common, or a few of them are too large.",
 )
 def return_kurtosis(returns: FloatArray) -> FloatArray:
     """Kurtosis (fourth standardised moment, 3 for a Gaussian) of log-returns; the difference is that of the excesses.

@@ -55,6 +55,8 @@ class Metric:
     minimum: int
     """Fewest known returns a path needs; shorter paths are left out."""
     citation: str
+    what: str
+    """What it measures: the first sentence of the function's docstring."""
     meaning: str
     """What is wrong when it is off, in plain words."""
     unit: str = ""
@@ -97,8 +99,10 @@ class StatisticMetric(Metric):
 
     statistic: Statistic
     compare: Compare
+    above: str
+    """What is wrong when the synthetic number is off and above the real ones; `meaning` says it for below."""
     statistic_unit: str
-    """Unit of the statistic: `share` for what is told in percent, "" for a plain number."""
+    """Unit of the statistic: `share` is told in percent, `p` is a p-value, "" a plain number."""
     scale: Scale
     """The scale on which the statistic is judged: `log` for a positive one, whose band of real values is lopsided."""
     weight: float
@@ -155,6 +159,7 @@ def metric(
             bounds=bounds,
             minimum=minimum,
             citation=citation,
+            what=_first_sentence(function),
             meaning=meaning,
             unit=unit,
             reference=reference,
@@ -172,14 +177,19 @@ def statistic_metric(
     bounds: tuple[float, float],
     minimum: int,
     citation: str,
-    meaning: str,
+    below: str,
+    above: str,
     unit: str = "",
     statistic_unit: str = "",
     margin: float = 0.0,
     scale: Scale = "linear",
     weight: float = 0.0,
 ) -> Callable[[Statistic], StatisticMetric]:
-    """Declare a statistic to be the metric of its name; `margin` is in units of the statistic."""
+    """Declare a statistic to be the metric of its name.
+
+    `below` and `above` say what is wrong when the synthetic number lies on that side of the real ones; `margin` is in
+    units of the statistic.
+    """
 
     def declare(statistic: Statistic) -> StatisticMetric:
         def function(real: Sample, synthetic: Sample) -> float:
@@ -200,7 +210,9 @@ def statistic_metric(
             bounds=bounds,
             minimum=minimum,
             citation=citation,
-            meaning=meaning,
+            what=_first_sentence(statistic),
+            meaning=below,
+            above=above,
             unit=unit,
             margin=margin,
             statistic=statistic,
@@ -212,6 +224,10 @@ def statistic_metric(
         return made
 
     return declare
+
+
+def _first_sentence(function: Callable[..., object]) -> str:
+    return (function.__doc__ or "").partition("\n\n")[0].strip()
 
 
 def absolute_difference(first: FloatArray, second: FloatArray) -> FloatArray:

@@ -36,7 +36,8 @@ def weighted(
     similarity: Compare,
     minimum: int,
     citation: str,
-    meaning: str,
+    below: str,
+    above: str,
     statistic_unit: str = "",
     margin: float = 0.0,
     scale: Scale = "linear",
@@ -49,7 +50,8 @@ def weighted(
         bounds=(0.0, 1.0),
         minimum=minimum,
         citation=citation,
-        meaning=meaning,
+        below=below,
+        above=above,
         unit="similarity",
         statistic_unit=statistic_unit,
         margin=margin,
@@ -89,7 +91,8 @@ def fidelity(similarities: Mapping[StatisticMetric, FloatArray]) -> FloatArray:
     scale="log",
     minimum=2,
     citation="Cont 2001, Quantitative Finance 1(2)",
-    meaning="Moves are too large or too small.",
+    below="Moves are too small: the market is too calm.",
+    above="Moves are too large: the market is too nervous.",
 )
 def volatility(returns: FloatArray) -> FloatArray:
     """Standard deviation of log-returns; compared as a ratio."""
@@ -102,7 +105,8 @@ def volatility(returns: FloatArray) -> FloatArray:
     similarity=difference(2.0),
     minimum=30,
     citation="Cont 2001, Quantitative Finance 1(2), fact 3",
-    meaning="Large gains and large losses are not balanced as in the market.",
+    below="Large falls outweigh large rises more than in the market.",
+    above="Large rises outweigh large falls more than in the market.",
 )
 def skewness(returns: FloatArray) -> FloatArray:
     """Third standardised moment; difference on a scale of 2, the skewness of an exponential distribution."""
@@ -116,7 +120,8 @@ def skewness(returns: FloatArray) -> FloatArray:
     scale="log",
     minimum=30,
     citation="Cont 2001, Quantitative Finance 1(2), fact 2",
-    meaning="Extreme moves are too rare or too common.",
+    below="Extreme moves are too rare: the tails are too thin.",
+    above="Extreme moves are too common, or a few of them are too large.",
 )
 def kurtosis(returns: FloatArray) -> FloatArray:
     """Fourth standardised moment (3 for a Gaussian, never below 1); compared as a ratio."""
@@ -131,7 +136,8 @@ def kurtosis(returns: FloatArray) -> FloatArray:
     scale="log",
     minimum=2,
     citation="Magdon-Ismail, Atiya 2004, Risk 17(10)",
-    meaning="The worst fall from a peak is deeper or shallower than in the market.",
+    below="The worst fall from a peak is shallower than in the market.",
+    above="The worst fall from a peak is deeper than in the market.",
 )
 def max_drawdown(returns: FloatArray) -> FloatArray:
     """Largest loss from a running peak as a share of it, inside stretches without gaps; compared as a ratio."""
@@ -144,7 +150,8 @@ def max_drawdown(returns: FloatArray) -> FloatArray:
     similarity=difference(0.5),
     minimum=30,
     citation="Cont 2001, Quantitative Finance 1(2), fact 1",
-    meaning="One move predicts the next where it does not in the market, or the other way round.",
+    below="A move is followed by its opposite more often than in the market.",
+    above="A move is followed by another in its direction more often than in the market.",
 )
 def acf_lag_1(returns: FloatArray) -> FloatArray:
     """Autocorrelation of log-returns at lag 1; difference on a scale of 0.5."""
@@ -157,7 +164,8 @@ def acf_lag_1(returns: FloatArray) -> FloatArray:
     similarity=difference(1.0),
     minimum=50,
     citation="Lo, MacKinlay 1988, Review of Financial Studies 1(1)",
-    meaning="Moves add up to trends, or cancel, in a way that the real ones do not.",
+    below="Moves cancel over the next steps more than in the market.",
+    above="Moves add up to trends more than in the market.",
 )
 def acf_sum_10(returns: FloatArray) -> FloatArray:
     """Sum of the autocorrelations of log-returns at lags 1-10, signs kept; difference on a scale of 1."""
@@ -171,7 +179,8 @@ def acf_sum_10(returns: FloatArray) -> FloatArray:
     similarity=difference(0.3),
     minimum=50,
     citation="Cont 2001, Quantitative Finance 1(2), fact 6",
-    meaning="Large moves do not come in clusters as in the market.",
+    below="Large moves come singly, where in the market they come in clusters.",
+    above="Large moves cluster more than in the market.",
 )
 def volatility_clustering(returns: FloatArray) -> FloatArray:
     """Mean autocorrelation of |log-returns| at lags 1-10; difference on a scale of 0.3."""
@@ -185,7 +194,8 @@ def volatility_clustering(returns: FloatArray) -> FloatArray:
     similarity=difference(0.3),
     minimum=100,
     citation="Peng et al. 1994, Physical Review E 49(2)",
-    meaning="Prices trend or revert over long stretches where the real ones do not.",
+    below="Prices revert over long stretches more than in the market.",
+    above="Prices trend over long stretches more than in the market.",
 )
 def hurst_exponent(returns: FloatArray) -> FloatArray:
     """Slope of log F(s) on log s of detrended fluctuation analysis; difference on a scale of 0.3.
@@ -205,10 +215,12 @@ def hurst_exponent(returns: FloatArray) -> FloatArray:
     title="Ljung–Box p",
     weight=1.0,
     similarity=difference(1.0),
+    statistic_unit="p",
     margin=0.05,
     minimum=50,
     citation="Ljung, Box 1978, Biometrika 65(2)",
-    meaning="Returns pass for white noise where the real ones do not, or the other way round.",
+    below="Returns fail the test for white noise more clearly than in the market: the next one can be foretold.",
+    above="Returns pass for white noise where those of the market do not.",
 )
 def ljung_box_p(returns: FloatArray) -> FloatArray:
     """p-value of the Ljung-Box test of log-returns at lags 1-10; compared as a plain difference.
@@ -227,10 +239,12 @@ def ljung_box_p(returns: FloatArray) -> FloatArray:
     title="ARCH-LM p",
     weight=1.0,
     similarity=difference(1.0),
+    statistic_unit="p",
     margin=0.05,
     minimum=50,
     citation="Engle 1982, Econometrica 50(4)",
-    meaning="Squared returns are unpredictable where the real ones are not, or the other way round.",
+    below="Squared returns foretell each other more clearly than in the market.",
+    above="Squared returns do not foretell each other, where in the market they do.",
 )
 def arch_lm_p(returns: FloatArray) -> FloatArray:
     """p-value of Engle's test: squared centred log-returns regressed on five lags; compared as a plain difference.
@@ -248,7 +262,8 @@ def arch_lm_p(returns: FloatArray) -> FloatArray:
     similarity=difference(0.3),
     minimum=50,
     citation="Wilder 1978, New Concepts in Technical Trading Systems",
-    meaning="A momentum indicator says something about the next move that it does not say in the market.",
+    below="After a strong momentum indicator prices revert more than in the market.",
+    above="After a strong momentum indicator prices go on more than in the market.",
 )
 def rsi_correlation(returns: FloatArray) -> FloatArray:
     """Correlation of Wilder's RSI (14 steps) with the next log-return; difference on a scale of 0.3.
@@ -266,7 +281,8 @@ def rsi_correlation(returns: FloatArray) -> FloatArray:
     similarity=difference(0.6),
     minimum=10 * VOLATILITY_BLOCK,
     citation="Andersen, Bollerslev, Diebold, Labys 2003, Econometrica 71(2)",
-    meaning="Calm and wild regimes end sooner or last longer than in the market.",
+    below="Calm and wild regimes end sooner than in the market.",
+    above="Calm and wild regimes last longer than in the market.",
 )
 def volatility_persistence(returns: FloatArray) -> FloatArray:
     """Correlation of the volatilities of neighbouring blocks of ten log-returns; difference on a scale of 0.6."""

@@ -126,11 +126,13 @@ def generator_assets(generator: str) -> list[dg.AssetsDefinition]:
 
     @dg.asset(deps=[window], kinds={"checkpoint"}, **common)
     def checkpoint(context: dg.AssetExecutionContext, verbs: dg.ResourceParam[Verbs]) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        """Fitted on the training split of the look-back; also a registered MLflow model."""
         workspace = verbs.workspace(context)
         return result(context, workspace, stages.fit(workspace, *cell_of(context), generator))
 
     @dg.asset(deps=[checkpoint], kinds={"parquet"}, **common)
     def synthetic_dataset(context: dg.AssetExecutionContext, verbs: dg.ResourceParam[Verbs]) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        """Connected paths in market units, one row a path and step."""
         workspace = verbs.workspace(context)
         return result(context, workspace, stages.sample(workspace, *cell_of(context), generator))
 
@@ -138,6 +140,7 @@ def generator_assets(generator: str) -> list[dg.AssetsDefinition]:
 
     @dg.asset(deps=[synthetic_dataset, window], kinds={"html"}, check_specs=[spec], **common)
     def fidelity_report(context: dg.AssetExecutionContext, verbs: dg.ResourceParam[Verbs]) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        """Scores against held-out real data, beside those of real against real: HTML and JSON."""
         workspace = verbs.workspace(context)
         manifest = stages.evaluate(workspace, *cell_of(context), generator)
         fidelity, floor, least = (

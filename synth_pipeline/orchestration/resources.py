@@ -17,8 +17,8 @@ class Verbs:
     def workspace(self, context: dg.AssetExecutionContext) -> Workspace:
         """Return the workspace of one step; without a progress of its own it reports into the step's log."""
         tags = {
-            "dagster/run_id": context.run_id,
-            "dagster/asset_key": context.op_handle.name.replace("__", "/"),
+            "dagster/run_id": context.run.run_id,
+            "dagster/asset_key": context.op_execution_context.op_handle.name.replace("__", "/"),
             "dagster/partition": str(context.partition_key),
         }
         settings = self._settings or Settings()

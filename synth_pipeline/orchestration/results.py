@@ -40,7 +40,7 @@ def result(
     """
     if manifest.mlflow_run_id is not None:
         name = (asset or context.asset_key).to_python_identifier()
-        context.instance.add_run_tags(context.run_id, {f"mlflow/{name}": manifest.mlflow_run_id})
+        context.instance.add_run_tags(context.run.run_id, {f"mlflow/{name}": manifest.mlflow_run_id})
     digest = manifest.outputs[output].sha256 if output else manifest.digest
     return dg.MaterializeResult(
         asset_key=asset,

@@ -1,7 +1,7 @@
 """The report's figures, from the panels of a record. They draw and label; they compute no statistic.
 
-Text and grid take their colours from the page's style sheet, so that one figure serves light, dark and paper. Line colours
-are told apart by people with any colour vision, and each kind of line has its own dash.
+Text and grid take their colours from the page's style sheet, so that one figure serves light, dark and paper. Line
+colours are told apart by people with any colour vision, and each kind of line has its own dash.
 """
 
 from __future__ import annotations

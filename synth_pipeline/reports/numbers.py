@@ -14,15 +14,14 @@ def number(value: float | None, digits: int = 3) -> str:
     if value == 0:
         return "0"
     places = digits - 1 - floor(log10(abs(value)))
-    if places > 9:
-        text = f"{value:.{digits - 1}e}"
-    else:
-        text = f"{round(value, places):,.{max(places, 0)}f}"
+    text = f"{value:.{digits - 1}e}" if places > 9 else f"{round(value, places):,.{max(places, 0)}f}"
     return text.replace("-", MINUS)
 
 
 def quantity(value: float | None, unit: str) -> str:
-    """Return a number in its unit; a `share` is told in percent."""
+    """Return a number in its unit: a `share` in percent, a `p` value with the precision it deserves."""
+    if value is not None and unit == "p":
+        return "< 0.001" if value < 0.001 else number(value, 2)
     if value is not None and unit == "share":
         return f"{number(100 * value)} %"
     return number(value)
@@ -38,11 +37,6 @@ def percent(share: float) -> str:
     if share in (0, 1):
         return f"{share:.0%}".replace("%", " %")
     return f"{min(max(100 * share, 0.01), 99.99):.3g} %"
-
-
-def probability(value: float) -> str:
-    """Return a p-value."""
-    return "< 0.001" if value < 0.001 else number(value, 2)
 
 
 def duration(seconds: float) -> tuple[float, str]:

@@ -18,8 +18,8 @@ _FOLDER = Path(__file__).parent
 def render(evaluation: Evaluation, provenance: Mapping[str, str]) -> str:
     """Return the report page; the same record and provenance give the same bytes.
 
-    `provenance` says where the data come from, in the order given: instrument, day, generator, seed, digests, the command
-    that makes it again. `instrument`, `day` and `generator` also go into the title, `command` is set as code.
+    `provenance` says where the data come from, in the order given: instrument, day, generator, seed, digests, the
+    command that makes it again. `instrument`, `day` and `generator` also go into the title, `command` is set as code.
     """
     twelve = [result for result in evaluation.results if result.weight]
     copying = [result for result in evaluation.results if result.family == "copying"]

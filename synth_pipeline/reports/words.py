@@ -22,7 +22,7 @@ _HEADLINES = {
     "off": "Not like the real market",
 }
 _ADVICE = {
-    "invalid": "Do not use these data. The generator breaks a rule that every market obeys; the table of rules says which.",
+    "invalid": "Do not use these data: they break a rule that every market obeys. The list below says which.",
     "memorised": (
         "Scores below are those of the training data themselves. Do not take them for realism, and do not share these "
         "data where the training data could not be shared."
@@ -149,14 +149,14 @@ def _what(evaluation: Evaluation) -> str:
 
 
 def _how_good(evaluation: Evaluation) -> str:
-    counts = {verdict: 0 for verdict in SYMBOLS}
+    counts = dict.fromkeys(SYMBOLS, 0)
     for result in evaluation.judged:
         counts[result.verdict] += 1
     low, high = evaluation.fidelity_band
     return (
         f"Fidelity is {numbers.number(evaluation.fidelity)} of 100 where fresh real data reach "
-        f"{numbers.number(evaluation.floor)} and resampled real data {low:.0f} to {high:.0f}. Of {len(evaluation.judged)} "
-        f"different tests, {counts['indistinguishable']} cannot be told from real data, {counts['close']} "
+        f"{numbers.number(evaluation.floor)} and resampled real data {low:.0f} to {high:.0f}. "
+        f"Of {len(evaluation.judged)} different tests, {counts['indistinguishable']} cannot be told from real data, {counts['close']} "
         f"{_are(counts['close'])} close and {counts['off']} {_are(counts['off'])} off."
     )
 
@@ -175,15 +175,16 @@ def _trust(evaluation: Evaluation) -> str:
     )
     missing = len(absences(evaluation))
     absent = f" {_count(missing, 'metric')} could not be computed; the tables say why." * (missing > 0)
-    return f"How far to trust this. {power}; real data scatter over {high - low:.0f} points of fidelity here.{single}{absent}"
+    scatter = f"real data scatter over {high - low:.0f} points of fidelity here"
+    return f"How far to trust this. {power}; {scatter}.{single}{absent}"
 
 
 def _evidence(result: Result) -> str:
     if result.real is not None:
         unit = result.statistic_unit
         return (
-            f"Synthetic {numbers.quantity(result.synthetic, unit)}, held-out real {numbers.quantity(result.real, unit)}; "
-            f"real data range from {numbers.interval(result.real_band, unit)}."
+            f"Synthetic {numbers.quantity(result.synthetic, unit)}, held-out real "
+            f"{numbers.quantity(result.real, unit)}; real data range from {numbers.interval(result.real_band, unit)}."
         )
     limit = f"; real data range from {numbers.interval(result.band)}" if result.band else ""
     value, floor = (numbers.quantity(number, result.unit) for number in (result.value, result.floor))
