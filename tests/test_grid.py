@@ -120,7 +120,7 @@ def test_rows_are_counted_exactly_at_the_edges(near: list[tuple[int, int]], step
     moments = np.array([edges_ns[bucket] + shift for bucket, shift in near], dtype=np.int64)
     moments = np.sort(moments.clip(edges_ns[0], edges_ns[-1] - 1))
     rows = np.empty(len(edges_ns), dtype=np.int64)
-    assert kernels.rows_before_edges(moments, first_edge_ns, step_ns, rows)
+    kernels.rows_before_edges(moments, first_edge_ns, step_ns, rows)
     np.testing.assert_array_equal(rows, np.searchsorted(moments, edges_ns, side="left"))
 
 

@@ -107,6 +107,21 @@ def test_a_loss_without_another_snapshot_quarantines_the_rest_and_says_so() -> N
     assert ticks.tables["gaps"]["end_ns"][-1] == ticks.coverage[-1][1]
 
 
+def test_overtaken_updates_are_put_in_order_and_known_when_the_missing_one_came() -> None:
+    frames = wire.market(10)
+    depths = [number for number, frame in enumerate(frames) if _is_depth(frame)]
+    early, late = depths[30], depths[33]
+    moved = [*frames[:early], *frames[early + 1 : late + 1], (frames[late][0], frames[early][1]), *frames[late + 1 :]]
+    ticks, clean = _ingest(moved), _ingest(frames)
+    assert ticks.counts["gaps"] == 0
+    assert ticks.counts["book_events"]["overtaken"] == 3
+    assert ticks.counts["quarantined"] == {}
+    assert len(ticks.tables["gaps"]["start_ns"]) == 0
+    assert (book.replay(ticks.tables["book_levels"]).top == book.replay(clean.tables["book_levels"]).top).all()
+    recv = ticks.tables["book_levels"]["recv_ns"] - START_NS
+    assert (recv == frames[late][0]).sum() == 2 * 4  # the late one and the three that waited for it
+
+
 def test_no_snapshot_at_all_keeps_quotes_and_quarantines_the_depth() -> None:
     frames = [frame for frame in wire.market(5) if b"lastUpdateId" not in frame[1]]
     ticks = _ingest(frames)

@@ -106,13 +106,12 @@ class _Buckets:
 
     def rows_before_edges(self, table: str, recv_ns: IntArray) -> IntArray:
         """Return how many rows were received before each of the count + 1 edges."""
+        if not kernels.is_in_time_order(recv_ns):
+            raise InputError(f"rows of {table} are not sorted by recv_ns: sort them by (recv_ns, seq) first")
         edges_ns = np.array([self.first, self.first + self.count], dtype=np.int64) * self.step_ns
         start, stop = np.searchsorted(recv_ns, edges_ns)
         rows = np.empty(self.count + 1, dtype=np.int64)
-        if not kernels.rows_before_edges(recv_ns[start:stop], int(edges_ns[0]), self.step_ns, rows):
-            raise InputError(
-                f"rows of {table} are not sorted by recv_ns: sort them by (recv_ns, seq) before making features"
-            )
+        kernels.rows_before_edges(recv_ns[start:stop], int(edges_ns[0]), self.step_ns, rows)
         rows += start
         return rows
 

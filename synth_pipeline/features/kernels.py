@@ -32,26 +32,27 @@ _SERIES_LIMIT = 0.01  # up to here four terms of the artanh series are exact to 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def rows_before_edges(recv_ns: IntArray, first_edge_ns: int, step_ns: int, rows: IntArray) -> bool:
-    """Fill `rows[j]` with the number of rows received before edge j; return whether the rows are in time order.
+def is_in_time_order(recv_ns: IntArray) -> bool:
+    """Return whether no row was received before the one above it."""
+    steps_back = np.int64(0)
+    for row in range(1, recv_ns.size):
+        steps_back |= recv_ns[row] - recv_ns[row - 1]
+    return bool(steps_back >= 0)
 
-    `recv_ns` holds the rows within the edges, which bisection finds if they are in order and may miss if they are not.
-    Each row leaves its number at the edge that follows it, so the last row of a bucket wins; then edges that no row
-    wrote to take over the count before them. No bucket is searched for.
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def rows_before_edges(recv_ns: IntArray, first_edge_ns: int, step_ns: int, rows: IntArray) -> None:
+    """Fill `rows[j]` with the number of rows received before edge j.
+
+    `recv_ns` is in time order and holds the rows within the edges only. Each row leaves its number at the edge that
+    follows it, so the last row of a bucket wins; then edges that no row wrote to take over the count before them. No
+    bucket is searched for.
     """
     rows[:] = 0
     per_step = 1.0 / step_ns
-    last_edge_ns = first_edge_ns + step_ns * (rows.size - 1)
     following = np.empty(_BLOCK, dtype=np.int64)
-    steps_back = np.int64(0)
     for start in range(0, recv_ns.size, _BLOCK):
         block = recv_ns[start : start + _BLOCK]
-        if start:
-            steps_back |= block[0] - recv_ns[start - 1]
-        for i in range(1, block.size):
-            steps_back |= block[i] - block[i - 1]
-        if steps_back < 0 or block[0] < first_edge_ns or block[-1] >= last_edge_ns:
-            return False
         for i in range(block.size):
             late = block[i] - first_edge_ns
             bucket = np.int64(late * per_step)
@@ -64,7 +65,6 @@ def rows_before_edges(recv_ns: IntArray, first_edge_ns: int, step_ns: int, rows:
     for edge in range(rows.size):
         count = max(count, rows[edge])
         rows[edge] = count
-    return True
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")

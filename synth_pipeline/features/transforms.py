@@ -20,10 +20,10 @@ from synth_pipeline.features.windows import segments
 from synth_pipeline.series import FloatArray, Series
 
 _KNOTS = 256
+_FEWEST_MOVES = 10
 _TAIL_SHARE, _TAIL_ROWS, _FEWEST_EXCEEDANCES = 0.01, 15, 5
 _REACH = 2.0
 _SMALLEST_SHARE = 1e-9
-_WIDEST_SPREAD_SHARE = 0.5
 _MOST_UNITS = 2.0**50
 _FILE = "transform.npz"
 
@@ -36,10 +36,10 @@ def checked(series: Series, columns: tuple[str, ...], required: tuple[str, ...],
     """
     for name in (series.price_name, *required):
         series.column(name)
-    chosen = series.select(tuple(name for name in columns if name in series.names))
+    second_price = {"mid", "close"} - {series.price_name}
+    chosen = series.select(tuple(name for name in columns if name in series.names and name not in second_price))
     longest = max((stop - start for _, start, stop in segments(chosen)), default=0)
-    prices = chosen.column(chosen.price_name)
-    known = prices[np.isfinite(chosen.values).all(axis=2)]
+    known = chosen.column(chosen.price_name)[np.isfinite(chosen.values).all(axis=2)]
     if known.size and known.min() <= 0:
         raise InputError(f"{chosen.price_name} holds {known.min():g}: log-returns need positive prices; mend the input")
     if longest < minimum_steps:
@@ -174,7 +174,8 @@ class Marginal:
         ordered = np.sort(np.concatenate((values, -values)) if odd else values)
         upper = Tail.fit(ordered, heaviest)
         lower = upper if odd else Tail.fit(-ordered[::-1], heaviest)
-        levels = np.linspace(lower.share, 1 - upper.share, _KNOTS)
+        outermost = 0.5 / len(ordered)
+        levels = np.linspace(max(lower.share, outermost), 1 - max(upper.share, outermost), _KNOTS)
         knots = np.clip(np.quantile(ordered, levels), -lower.threshold, upper.threshold)
         knots[0], knots[-1] = -lower.threshold, upper.threshold
         return cls((knots - knots[::-1]) / 2 if odd else knots, levels, lower, upper)
@@ -185,11 +186,9 @@ class Marginal:
         last = np.searchsorted(self.knots, values, side="right") - 1
         tied = last >= first
         top = len(self.knots) - 1
-        low = self.levels[np.clip(first, 0, top)]
-        high = self.levels[np.clip(last, 0, top)]
-        levels = np.where(
-            tied, low + (high - low) * rng.random(values.shape), np.interp(values, self.knots, self.levels)
-        )
+        low, high = self.levels[np.clip(first, 0, top)], self.levels[np.clip(last, 0, top)]
+        within = low + (high - low) * (0.5 if rng is None else rng.random(values.shape))
+        levels = np.where(tied, within, np.interp(values, self.knots, self.levels))
         if self.upper.share:
             levels = np.where(values > self.upper.threshold, 1 - self.upper.exceedance(values), levels)
         if self.lower.share:
@@ -253,8 +252,12 @@ class Size:
         return cls(grid or (float(positive.min()) if positive.size else 1.0), grid, least)
 
     def encode(self, values: FloatArray) -> FloatArray:
-        """Return the logarithm; amounts below the least possible one count as that."""
-        return np.log1p(np.maximum(values, self.least) / self.unit)
+        """Return the logarithm; amounts below the least possible one count as that.
+
+        Amounts off the grid by a rounding error are put on it, or equal ones would not tie.
+        """
+        units = np.maximum(values, self.least) / self.unit
+        return np.log1p(np.rint(units) if self.grid else units)
 
     def decode(self, encoded: FloatArray) -> FloatArray:
         """Return amounts on the grid, none below the least possible one."""
@@ -297,22 +300,19 @@ def _codec(name: str, values: FloatArray, anchor: Anchor) -> Codec:
 
 @numba.njit(cache=True)
 def walk(returns: FloatArray, spreads: FloatArray, start: float) -> FloatArray:
-    """Return prices in half ticks that follow log-returns, each change rounded to where the spread allows a mid.
+    """Return prices, in steps of their grid, that follow log-returns from one price on the grid to the next.
 
-    `spreads` are whole ticks, 0 for prices that any half tick may hold; shapes (paths, steps). A mid in half ticks has
-    the parity of its spread, because the bid is (mid - spread) / 2 whole ticks, and the bid is at least one tick. The
-    *change* is rounded, not the level: a zero return must stay zero. Ties go to even, so rounding has no drift.
+    Shapes (paths, steps). Where `spreads` (whole ticks, with prices in half ticks) are not 0, a mid has the parity of
+    its spread, because the bid is (mid - spread) / 2 whole ticks; the bid is at least one tick. Each return starts from
+    the *rounded* price before it, so a zero return stays one. Ties go to even, so rounding has no drift.
     """
     prices = np.empty_like(returns)
     for path in range(returns.shape[0]):
         price = start
         for step in range(returns.shape[1]):
             spread = spreads[path, step]
-            target = price * np.exp(returns[path, step])
-            if spread > 0:
-                price = spread + 2 * min(max(np.rint((target - spread) / 2), 1.0), 2.0**49)
-            else:
-                price = min(max(price + np.rint(target - price), 1.0), 2.0**50)
+            target = min(price * np.exp(returns[path, step]), 2.0**50)
+            price = spread + 2 * max(np.rint((target - spread) / 2), 1.0) if spread > 0 else max(np.rint(target), 1.0)
             prices[path, step] = price
     return prices
 
@@ -366,23 +366,24 @@ class SeriesTransform:
         }
         returns = columns[self.anchor.price_name].copy()
         returns[:, 0] = 0.0
-        columns[self.anchor.price_name] = self._prices(returns, columns.get("spread"))
+        columns |= self._placed(returns, columns.get("spread"))
         return self.anchor.series(np.stack([columns[name] for name in self.anchor.names], axis=2))
 
-    def _prices(self, returns: FloatArray, spread: FloatArray | None) -> FloatArray:
-        """Return prices; moves the first spread by a tick where the last fitted price asks for the other parity."""
-        step = self.anchor.price_step
+    def _placed(self, returns: FloatArray, spread: FloatArray | None) -> dict[str, FloatArray]:
+        """Return prices on their grid, and spreads that fit them.
+
+        A spread is at most half the last fitted price, and the first one gives way by a tick where that price asks for
+        the other parity.
+        """
+        name, step = self.anchor.price_name, self.anchor.price_step
         if not step:
-            return self.anchor.prices(np.cumsum(returns, axis=1))
+            return {name: self.anchor.prices(np.cumsum(returns, axis=1))}
         start = max(np.rint(self.anchor.price / step), 1.0)
-        if spread is None or self.anchor.price_name != "mid":
-            return on_grid(walk(returns, np.zeros_like(returns), start), step)
-        ticks = np.minimum(
-            np.rint(spread / self.anchor.tick_size), max(1.0, np.floor(start * _WIDEST_SPREAD_SHARE / 2))
-        )
+        if spread is None or name != "mid":
+            return {name: on_grid(walk(returns, np.zeros_like(returns), start), step)}
+        ticks = np.minimum(np.rint(spread / self.anchor.tick_size), max(1.0, np.floor(start / 4)))
         ticks[:, 0] += (ticks[:, 0] - start) % 2
-        spread[:] = on_grid(ticks, self.anchor.tick_size)
-        return on_grid(walk(returns, ticks, start), step)
+        return {name: on_grid(walk(returns, ticks, start), step), "spread": on_grid(ticks, self.anchor.tick_size)}
 
     def save(self, folder: Path) -> None:
         """Write the state into an existing folder."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from synth_pipeline.errors import MetricError
-from synth_pipeline.fidelity.kernels import autocorrelations
+from synth_pipeline.fidelity.kernels import autocorrelations, walks
 from synth_pipeline.fidelity.sample import Sample
 from synth_pipeline.series import FloatArray, IntArray
 
@@ -72,11 +72,7 @@ def indices(
     """Draw the positions of one resample: a new start among `known` with probability 1 / `length`, else the next."""
     starts = known[rng.integers(0, known.size, size=shape)]
     jumps = rng.random(shape) < 1.0 / length
-    drawn = np.empty(shape, dtype=np.int64)
-    drawn[:, 0] = starts[:, 0]
-    for step in range(1, shape[1]):
-        drawn[:, step] = np.where(jumps[:, step], starts[:, step], following[drawn[:, step - 1]])
-    return drawn
+    return walks(starts, jumps, following)
 
 
 def successors(values: FloatArray) -> IntArray:

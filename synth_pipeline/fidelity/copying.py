@@ -36,7 +36,10 @@ _CITATION = "Carlini et al. 2021, USENIX Security, on verbatim memorization"
     meaning="A stretch of the training data reappears unchanged.",
 )
 def longest_verbatim_run(real: Sample, synthetic: Sample) -> float:
-    """Length of the longest verbatim run (see `verbatim_runs`), the longest over paths."""
+    """Returns in the longest run that a path has in common with the training data, word for word.
+
+    `verbatim_runs` says which runs count; of several paths the longest is taken.
+    """
     return float(max(verbatim_runs(real, path).max(initial=0) for path in _looked_at(real, synthetic)))
 
 
@@ -52,7 +55,10 @@ def longest_verbatim_run(real: Sample, synthetic: Sample) -> float:
     meaning="Pieces of the training data are replayed: good scores elsewhere then say nothing about new markets.",
 )
 def verbatim_share(real: Sample, synthetic: Sample) -> float:
-    """Share of the known steps that lie in verbatim runs (see `verbatim_runs`), over all paths."""
+    """Share of returns that lie in runs of five or more taken from the training data, word for word.
+
+    `verbatim_runs` says which runs count; paths are pooled.
+    """
     copied = known = 0
     for path in _looked_at(real, synthetic):
         runs = verbatim_runs(real, path)

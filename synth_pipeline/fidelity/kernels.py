@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from synth_pipeline.series import FloatArray, IntArray
 
@@ -196,4 +197,16 @@ def longest_matches(source: FloatArray, path: FloatArray, tolerance: float) -> I
             longest = max(longest, length)
         result[i] = longest
         before, here = here, before
+    return result
+
+
+@njit(cache=True)
+def walks(starts: IntArray, jumps: NDArray[np.bool_], following: IntArray) -> IntArray:
+    """Return positions of the shape of `starts` that follow each other in `following`, but for the jumps to a start."""
+    result = np.empty_like(starts)
+    for path in range(starts.shape[0]):
+        result[path, 0] = starts[path, 0]
+        for step in range(1, starts.shape[1]):
+            here = following[result[path, step - 1]]
+            result[path, step] = starts[path, step] if jumps[path, step] else here
     return result

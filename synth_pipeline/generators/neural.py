@@ -1,8 +1,8 @@
 """The one training run, the one way to sample and the one checkpoint of all neural generators.
 
-A model file states networks and losses as a `Recipe` and how its network rolls on; it knows nothing of Lightning. Here lie
-the optimizers, the average of the weights, the alarms, the budget, determinism and silence. Model selection is by
-the last average, never by a score that is reported later.
+A model file states networks and losses as a `Recipe` and how its network rolls on; it knows nothing of Lightning. Here
+lie the optimizers, the average of the weights, the alarms, the budget, determinism and silence. What is kept is the
+last average of the weights: no model is selected by a score that is reported later.
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ class History:
 def reproducible(rng: np.random.Generator) -> Iterator[torch.Generator]:
     """Seed torch from `rng` and run it on one thread inside the block; leave the process as it was after it.
 
-    One thread, because a sum that is split over threads depends on how many there are. Layers draw their initial weights
-    and dropout from the seeded global generator; everything else draws from the one that is given.
+    One thread, because a sum that is split over threads depends on how many there are. Layers draw their initial
+    weights and dropout from the seeded global generator; everything else draws from the one that is given.
     """
     threads = torch.get_num_threads()
     noise = torch.Generator()
@@ -196,7 +196,9 @@ class _Run:
         done = self.history.steps
         keep = min(self.recipe.decay, done / (done + 9))
         with torch.no_grad():
-            for mean, now in zip(self.average.state_dict().values(), self.recipe.average.state_dict().values(), strict=True):
+            for mean, now in zip(
+                self.average.state_dict().values(), self.recipe.average.state_dict().values(), strict=True
+            ):
                 mean.lerp_(now, 1 - keep) if mean.is_floating_point() else mean.copy_(now)
         if done % max(1, self.total // _PROBES) == 0:
             if done > self.total // 4:
@@ -219,7 +221,13 @@ class _Run:
 
 
 def train(
-    name: str, recipe: Recipe, data: Windows, *, rng: np.random.Generator, progress: Progress = silent, device: str = "cpu"
+    name: str,
+    recipe: Recipe,
+    data: Windows,
+    *,
+    rng: np.random.Generator,
+    progress: Progress = silent,
+    device: str = "cpu",
 ) -> History:
     """Train in place; `recipe.average` ends with averaged weights.
 
@@ -227,7 +235,7 @@ def train(
     wrong: a loss or gradient that is no number, divergence, collapse.
     """
     import pytorch_lightning as lightning
-    from lightning_fabric.plugins.environments import LightningEnvironment
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
     with reproducible(rng) as noise, _quiet():
         run = _Run(name, recipe, data.rows.std(dim=0), noise, progress)
@@ -290,9 +298,9 @@ def roll_out(
 ) -> FloatArray:
     """Return `n` connected paths of `steps` steps after `burn_in` more, shape (n, steps, features).
 
-    `advance` turns noise of shape (paths, steps, `width`) and the state into features and the next state. It always gets
-    the same shape, padded, and every path its own noise: so a path does not depend on how many are asked for, and a longer
-    one begins like a shorter one.
+    `advance` turns noise of shape (paths, steps, `width`) and the state into features and the next state. It always
+    gets the same shape, padded, and every path its own noise: so a path does not depend on how many are asked for, and
+    a longer one begins like a shorter one.
     """
     pieces = -(-(burn_in + steps) // _CHUNK)
     streams = per_path(rng, n)
@@ -314,9 +322,9 @@ def roll_out(
 class NeuralGenerator(Generator):
     """A generator whose law is a network over standard normal scores.
 
-    A model file adds `build`, `recipe` and `paths`. Its `Parameters` hold at least `window`. After training, each score is
-    calibrated: a monotone map, fitted on a long path of the network itself, gives it the N(0, 1) law exactly, so that
-    the marginals in market units are those of the data; the network answers for the dependence.
+    A model file adds `build`, `recipe` and `paths`. Its `Parameters` hold at least `window`. After training, each score
+    is calibrated: a monotone map, fitted on long paths of the network itself, gives it the N(0, 1) law, so that the
+    marginals in market units are those of the data; the network answers for the dependence.
     """
 
     fewest_windows: ClassVar[int] = 100

@@ -31,57 +31,53 @@ REFUSED_JOURNAL = -4
 """The journal might overflow: the reader must empty it first."""
 
 
-class Book(NamedTuple):
-    """All resting orders. Slot 0 and an id of 0 mean "none"."""
+ORDER = np.dtype([(name, np.int64) for name in ("order_id", "side", "price", "lots", "ahead", "behind")])
+"""A slot of the pool: id 0 when free; `ahead` and `behind` are the slots of its neighbours in the queue."""
+LEVEL = np.dtype([(name, np.int64) for name in ("lots", "first", "last")])
+"""One side of one price: lots resting, slots at the front and at the back of the queue."""
+SIDE = np.dtype([(name, np.int64) for name in ("best", "orders", "lots")])
+"""Best price (or `NO_BID`, `NO_ASK`), orders and lots resting."""
+STATE = np.dtype([(name, np.int64) for name in ("free_slots", "sequence", "low")])
+"""Height of the stack of free slots, ids given so far, lowest price of the band."""
 
-    order_id: IntArray
-    """Id of the order in a slot, 0 when free; shape (pool,), as all of the order columns."""
-    price: IntArray
-    size: IntArray
-    """Lots still resting."""
-    side: IntArray
-    ahead: IntArray
-    """Slot of the order before it in its queue."""
-    behind: IntArray
-    """Slot of the order after it in its queue."""
+LEVEL_CHANGE = np.dtype([(name, np.int64) for name in ("side", "price", "before", "after")])
+"""Lots at one side of one price before and after an operation."""
+TRADE = np.dtype([(name, np.int64) for name in ("maker_id", "taker_id", "price", "lots", "taker_side")])
+ROWS = np.dtype([(name, np.int64) for name in ("levels", "trades")])
+
+
+class Book(NamedTuple):
+    """All resting orders. Slot 0 means "none"."""
+
+    orders: np.recarray
+    """The pool of `ORDER` slots."""
     free: IntArray
-    """Stack of free slots; its height is `free_slots[0]`."""
-    first: IntArray
-    """Slot at the front of a level's queue; shape (2, levels), as all of the level columns."""
-    last: IntArray
-    """Slot at the back of a level's queue."""
-    level_size: IntArray
-    """Lots resting at a level."""
-    best: IntArray
-    """Best bid and best ask, or `NO_BID` and `NO_ASK`."""
-    orders: IntArray
-    """Orders resting on each side."""
-    volume: IntArray
-    """Lots resting on each side."""
-    free_slots: IntArray
-    sequence: IntArray
-    """Ids given so far."""
-    band: IntArray
-    """Lowest price of the band; its length is that of the ring."""
+    """Stack of free slots."""
+    levels: np.recarray
+    """The ring of `LEVEL`, shape (2 sides, ticks of the band)."""
+    sides: np.recarray
+    """`SIDE` of bids and asks."""
+    state: np.recarray
+    """One `STATE`."""
 
 
 class Journal(NamedTuple):
     """What the engine did, appended until its reader sets `rows` back to zero.
 
-    One operation reports a (side, price) at most once, with the level's size before and after it.
+    One operation reports a (side, price) at most once.
     """
 
-    level_side: IntArray
-    level_price: IntArray
-    level_before: IntArray
-    level_after: IntArray
-    maker_id: IntArray
-    taker_id: IntArray
-    trade_price: IntArray
-    trade_size: IntArray
-    taker_side: IntArray
-    rows: IntArray
-    """Level changes and trades written so far."""
+    levels: np.recarray
+    """`LEVEL_CHANGE` rows."""
+    trades: np.recarray
+    """`TRADE` rows."""
+    rows: np.recarray
+    """One `ROWS`: how many of each are written."""
+
+
+def records(shape: int | tuple[int, ...], dtype: np.dtype[np.void]) -> np.recarray:
+    """Return zeroed records whose fields are attributes, in compiled code as outside."""
+    return np.zeros(shape, dtype=dtype).view(np.recarray)
 
 
 def new_book(centre: int, *, levels: int = 2**16, pool: int = 2**14) -> Book:
@@ -89,57 +85,38 @@ def new_book(centre: int, *, levels: int = 2**16, pool: int = 2**14) -> Book:
 
     `levels` must be a power of two, so that a price finds its level with one mask.
     """
-
-    def column() -> IntArray:
-        return np.zeros(pool, dtype=np.int64)
-
-    def ring() -> IntArray:
-        return np.zeros((2, levels), dtype=np.int64)
-
-    return Book(
-        column(),
-        column(),
-        column(),
-        column(),
-        column(),
-        column(),
-        free=np.arange(pool, 0, -1, dtype=np.int64) - 1,
-        first=ring(),
-        last=ring(),
-        level_size=ring(),
-        best=np.array([NO_BID, NO_ASK], dtype=np.int64),
-        orders=np.zeros(2, dtype=np.int64),
-        volume=np.zeros(2, dtype=np.int64),
-        free_slots=np.array([pool - 1], dtype=np.int64),
-        sequence=np.zeros(1, dtype=np.int64),
-        band=np.array([max(1, centre - levels // 2)], dtype=np.int64),
-    )
+    free = np.arange(pool, 0, -1, dtype=np.int64) - 1
+    book = Book(records(pool, ORDER), free, records((2, levels), LEVEL), records(2, SIDE), records(1, STATE))
+    book.sides.best[:] = NO_BID, NO_ASK
+    book.state.free_slots[0] = pool - 1
+    book.state.low[0] = max(1, centre - levels // 2)
+    return book
 
 
 def new_journal(capacity: int = 2**16) -> Journal:
     """Return an empty journal of at most `capacity` level changes and as many trades."""
-    columns = [np.zeros(capacity, dtype=np.int64) for _ in range(9)]
-    return Journal._make([*columns, np.zeros(2, dtype=np.int64)])
+    return Journal(records(capacity, LEVEL_CHANGE), records(capacity, TRADE), records(1, ROWS))
 
 
 @njit(cache=True)
-def limit(book: Book, journal: Journal, side: int, price: int, size: int) -> int:
+def limit(book: Book, journal: Journal, side: int, price: int, lots: int) -> int:
     """Match an order up to its price and let the rest join the back of the queue there.
 
     Returns its id (it may rest no more), or one of the `REFUSED_…` codes, all negative, with nothing changed.
     """
-    refusal = _refusal(book, journal, size)
+    refusal = _refusal(book, journal, lots)
     if refusal != 0:
         return refusal
-    if price < book.band[0] or price >= book.band[0] + book.first.shape[1]:
+    state = book.state[0]
+    if price < state.low or price >= state.low + book.levels.shape[1]:
         return REFUSED_PRICE
-    if book.free_slots[0] == 0:
+    if state.free_slots == 0:
         return REFUSED_FULL
     # Taken before matching, which puts the slots of traded orders on the stack.
-    book.free_slots[0] -= 1
-    slot = book.free[book.free_slots[0]]
+    state.free_slots -= 1
+    slot = book.free[state.free_slots]
     order_id = _next_id(book, slot)
-    rest = _match(book, journal, side, price, size, order_id)
+    rest = _match(book, journal, side, price, lots, order_id)
     if rest > 0:
         _append(book, journal, slot, order_id, side, price, rest)
     else:
@@ -148,16 +125,16 @@ def limit(book: Book, journal: Journal, side: int, price: int, size: int) -> int
 
 
 @njit(cache=True)
-def market(book: Book, journal: Journal, side: int, size: int) -> int:
+def market(book: Book, journal: Journal, side: int, lots: int) -> int:
     """Match an order at any price; what finds no maker is dropped.
 
     Returns its id, or one of the `REFUSED_…` codes with nothing changed.
     """
-    refusal = _refusal(book, journal, size)
+    refusal = _refusal(book, journal, lots)
     if refusal != 0:
         return refusal
     order_id = _next_id(book, 0)
-    _match(book, journal, side, NO_ASK if side == BID else NO_BID, size, order_id)
+    _match(book, journal, side, NO_ASK if side == BID else NO_BID, lots, order_id)
     return order_id
 
 
@@ -170,13 +147,13 @@ def cancel(book: Book, journal: Journal, order_id: int) -> int:
     slot = find(book, order_id)
     if slot == 0:
         return 0
-    if journal.rows[0] == journal.level_side.size:
+    if journal.rows[0].levels == journal.levels.size:
         return REFUSED_JOURNAL
-    side, price, size = book.side[slot], book.price[slot], book.size[slot]
-    before = book.level_size[side, price & (book.first.shape[1] - 1)]
+    order = book.orders[slot]
+    before = resting(book, order.side, order.price)
     _remove(book, slot)
-    _report_level(book, journal, side, price, before)
-    return int(size)
+    _report_level(book, journal, order.side, order.price, before)
+    return int(order.lots)
 
 
 @njit(cache=True)
@@ -187,178 +164,176 @@ def move_band(book: Book, journal: Journal, centre: int) -> int:
     """
     if _refusal(book, journal, 1) != 0:
         return REFUSED_JOURNAL
-    levels = book.first.shape[1]
-    old_low, low = book.band[0], max(1, centre - levels // 2)
-    cancelled = 0
-    for price in range(old_low, old_low + levels):
-        if low <= price < low + levels:
+    width = book.levels.shape[1]
+    old_low, low = book.state[0].low, max(1, centre - width // 2)
+    before_all = book.sides[BID].orders + book.sides[ASK].orders
+    for price in range(old_low, old_low + width):
+        if low <= price < low + width:
             continue
         for side in range(2):
-            level = price & (levels - 1)
-            before = book.level_size[side, level]
-            while book.first[side, level] != 0:
-                _remove(book, book.first[side, level])
-                cancelled += 1
+            level = book.levels[side, price & (width - 1)]
+            before = level.lots
+            while level.first != 0:
+                _remove(book, level.first)
             if before > 0:
                 _report_level(book, journal, side, price, before)
-    book.band[0] = low
-    return cancelled
+    book.state[0].low = low
+    return int(before_all - book.sides[BID].orders - book.sides[ASK].orders)
 
 
 @njit(cache=True)
 def depth(book: Book, side: int, levels: int) -> tuple[IntArray, IntArray]:
-    """Return prices and sizes of the best levels of a side, best first; fewer when the side has fewer."""
+    """Return prices and lots of the best levels of a side, best first; fewer when the side has fewer."""
     prices, sizes = np.empty(levels, dtype=np.int64), np.empty(levels, dtype=np.int64)
-    mask, step, rows = book.first.shape[1] - 1, 2 * side - 1, 0
-    price, left = book.best[side], book.volume[side]
+    price, left, rows = book.sides[side].best, book.sides[side].lots, 0
     while left > 0 and rows < levels:
-        size = book.level_size[side, price & mask]
-        if size > 0:
-            prices[rows], sizes[rows] = price, size
-            left -= size
+        lots = resting(book, side, price)
+        if lots > 0:
+            prices[rows], sizes[rows] = price, lots
+            left -= lots
             rows += 1
-        price += step
+        price += 2 * side - 1
     return prices[:rows], sizes[:rows]
 
 
 @njit(cache=True)
-def level_size(book: Book, side: int, price: int) -> int:
+def resting(book: Book, side: int, price: int) -> int:
     """Return the lots that rest at a price within the band."""
-    return int(book.level_size[side, price & (book.first.shape[1] - 1)])
+    return int(book.levels[side, price & (book.levels.shape[1] - 1)].lots)
 
 
 @njit(cache=True)
 def find(book: Book, order_id: int) -> int:
     """Return the slot of an order, or 0 when it does not rest."""
-    slot = order_id % book.order_id.size
-    return slot if book.order_id[slot] == order_id else 0
+    slot = order_id % book.orders.size
+    return slot if book.orders[slot].order_id == order_id else 0
 
 
 @njit(cache=True)
 def front(book: Book, side: int) -> int:
     """Return the id of the order that would trade next on a side, or 0 when the side is empty."""
-    if book.orders[side] == 0:
+    if book.sides[side].orders == 0:
         return 0
-    return int(book.order_id[book.first[side, book.best[side] & (book.first.shape[1] - 1)]])
+    level = book.levels[side, book.sides[side].best & (book.levels.shape[1] - 1)]
+    return int(book.orders[level.first].order_id)
 
 
 @njit(cache=True)
-def _refusal(book: Book, journal: Journal, size: int) -> int:
-    if size <= 0:
+def _refusal(book: Book, journal: Journal, lots: int) -> int:
+    if lots <= 0:
         return REFUSED_SIZE
     # One operation reports at most one trade and one level per resting order, and its own level.
-    rows = max(journal.rows[0], journal.rows[1]) + book.orders[0] + book.orders[1] + 1
-    return REFUSED_JOURNAL if rows > journal.level_side.size else 0
+    used = max(journal.rows[0].levels, journal.rows[0].trades)
+    needed = book.sides[BID].orders + book.sides[ASK].orders + 1
+    return REFUSED_JOURNAL if used + needed > journal.levels.size else 0
 
 
 @njit(cache=True)
 def _next_id(book: Book, slot: int) -> int:
-    book.sequence[0] += 1
-    return int(book.sequence[0]) * book.order_id.size + slot
+    book.state[0].sequence += 1
+    return int(book.state[0].sequence) * book.orders.size + slot
 
 
 @njit(cache=True)
-def _match(book: Book, journal: Journal, side: int, price: int, size: int, taker_id: int) -> int:
-    """Trade against the other side up to `price` and return the size left."""
-    other, mask = 1 - side, book.first.shape[1] - 1
-    while size > 0 and book.orders[other] > 0:
-        best = book.best[other]
+def _match(book: Book, journal: Journal, side: int, price: int, lots: int, taker_id: int) -> int:
+    """Trade against the other side up to `price` and return the lots left."""
+    other = 1 - side
+    makers = book.sides[other]
+    while lots > 0 and makers.orders > 0:
+        best = makers.best
         if (side == BID and best > price) or (side == ASK and best < price):
             break
-        level = best & mask
-        before = book.level_size[other, level]
-        while size > 0 and book.first[other, level] != 0:
-            size -= _fill(book, journal, book.first[other, level], size, taker_id)
+        level = book.levels[other, best & (book.levels.shape[1] - 1)]
+        before = level.lots
+        while lots > 0 and level.first != 0:
+            lots -= _fill(book, journal, level.first, lots, taker_id)
         _report_level(book, journal, other, best, before)
-    return size
+    return lots
 
 
 @njit(cache=True)
-def _fill(book: Book, journal: Journal, slot: int, size: int, taker_id: int) -> int:
-    """Trade with one maker, report it and return the size traded."""
-    side, traded, row = book.side[slot], min(size, book.size[slot]), journal.rows[1]
-    journal.maker_id[row] = book.order_id[slot]
-    journal.taker_id[row] = taker_id
-    journal.trade_price[row] = book.price[slot]
-    journal.trade_size[row] = traded
-    journal.taker_side[row] = 1 - side
-    journal.rows[1] += 1
-    if traded == book.size[slot]:
+def _fill(book: Book, journal: Journal, slot: int, lots: int, taker_id: int) -> int:
+    """Trade with one maker, report it and return the lots traded."""
+    maker = book.orders[slot]
+    traded = min(lots, maker.lots)
+    trade = journal.trades[journal.rows[0].trades]
+    trade.maker_id, trade.taker_id, trade.taker_side = maker.order_id, taker_id, 1 - maker.side
+    trade.price, trade.lots = maker.price, traded
+    journal.rows[0].trades += 1
+    if traded == maker.lots:
         _remove(book, slot)
     else:
-        book.size[slot] -= traded
-        book.volume[side] -= traded
-        book.level_size[side, book.price[slot] & (book.first.shape[1] - 1)] -= traded
+        maker.lots -= traded
+        book.sides[maker.side].lots -= traded
+        book.levels[maker.side, maker.price & (book.levels.shape[1] - 1)].lots -= traded
     return int(traded)
 
 
 @njit(cache=True)
-def _append(book: Book, journal: Journal, slot: int, order_id: int, side: int, price: int, size: int) -> None:
+def _append(book: Book, journal: Journal, slot: int, order_id: int, side: int, price: int, lots: int) -> None:
     """Put an order into a slot that was taken, and at the back of its queue."""
-    level = price & (book.first.shape[1] - 1)
-    before, last = book.level_size[side, level], book.last[side, level]
-    book.order_id[slot], book.price[slot], book.size[slot], book.side[slot] = order_id, price, size, side
-    book.ahead[slot], book.behind[slot] = last, 0
-    if last == 0:
-        book.first[side, level] = slot
+    level, own = book.levels[side, price & (book.levels.shape[1] - 1)], book.sides[side]
+    order = book.orders[slot]
+    order.order_id, order.side, order.price, order.lots = order_id, side, price, lots
+    order.ahead, order.behind = level.last, 0
+    if level.last == 0:
+        level.first = slot
     else:
-        book.behind[last] = slot
-    book.last[side, level] = slot
-    book.level_size[side, level] += size
-    book.volume[side] += size
-    book.orders[side] += 1
-    if (side == BID and price > book.best[BID]) or (side == ASK and price < book.best[ASK]):
-        book.best[side] = price
+        book.orders[level.last].behind = slot
+    level.last = slot
+    before = level.lots
+    level.lots += lots
+    own.lots += lots
+    own.orders += 1
+    if (side == BID and price > own.best) or (side == ASK and price < own.best):
+        own.best = price
     _report_level(book, journal, side, price, before)
 
 
 @njit(cache=True)
 def _remove(book: Book, slot: int) -> None:
-    """Unlink an order from its queue and free its slot; finds the next best level when its own was the best."""
-    side, price = book.side[slot], book.price[slot]
-    level = price & (book.first.shape[1] - 1)
-    ahead, behind = book.ahead[slot], book.behind[slot]
-    if ahead == 0:
-        book.first[side, level] = behind
+    """Unlink an order from its queue and free its slot; finds the next best level when its own was the best.
+
+    The slot keeps side, price and lots until it is used again.
+    """
+    order = book.orders[slot]
+    level, own = book.levels[order.side, order.price & (book.levels.shape[1] - 1)], book.sides[order.side]
+    if order.ahead == 0:
+        level.first = order.behind
     else:
-        book.behind[ahead] = behind
-    if behind == 0:
-        book.last[side, level] = ahead
+        book.orders[order.ahead].behind = order.behind
+    if order.behind == 0:
+        level.last = order.ahead
     else:
-        book.ahead[behind] = ahead
-    book.level_size[side, level] -= book.size[slot]
-    book.volume[side] -= book.size[slot]
-    book.orders[side] -= 1
-    book.order_id[slot] = 0
+        book.orders[order.behind].ahead = order.ahead
+    level.lots -= order.lots
+    own.lots -= order.lots
+    own.orders -= 1
+    order.order_id = 0
     _give_back(book, slot)
-    if price == book.best[side] and book.first[side, level] == 0:
-        _find_best(book, side)
+    if order.price == own.best and level.first == 0:
+        own.best = _next_best(book, order.side)
 
 
 @njit(cache=True)
 def _give_back(book: Book, slot: int) -> None:
-    book.free[book.free_slots[0]] = slot
-    book.free_slots[0] += 1
+    book.free[book.state[0].free_slots] = slot
+    book.state[0].free_slots += 1
 
 
 @njit(cache=True)
-def _find_best(book: Book, side: int) -> None:
-    """Walk away from the market until a level holds an order."""
-    if book.orders[side] == 0:
-        book.best[side] = NO_BID if side == BID else NO_ASK
-        return
-    mask, step = book.first.shape[1] - 1, 2 * side - 1
-    price = book.best[side]
-    while book.first[side, price & mask] == 0:
-        price += step
-    book.best[side] = price
+def _next_best(book: Book, side: int) -> int:
+    """Walk from the best price away from the market until a level holds an order."""
+    if book.sides[side].orders == 0:
+        return NO_BID if side == BID else NO_ASK
+    price = int(book.sides[side].best)
+    while resting(book, side, price) == 0:
+        price += 2 * side - 1
+    return price
 
 
 @njit(cache=True)
 def _report_level(book: Book, journal: Journal, side: int, price: int, before: int) -> None:
-    row = journal.rows[0]
-    journal.level_side[row] = side
-    journal.level_price[row] = price
-    journal.level_before[row] = before
-    journal.level_after[row] = book.level_size[side, price & (book.first.shape[1] - 1)]
-    journal.rows[0] += 1
+    change = journal.levels[journal.rows[0].levels]
+    change.side, change.price, change.before, change.after = side, price, before, resting(book, side, price)
+    journal.rows[0].levels += 1

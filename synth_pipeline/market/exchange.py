@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -117,7 +117,7 @@ class Exchange:
 
     @property
     def _now_ns(self) -> int:
-        return int(self._market.clock_ns[0])
+        return int(self._market.clock.now_ns[0])
 
     def _warm_up(self, until_ns: int) -> None:
         while not advance(self._market, self._price, self._flow, until_ns, self._flow_rng):
@@ -134,18 +134,16 @@ class Exchange:
 
     def _publish(self) -> Iterator[Frame]:
         """Publish what the tape holds."""
-        tape, journal = self._market.tape, self._market.journal
-        changes, prints = (slice(int(rows)) for rows in journal.rows)
-        levels = _rows(changes, journal.level_side, journal.level_price, journal.level_before, journal.level_after)
-        trades = _rows(prints, journal.trade_price, journal.trade_size, journal.taker_side)
-        events = _rows(slice(int(tape.rows[0])), tape.time_ns, tape.level_rows, tape.trade_rows, tape.touch)
+        journal = self._market.journal
+        levels: list[tuple[int, int, int, int]] = journal.levels[: journal.rows.levels[0]].tolist()
+        trades: list[tuple[int, ...]] = journal.trades[: journal.rows.trades[0]].tolist()
         level_row = trade_row = 0
-        for time_ns, level_rows, trade_rows, touch in events:
+        for time_ns, level_rows, trade_rows, *touch in self._market.tape[: self._market.clock.events[0]].tolist():
             yield from self._publish_depth(time_ns)
             self._last_id += next(self._id_steps)
             self._last_event_ns = time_ns
-            for price, size, side in trades[trade_row:trade_rows]:
-                yield from self._publish_trade(price, size, side)
+            for _, _, price, lots, taker_side in trades[trade_row:trade_rows]:
+                yield from self._publish_trade(price, lots, taker_side)
             if touch != self._touch:
                 yield from self._publish_touch(touch)
             self._depth.add(self._last_id, levels[level_row:level_rows])
@@ -195,7 +193,7 @@ class Exchange:
         """Show the book as it stands to the recorder, later."""
         sent_ms, event_ms = self._stamps()
         levels = self._parameters.snapshot_levels
-        bids, asks = (_rows(slice(None), *depth(self.book, side, levels)) for side in (BID, ASK))
+        bids, asks = (np.column_stack(depth(self.book, side, levels)).tolist() for side in (BID, ASK))
         payload = self._wire.snapshot(sent_ms=sent_ms, event_ms=event_ms, last_id=self._last_id, bids=bids, asks=asks)
         self._connection.answer(self._now_ns + self._parameters.snapshot_latency_ms * _NS_PER_MS, payload)
 
@@ -285,8 +283,3 @@ def _endless(draw: Callable[[int], IntArray]) -> Iterator[int]:
     """Yield numbers one by one that are drawn in blocks, which is faster and the same however many are taken."""
     while True:
         yield from draw(_BLOCK).tolist()
-
-
-def _rows(rows: slice, *columns: IntArray) -> list[Any]:
-    """Return rows of columns as tuples of plain integers (of lists, where a column has two axes)."""
-    return list(zip(*(column[rows].tolist() for column in columns), strict=True))

@@ -37,11 +37,12 @@ from synth_pipeline.market.engine import (
     cancel,
     find,
     front,
-    level_size,
     limit,
     move_band,
     new_book,
     new_journal,
+    records,
+    resting,
 )
 from synth_pipeline.market.engine import market as send_market
 from synth_pipeline.market.parameters import Parameters
@@ -100,17 +101,12 @@ class FlowLaw(NamedTuple):
     minimum_orders: int
 
 
-class Tape(NamedTuple):
-    """What happened, one row an event that changed the book."""
-
-    time_ns: IntArray
-    level_rows: IntArray
-    """Level changes in the journal up to and with this event."""
-    trade_rows: IntArray
-    """Trades in the journal up to and with this event."""
-    touch: IntArray
-    """Bid price, bid size, ask price, ask size after it; shape (events, 4)."""
-    rows: IntArray
+EVENT = np.dtype(
+    [(name, np.int64) for name in ("time_ns", "level_rows", "trade_rows", "bid", "bid_lots", "ask", "ask_lots")]
+)
+"""An event that changed the book: when, how far the journal reaches with it, the touch after it."""
+CLOCK = np.dtype([(name, np.int64) for name in ("now_ns", "step_end_ns", "events")])
+"""Now, when the current step ends, events on the tape."""
 
 
 class Market(NamedTuple):
@@ -118,9 +114,10 @@ class Market(NamedTuple):
 
     book: Book
     journal: Journal
-    tape: Tape
-    clock_ns: IntArray
-    """Now, and when the current step ends."""
+    tape: np.recarray
+    """`EVENT` rows."""
+    clock: np.recarray
+    """One `CLOCK`."""
     price: FloatArray
     """Log efficient price and log-volatility deviation."""
     excitation: FloatArray
@@ -186,20 +183,15 @@ def new_market(
     market = Market(
         new_book(centre),
         new_journal(),
-        Tape(
-            time_ns=np.zeros(_TAPE_CAPACITY, dtype=np.int64),
-            level_rows=np.zeros(_TAPE_CAPACITY, dtype=np.int64),
-            trade_rows=np.zeros(_TAPE_CAPACITY, dtype=np.int64),
-            touch=np.zeros((_TAPE_CAPACITY, 4), dtype=np.int64),
-            rows=np.zeros(1, dtype=np.int64),
-        ),
-        clock_ns=np.array([start_ns, start_ns], dtype=np.int64),
+        records(_TAPE_CAPACITY, EVENT),
+        records(1, CLOCK),
         price=start_state(parameters, price, rng),
         excitation=np.zeros(2),
         crowd_ids=np.zeros((2, _CROWD_CAPACITY), dtype=np.int64),
         crowd_sizes=np.zeros(2, dtype=np.int64),
         rates=np.zeros(_KINDS),
     )
+    market.clock.now_ns[0] = market.clock.step_end_ns[0] = start_ns
     _fill_book(market, law, centre, round(patient / 2), rng)
     return market
 
@@ -210,36 +202,35 @@ def advance(market: Market, price: PriceLaw, law: FlowLaw, until_ns: int, rng: n
 
     Returns False when it stopped early because the tape or journal is full: `rewind` them and call again.
     """
-    clock = market.clock_ns
+    clock = market.clock[0]
     while True:
         if not _has_room(market, law):
             return False
-        activity = _activity(law, clock[0])
-        if clock[0] == clock[1]:
-            if clock[0] >= until_ns:
+        activity = _activity(law, clock.now_ns)
+        if clock.now_ns == clock.step_end_ns:
+            if clock.now_ns >= until_ns:
                 return True
             advance_price(market.price, price, activity * _pace(market, law, activity), STEP_S, rng)
             _follow_band(market)
-            clock[1] += int(STEP_S * NS_PER_SECOND)
+            clock.step_end_ns += int(STEP_S * NS_PER_SECOND)
         total = _set_rates(market, law, activity)
         wait = rng.standard_exponential() / total
-        left = (clock[1] - clock[0]) / NS_PER_SECOND
+        left = (clock.step_end_ns - clock.now_ns) / NS_PER_SECOND
         elapsed = min(wait, left)
         decay = math.exp(-law.excitation_decay * elapsed)
         market.excitation[0] *= decay
         market.excitation[1] *= decay
         if wait >= left:
-            clock[0] = clock[1]
+            clock.now_ns = clock.step_end_ns
             continue
-        clock[0] = min(clock[0] + int(wait * NS_PER_SECOND) + 1, clock[1] - 1)
+        clock.now_ns = min(clock.now_ns + int(wait * NS_PER_SECOND) + 1, clock.step_end_ns - 1)
         _act(market, law, activity, _draw_kind(market.rates, total, rng), rng)
 
 
 @njit(cache=True)
 def rewind(market: Market) -> None:
     """Empty the tape and the journal once they are read."""
-    market.journal.rows[:] = 0
-    market.tape.rows[0] = 0
+    market.journal.rows[0].levels = market.journal.rows[0].trades = market.clock[0].events = 0
 
 
 @njit(cache=True)
@@ -269,10 +260,10 @@ def _pace(market: Market, law: FlowLaw, activity: float) -> float:
 
 @njit(cache=True)
 def _has_room(market: Market, law: FlowLaw) -> bool:
-    journal, tape, orders = market.journal, market.tape, market.book.orders
-    needed = orders[0] + orders[1] + 2 * law.minimum_orders + _SPARE_ROWS
-    used = max(journal.rows[0], journal.rows[1])
-    return bool(used + needed <= journal.level_side.size and tape.rows[0] + needed <= tape.time_ns.size)
+    rows, sides = market.journal.rows[0], market.book.sides
+    needed = sides[BID].orders + sides[ASK].orders + 2 * law.minimum_orders + _SPARE_ROWS
+    used = max(rows.levels, rows.trades)
+    return bool(used + needed <= market.journal.levels.size and market.clock[0].events + needed <= market.tape.size)
 
 
 @njit(cache=True)
@@ -284,7 +275,7 @@ def _fair_ticks(market: Market, law: FlowLaw) -> float:
 def _set_rates(market: Market, law: FlowLaw, activity: float) -> float:
     """Set the rate of every kind of event and return their sum."""
     rates, book = market.rates, market.book
-    bid, ask = book.best[BID], book.best[ASK]
+    bid, ask = book.sides[BID].best, book.sides[ASK].best
     fair, mid = _fair_ticks(market, law), 0.5 * (bid + ask)
     excess = (fair / mid - 1.0) / law.informed_threshold
     for side in range(2):
@@ -332,7 +323,7 @@ def _act(market: Market, law: FlowLaw, activity: float, kind: int, rng: np.rando
     else:
         _pull(market, law, side)
     for side in range(2):
-        while market.book.orders[side] < law.minimum_orders:
+        while market.book.sides[side].orders < law.minimum_orders:
             _rest(market, law, side, rng)
 
 
@@ -348,12 +339,12 @@ def _make(market: Market, law: FlowLaw, side: int, rng: np.random.Generator) -> 
     behind = 0
     while rng.random() < law.touch_step:
         behind += 1
-    fair, best = _fair_ticks(market, law), market.book.best
+    fair, sides = _fair_ticks(market, law), market.book.sides
     reserve = fair * law.informed_threshold
     if side == BID:
-        price = min(best[ASK] - 1 - behind, math.floor(fair + reserve))
+        price = min(sides[ASK].best - 1 - behind, math.floor(fair + reserve))
     else:
-        price = max(best[BID] + 1 + behind, math.ceil(fair - reserve))
+        price = max(sides[BID].best + 1 + behind, math.ceil(fair - reserve))
     _place(market, _MAKER, side, price, _draw_size(law.order_size, rng))
 
 
@@ -362,7 +353,7 @@ def _rest(market: Market, law: FlowLaw, side: int, rng: np.random.Generator) -> 
     """Place patiently, behind the touch."""
     distance = law.depth_scale * ((1.0 - rng.random()) ** (-1.0 / law.depth_exponent) - 1.0)
     away = 1 + int(min(distance, _LARGEST_ORDER))
-    price = market.book.best[side] + (2 * side - 1) * away
+    price = market.book.sides[side].best + (2 * side - 1) * away
     _place(market, _PATIENT, side, price, _draw_size(law.order_size, rng))
 
 
@@ -387,7 +378,7 @@ def _cancel_any(market: Market, law: FlowLaw, crowd: int, rng: np.random.Generat
     drawn = min(int(rng.random() * (last + 1)), last)
     order_id = ids[drawn]
     slot = find(book, order_id)
-    if slot != 0 and book.orders[book.side[slot]] <= law.minimum_orders:
+    if slot != 0 and book.sides[book.orders[slot].side].orders <= law.minimum_orders:
         return
     ids[drawn] = ids[last]
     market.crowd_sizes[crowd] = last
@@ -398,14 +389,14 @@ def _cancel_any(market: Market, law: FlowLaw, crowd: int, rng: np.random.Generat
 
 @njit(cache=True)
 def _pull(market: Market, law: FlowLaw, side: int) -> None:
-    if market.book.orders[side] > law.minimum_orders:
+    if market.book.sides[side].orders > law.minimum_orders:
         cancel(market.book, market.journal, front(market.book, side))
         _record(market)
 
 
 @njit(cache=True)
 def _take(market: Market, law: FlowLaw, side: int, rng: np.random.Generator) -> None:
-    size = min(_draw_size(law.market_size, rng), market.book.volume[1 - side] // 2)
+    size = min(_draw_size(law.market_size, rng), market.book.sides[1 - side].lots // 2)
     if size > 0:
         send_market(market.book, market.journal, side, size)
         market.excitation[side] += law.excitation_jumps[0]
@@ -418,7 +409,7 @@ def _trade_informed(market: Market, law: FlowLaw, side: int, rng: np.random.Gene
     """Trade up to the efficient price; what remains quotes there."""
     fair = _fair_ticks(market, law)
     price = math.floor(fair) if side == BID else math.ceil(fair)
-    size = min(_draw_size(law.informed_size, rng), market.book.volume[1 - side] // 2)
+    size = min(_draw_size(law.informed_size, rng), market.book.sides[1 - side].lots // 2)
     if size > 0:
         _place(market, _MAKER, side, price, size)
 
@@ -426,19 +417,18 @@ def _trade_informed(market: Market, law: FlowLaw, side: int, rng: np.random.Gene
 @njit(cache=True)
 def _follow_band(market: Market) -> None:
     """Centre the price band again once the market has left its middle half."""
-    book, levels = market.book, market.book.first.shape[1]
-    mid = (book.best[BID] + book.best[ASK]) // 2
-    if abs(mid - book.band[0] - levels // 2) > levels // 4 and move_band(book, market.journal, mid) > 0:
+    book, width = market.book, market.book.levels.shape[1]
+    mid = (book.sides[BID].best + book.sides[ASK].best) // 2
+    if abs(mid - book.state[0].low - width // 2) > width // 4 and move_band(book, market.journal, mid) > 0:
         _record(market)
 
 
 @njit(cache=True)
 def _record(market: Market) -> None:
-    book, tape, row = market.book, market.tape, market.tape.rows[0]
-    tape.time_ns[row] = market.clock_ns[0]
-    tape.level_rows[row] = market.journal.rows[0]
-    tape.trade_rows[row] = market.journal.rows[1]
-    for side in range(2):
-        tape.touch[row, 2 * side] = book.best[side]
-        tape.touch[row, 2 * side + 1] = level_size(book, side, book.best[side])
-    tape.rows[0] += 1
+    event, sides = market.tape[market.clock[0].events], market.book.sides
+    event.time_ns = market.clock[0].now_ns
+    event.level_rows, event.trade_rows = market.journal.rows[0].levels, market.journal.rows[0].trades
+    event.bid, event.ask = sides[BID].best, sides[ASK].best
+    event.bid_lots = resting(market.book, BID, event.bid)
+    event.ask_lots = resting(market.book, ASK, event.ask)
+    market.clock[0].events += 1

@@ -156,8 +156,8 @@ def _how_good(evaluation: Evaluation) -> str:
     return (
         f"Fidelity is {numbers.number(evaluation.fidelity)} of 100 where fresh real data reach "
         f"{numbers.number(evaluation.floor)} and resampled real data {low:.0f} to {high:.0f}. "
-        f"Of {len(evaluation.judged)} different tests, {counts['indistinguishable']} cannot be told from real data, {counts['close']} "
-        f"{_are(counts['close'])} close and {counts['off']} {_are(counts['off'])} off."
+        f"Of {len(evaluation.judged)} different tests, {counts['indistinguishable']} cannot be told from real data, "
+        f"{counts['close']} {_are(counts['close'])} close and {counts['off']} {_are(counts['off'])} off."
     )
 
 

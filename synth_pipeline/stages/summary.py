@@ -36,6 +36,7 @@ def summary(workspace: Workspace, instrument: Instrument, days: Sequence[date], 
         "book": {
             "gaps": sum(manifest.facts["gaps"] for manifest in ticks),
             "crossed": sum(manifest.facts["crossed"] for manifest in ticks),
+            "overtaken": sum(manifest.facts.get("book_events", {}).get("overtaken", 0) for manifest in ticks),
             "book_ticker_agreement": _pooled_agreement(ticks),
             "book_ticker_matched": sum(manifest.facts["book_ticker_matched"] for manifest in ticks),
         },

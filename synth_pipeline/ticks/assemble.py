@@ -77,6 +77,9 @@ class Assembler:
     """Receipt of the last applied book event; None while the book is unknown from the start."""
     _unknown_since: int | None = None
     _waiting: list[tuple[Arrival, BookUpdate]] = field(default_factory=list)
+    _id_before_gap: int | None = None
+    """Final id of what was known when the last update went missing; it may yet arrive late."""
+    _hidden_by: str = "no snapshot came before it"
     _missing_trades: dict[int, int] = field(default_factory=dict)
     _last_trade_ns: int = 0
 
@@ -118,15 +121,19 @@ class Assembler:
         if update.snapshot:
             self._add_snapshot(at, update)
             return
+        known = self.rule.last_id
         match self.rule.check(update):
             case Verdict.IN_ORDER:
                 self._apply(at, update)
             case Verdict.DUPLICATE:
                 self.reject(at, "book_levels", "duplicate_update", f"update {update.last_id} is already contained")
+            case Verdict.NEEDS_SNAPSHOT if self._fills_the_gap(update):
+                self._heal(at, update)
             case Verdict.NEEDS_SNAPSHOT:
                 self._wait(at, update)
             case Verdict.GAP:
                 self._lose(at, update)
+                self._id_before_gap = known
                 self._wait(at, update)
 
     def _apply(self, at: Arrival, update: BookUpdate) -> None:
@@ -148,9 +155,25 @@ class Assembler:
         since = at.recv_ns if self.book_known_ns is None else self.book_known_ns
         self._unknown_since = since
         self.holes.append(Hole(since, at.recv_ns, "quotes", "sequence_gap", -1))
-        self.reject_note = f"updates before {update.first_id} are missing"
+        self._hidden_by = f"updates before {update.first_id} are missing"
 
-    reject_note: str = "no snapshot before it"
+    def _fills_the_gap(self, update: BookUpdate) -> bool:
+        """Whether this is the update that went missing, overtaken by later ones."""
+        if self._id_before_gap is None:
+            return False
+        return self.rule.judge(update, self._id_before_gap, bridging=False) is Verdict.IN_ORDER
+
+    def _heal(self, at: Arrival, update: BookUpdate) -> None:
+        """The missing update arrived late: nothing was lost. What overtook it is known from now on."""
+        self.rule.resume(self._id_before_gap or 0)
+        self._id_before_gap = self._unknown_since = None
+        self.counts["gaps"] -= 1
+        self.counts["overtaken"] += len(self._waiting)
+        self.holes.remove(next(hole for hole in reversed(self.holes) if hole.stream == "quotes"))
+        waiting, self._waiting = self._waiting, []
+        self.add_book(at, update)
+        for earlier, change in waiting:
+            self.add_book(at._replace(payload=earlier.payload), change)
 
     def _add_snapshot(self, at: Arrival, update: BookUpdate) -> None:
         if self.rule.last_id is not None:
@@ -167,6 +190,7 @@ class Assembler:
         if self._unknown_since is not None and self.counts["gaps"]:
             self.holes.append(Hole(self._unknown_since, at.recv_ns, "book_levels", "sequence_gap", -1))
         self._unknown_since = None
+        self._id_before_gap = None
         self.counts["snapshots"] += 1
         self.rule.snapshot(update.last_id)
         self._apply(at._replace(flags=flags), update)
@@ -208,7 +232,7 @@ class Assembler:
         """Close the day: updates still waiting never met a snapshot."""
         for at, _ in self._waiting:
             reason = "after_gap" if self.counts["gaps"] else "no_snapshot"
-            self.reject(at, "book_levels", reason, self.reject_note)
+            self.reject(at, "book_levels", reason, self._hidden_by)
         if self._waiting and self._unknown_since is not None:
             reason = "sequence_gap" if self.counts["gaps"] else "no_snapshot"
             self.holes.append(Hole(self._unknown_since, end_ns, "book_levels", reason, -1))

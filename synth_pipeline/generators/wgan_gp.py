@@ -1,0 +1,164 @@
+"""Wasserstein GAN with gradient penalty over LSTMs, for price, spread, volume and imbalance together.
+
+Critic D and generator G play (Gulrajani et al. 2017, NeurIPS, eq. 3; Arjovsky et al. 2017, ICML)
+
+    max_D min_G   E[D(x)] - E[D(G(z))] - λ E[(‖∇D(x̂)‖₂ - 1)²],      x̂ = u x + (1 - u) G(z),  u ~ U(0, 1),
+
+on windows x of standard normal scores (`features.transforms`). D is an LSTM over the scores, their sizes |x| and the
+products of both within a step and with the step before: the statistics in which volatility clusters and in which flow
+leads price. G is an LSTM that gets fresh noise every step. It is trained from a zero state after `burn_in` steps that D
+does not see, so that its state is stationary; sampling carries the state on, and a path of any length is connected.
+
+No drift, by symmetry. Mirroring bid and ask flips the sign of returns and imbalances (S). Half of the noise flips with
+it (M), and what is sampled is (G(z) + S G(M z)) / 2: as M z has the law of z, a path and its mirror image are equally
+likely, and the mean return is zero at every step. Real windows are mirrored at random, so D sees nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from synth_pipeline.generators.neural import NeuralGenerator, Phase, Player, Recipe, State, roll_out
+from synth_pipeline.series import FloatArray
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What a user may set."""
+
+    steps: int = 400
+    """Training steps: one update of the generator each."""
+    critic_updates: int = 2
+    """Updates of the critic a step."""
+    window: int = 24
+    """Steps of the grid that the critic sees at once."""
+    burn_in: int = 16
+    """Steps before them that it does not see."""
+    hidden: int = 32
+    """Width of both LSTMs."""
+    noise: int = 8
+    """Random numbers a step, an even count."""
+    batch: int = 64
+    """Windows an update."""
+    generator_rate: float = 2e-3
+    """Learning rate of the generator."""
+    critic_rate: float = 4e-3
+    """Learning rate of the critic."""
+    penalty: float = 10.0
+    """[λ] Weight of the gradient penalty."""
+    seconds: float | None = None
+    """Stop training after this time; the result then depends on the machine."""
+
+
+class MirroredLSTM(nn.Module):
+    """The generator: noise of shape (paths, steps, noise) and a state → scores and the next state."""
+
+    mirror: Tensor
+    noise_mirror: Tensor
+
+    def __init__(self, directions: FloatArray, noise: int, hidden: int) -> None:
+        super().__init__()
+        features = len(directions)
+        self.lstm = nn.LSTM(noise, hidden, batch_first=True)
+        self.head = nn.Sequential(nn.Linear(hidden + noise, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, features))
+        self.register_buffer("mirror", torch.tensor(directions, dtype=torch.float32), persistent=False)
+        signs = torch.where(torch.arange(noise) < noise // 2, -1.0, 1.0)
+        self.register_buffer("noise_mirror", signs, persistent=False)
+
+    def forward(self, noise: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """Run both images as one batch and average them."""
+        both = torch.cat((noise, noise * self.noise_mirror))
+        hidden, state = self.lstm(both, state)
+        image, mirrored = self.head(torch.cat((hidden, both), dim=-1)).chunk(2)
+        return 0.5 * (image + self.mirror * mirrored), state
+
+
+class Critic(nn.Module):
+    """Windows of shape (batch, steps, features) → one number each."""
+
+    def __init__(self, features: int, hidden: int) -> None:
+        super().__init__()
+        seen = 2 * features
+        self.rows, self.columns = torch.triu_indices(seen, seen, 1).unbind()
+        self.embed = nn.Linear(seen + len(self.rows) + seen * seen, hidden)
+        self.lstm = nn.LSTM(hidden, hidden, batch_first=True)
+        self.head = nn.Sequential(nn.Linear(2 * hidden, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, 1))
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Average the LSTM's verdict over the steps."""
+        seen = torch.cat((windows, windows.abs() - 0.8), dim=-1)
+        now = seen[..., self.rows] * seen[..., self.columns]
+        before = torch.cat((torch.zeros_like(seen[:, :1]), seen[:, :-1]), dim=1)
+        lagged = (seen.unsqueeze(-1) * before.unsqueeze(-2)).flatten(2)
+        embedded = nn.functional.leaky_relu(self.embed(torch.cat((seen, 0.5 * now, 0.5 * lagged), dim=-1)), 0.2)
+        hidden, _ = self.lstm(embedded)
+        verdict: Tensor = self.head(torch.cat((hidden, embedded), dim=-1)).mean(dim=(1, 2))
+        return verdict
+
+
+def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, made: Tensor, noise: torch.Generator) -> Tensor:
+    """Return E[(‖∇D(x̂)‖₂ - 1)²] on random interpolates of the two batches, shape (batch, steps, features)."""
+    share = torch.rand(len(real), 1, 1, generator=noise).to(real.device)
+    between = (share * real + (1 - share) * made).requires_grad_()
+    # cuDNN's LSTM has no second derivative; the plain one has.
+    with torch.backends.cudnn.flags(enabled=False):
+        (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    excess: Tensor = gradient.flatten(1).norm(dim=1) - 1
+    return (excess**2).mean()
+
+
+class WassersteinGAN(NeuralGenerator):
+    """LSTM generator against LSTM critic, with gradient penalty; connected paths of any length. See the module."""
+
+    Parameters: ClassVar[type[Any]] = Parameters
+    columns = ("mid", "spread", "volume", "imbalance_1", "close")
+    minimum_steps = 200
+
+    def build(self, directions: FloatArray) -> nn.Module:
+        """Make the generator network."""
+        return MirroredLSTM(directions, self.parameters.noise, self.parameters.hidden)
+
+    def recipe(self, network: nn.Module) -> Recipe:
+        """Let critic and generator take turns."""
+        settings: Parameters = self.parameters
+        critic = Critic(len(network.get_buffer("mirror")), settings.hidden)
+
+        def made(paths: int, noise: torch.Generator) -> Tensor:
+            shape = (paths, settings.burn_in + settings.window, settings.noise)
+            drawn = torch.randn(shape, generator=noise).to(network.get_buffer("mirror").device)
+            windows: Tensor = network(drawn)[0][:, settings.burn_in :]
+            return windows
+
+        def critic_loss(real: Tensor, noise: torch.Generator) -> Tensor:
+            flip = torch.rand(len(real), 1, 1, generator=noise).to(real.device) < 0.5
+            real = torch.where(flip, real * network.get_buffer("mirror"), real)
+            with torch.no_grad():
+                fake = made(len(real), noise)
+            distance: Tensor = critic(real).mean() - critic(fake).mean()
+            return settings.penalty * gradient_penalty(critic, real, fake, noise) - distance
+
+        def generator_loss(real: Tensor, noise: torch.Generator) -> Tensor:
+            verdict: Tensor = critic(made(len(real), noise)).mean()
+            return -verdict
+
+        players = (
+            Player("critic", critic, critic_loss, settings.critic_rate, settings.critic_updates),
+            Player("generator", network, generator_loss, settings.generator_rate),
+        )
+        return Recipe(
+            phases=(Phase(settings.steps, players),),
+            batch=settings.batch,
+            average=network,
+            probe=lambda noise: made(settings.batch, noise),
+            seconds=settings.seconds,
+        )
+
+    def paths(self, n: int, steps: int, rng: np.random.Generator) -> FloatArray:
+        """Carry the LSTM's state from chunk to chunk."""
+        return roll_out(self.network, n, steps, width=self.parameters.noise, rng=rng, burn_in=256)
