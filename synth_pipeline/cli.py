@@ -190,9 +190,9 @@ def _print_run(document: dict[str, Any]) -> None:
             f"  quarantine {', '.join(f'{count:,} {reason}' for reason, count in document['quarantined'].items())}"
         )
     _out.print(f"  features   {features['rows']:,} rows", highlight=False)
-    table = Table("generator", "fidelity", "fresh real data", "report")
+    table = Table("generator", "fidelity", "fresh real data")
     for name, found in document["generators"].items():
-        table.add_row(name, f"{found['fidelity']:.1f}", f"{found['floor']:.1f}", Path(found["report"]).name)
+        table.add_row(name, f"{found['fidelity']:.1f}", f"{found['floor']:.1f}")
     _out.print(table)
     for name, found in document["generators"].items():
         _out.print(f"report of {name}: {found['report']}", soft_wrap=True, highlight=False)
@@ -373,9 +373,9 @@ def archives(as_json: Json = False) -> None:
 @app.command()
 def metrics(as_json: Json = False) -> None:
     """List the fidelity metrics with their goals."""
-    from synth_pipeline import fidelity
+    from synth_pipeline.fidelity.registry import metrics as registered
 
-    _print_listing({metric.name: f"{metric.goal}: {metric.headline}" for metric in fidelity.metrics()}, as_json)
+    _print_listing({name: f"{metric.what} ({metric.goal})" for name, metric in registered().items()}, as_json)
 
 
 @app.command(epilog="Example: synth-pipeline lineage reports/binance_usdm.BTCUSDT/2024-08-08/wgan_gp")

@@ -49,7 +49,12 @@ def checked(series: Series, columns: tuple[str, ...], required: tuple[str, ...],
         )
     if known.min() == known.max():
         raise InputError(
-            f"{chosen.price_name} never changes from {known[0]:g}: there is nothing to fit; choose another day"
+            f"{chosen.price_name} rests at {known[0]:g} throughout: there is nothing to fit; choose another day"
+        )
+    moves = int((np.nan_to_num(chosen.log_returns()) != 0).sum())
+    if moves < _FEWEST_MOVES:
+        raise TooLittleDataError(
+            f"{chosen.price_name} moves {moves} times and {_FEWEST_MOVES} are needed: record for longer"
         )
     return chosen
 
@@ -170,7 +175,7 @@ class Marginal:
 
     @classmethod
     def fit(cls, values: FloatArray, *, odd: bool = False, heaviest: float = 0.5) -> Self:
-        """Estimate from finite values; `odd` makes the map exactly odd, so that a symmetric input stays symmetric."""
+        """Estimate from finite values; `odd` makes the map odd, so that a symmetric input stays symmetric."""
         ordered = np.sort(np.concatenate((values, -values)) if odd else values)
         upper = Tail.fit(ordered, heaviest)
         lower = upper if odd else Tail.fit(-ordered[::-1], heaviest)
@@ -321,7 +326,7 @@ def walk(returns: FloatArray, spreads: FloatArray, start: float) -> FloatArray:
 class SeriesTransform:
     """A series in market units ↔ standard normal features of the same shape.
 
-    The marginals of directions (returns, imbalances) are exactly odd: flipping the sign of their scores mirrors bid and
+    The marginals of directions (returns, imbalances) are odd: flipping the sign of their scores mirrors bid and
     ask, so a law of the scores that is symmetric under the flip has no drift in market units.
     """
 

@@ -40,9 +40,10 @@ def evaluate(
       of both samples at these sizes and the drift from training to held-out time, which no model fitted on the former
       can know of. Resampling one side only would make it too narrow: H is as accidental as S.
 
-    A verdict (`floors.verdict`) says whether the value is no worse than band and floor. A metric that compares one
-    number of each sample is judged by that number, which must lie in *its* band over the resamples of both real
-    series: two kurtoses of 10 and 80 are both real when the real ones range from 10 to 80, and 3 is not, though
+    A verdict (`floors.verdict`) says whether a value is no worse than band and floor. A distance is judged from both
+    real stretches, held-out and training, and must be no further from either than they are from each other. A metric
+    that compares one number of each sample is judged by that number, which must lie in *its* band over the resamples
+    of both stretches: kurtoses of 10 and 80 are both real when the real ones range from 10 to 80, and 3 is not, though
     nearer to 10. Copying is measured against the whole training series; there, fresh real data are the held-out
     windows, without a band.
 
@@ -83,7 +84,14 @@ class _Values:
 
     synthetic: FloatArray
     fresh: FloatArray
+    training: FloatArray
+    """On every synthetic path again, with the fresh real data as the reference."""
     reason: str
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether fewer than half of the synthetic paths, or no path of real data, have a value."""
+        return 2 * np.isfinite(self.synthetic).sum() < self.synthetic.size or not np.isfinite(self.fresh).any()
 
 
 def _values(metric: Metric, sides: Comparison) -> _Values:
@@ -91,12 +99,38 @@ def _values(metric: Metric, sides: Comparison) -> _Values:
     reference, fresh = (sides.train, sides.holdout) if against_train else (sides.holdout, sides.fresh)
     values, reason = metric.per_path(reference, sides.synthetic)
     floor, floor_reason = metric.per_path(reference, fresh)
-    return _Values(values, floor, reason or floor_reason)
+    training = values if against_train else metric.per_path(sides.fresh, sides.synthetic)[0]
+    return _Values(values, floor, training, reason or floor_reason)
 
 
 def _result(metric: Metric, values: _Values, bands: floors.Bands, sides: Comparison) -> Result:
-    known, floor = values.synthetic[np.isfinite(values.synthetic)], values.fresh[np.isfinite(values.fresh)]
-    absent = Result(
+    """Set a metric's values beside their floors and judge them."""
+    band = bands.values.get(metric.name)
+    absent = _absent(metric, values)
+    if values.is_absent or (band is None and metric.reference == "holdout"):
+        return absent
+    value, floor, training = (float(np.nanmean(found)) for found in (values.synthetic, values.fresh, values.training))
+    present = msgspec.structs.replace(
+        absent, reason="", value=value, spread=_spread(values.synthetic), floor=floor, training=training, band=band
+    )
+    if isinstance(metric, StatisticMetric) and (levels := bands.levels.get(metric.name)):
+        real, fresh, made = (metric.level(sample, "real") for sample in (sides.holdout, sides.fresh, sides.synthetic))
+        return msgspec.structs.replace(
+            present,
+            meaning=metric.above if made > real else metric.meaning,
+            verdict=floors.verdict(made, (real, fresh), levels, "target", metric.margin, metric.scale),
+            real=real,
+            fresh=fresh,
+            synthetic=made,
+            real_band=levels,
+        )
+    worse = min(value, training) if metric.goal == "high" else max(value, training)
+    judged = floors.verdict(worse, (floor,), band or (floor, floor), metric.goal, metric.margin)
+    return msgspec.structs.replace(present, verdict=judged)
+
+
+def _absent(metric: Metric, values: _Values) -> Result:
+    return Result(
         name=metric.name,
         family=metric.family,
         title=metric.title,
@@ -109,31 +143,9 @@ def _result(metric: Metric, values: _Values, bands: floors.Bands, sides: Compari
         margin=metric.margin,
         weight=(metric.weight or None) if isinstance(metric, StatisticMetric) else None,
         statistic_unit=metric.statistic_unit if isinstance(metric, StatisticMetric) else "",
-        paths=int(known.size),
+        paths=int(np.isfinite(values.synthetic).sum()),
         verdict="absent",
         reason=values.reason or f"{metric.name} is undefined on most resamples of the real data, so it has no floor",
-    )
-    if 2 * known.size < values.synthetic.size or floor.size == 0:
-        return absent
-    value, fresh = float(known.mean()), float(floor.mean())
-    band = bands.values.get(metric.name)
-    if band is None and metric.reference == "holdout":
-        return absent
-    present = msgspec.structs.replace(absent, reason="", value=value, spread=_spread(known), floor=fresh, band=band)
-    if isinstance(metric, StatisticMetric) and (levels := bands.levels.get(metric.name)):
-        real, near, made = (metric.level(sample, "real") for sample in (sides.holdout, sides.fresh, sides.synthetic))
-        judged = floors.verdict(made, (real, near), levels, "target", metric.margin, metric.scale)
-        return msgspec.structs.replace(
-            present,
-            meaning=metric.above if made > real else metric.meaning,
-            verdict=judged,
-            real=real,
-            fresh=near,
-            synthetic=made,
-            real_band=levels,
-        )
-    return msgspec.structs.replace(
-        present, verdict=floors.verdict(value, (fresh,), band or (fresh, fresh), metric.goal, metric.margin)
     )
 
 

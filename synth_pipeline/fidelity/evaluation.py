@@ -53,6 +53,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Standard deviation over synthetic paths; None for a single one."""
     paths: int = 0
     """Synthetic paths on which it is defined."""
+    training: float | None = None
+    """The same with the training data in place of the held-out ones: a distance must be small to both."""
     floor: float | None = None
     """The same number for fresh real data."""
     band: tuple[float, float] | None = None

@@ -16,7 +16,7 @@ from synth_pipeline.fidelity.sample import Sample
 from synth_pipeline.series import FloatArray
 
 KS_POINTS = 200
-"""Points of each sample that the Kolmogorov-Smirnov distance sees: its noise depends on n, so n is fixed."""
+"""Points of each path that the Kolmogorov-Smirnov distance sees: its noise depends on n, so n is fixed."""
 TAIL_PROBABILITIES = np.array([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995])
 
 
@@ -97,15 +97,16 @@ def return_kurtosis(returns: FloatArray) -> FloatArray:
     meaning="Typical moves have the wrong sizes, for example too few seconds in which nothing moves.",
 )
 def ks_distance(real: Sample, synthetic: Sample) -> float:
-    """Largest gap of the two distribution functions of log-returns, at 200 equally spaced returns of each sample.
+    """Largest gap of the two distribution functions of log-returns, at 200 equally spaced returns of each path.
 
     The distance and not its p-value, which at large n rejects real against real as well (returns are not independent).
     On a coarse tick grid single-tick moves are atoms that shift with the price level, in real data as in synthetic.
     """
     first, second = np.sort(_thinned(real)), np.sort(_thinned(synthetic))
     points = np.concatenate([first, second])
-    gaps = np.searchsorted(first, points, side="right") - np.searchsorted(second, points, side="right")
-    return float(np.abs(gaps).max()) / KS_POINTS
+    below_first = np.searchsorted(first, points, side="right") / first.size
+    below_second = np.searchsorted(second, points, side="right") / second.size
+    return float(np.abs(below_first - below_second).max())
 
 
 @metric(
@@ -113,18 +114,18 @@ def ks_distance(real: Sample, synthetic: Sample) -> float:
     goal="low",
     bounds=(0.0, inf),
     minimum=30,
-    unit="σ of real returns",
+    unit="mean σ",
     citation="Villani 2009, Optimal Transport, ch. 6",
     meaning="The sizes of moves differ, on average over the whole distribution.",
 )
 def wasserstein_distance(real: Sample, synthetic: Sample) -> float:
-    """Wasserstein-1 distance of the log-returns, both divided by the real standard deviation."""
+    """Wasserstein-1 distance of the log-returns, in units of the mean of their two standard deviations."""
     first, second = np.sort(real.pooled), np.sort(synthetic.pooled)
     points = np.sort(np.concatenate([first, second]))
     below_first = np.searchsorted(first, points[:-1], side="right") / first.size
     below_second = np.searchsorted(second, points[:-1], side="right") / second.size
     area = np.sum(np.abs(below_first - below_second) * np.diff(points))
-    return float(area) / _spread(real, "real")
+    return 2.0 * float(area) / (_spread(real, "real") + _spread(synthetic, "synthetic"))
 
 
 @metric(
@@ -142,7 +143,8 @@ def quantile_error(real: Sample, synthetic: Sample) -> float:
 
 
 def _thinned(sample: Sample) -> FloatArray:
-    return sample.pooled[np.linspace(0, sample.pooled.size - 1, KS_POINTS).round().astype(np.int64)]
+    known = [path[np.isfinite(path)] for path in sample.returns]
+    return np.concatenate([path[np.linspace(0, path.size - 1, KS_POINTS).round().astype(np.int64)] for path in known])
 
 
 def _spread(sample: Sample, side: str) -> float:

@@ -41,6 +41,9 @@ def _checks(series: Series) -> Iterator[Check]:
     yield _check(
         "moving_prices", "Moving prices", (changes != 0).any(axis=1), "paths", "no path stands still throughout"
     )
+    distinct = np.zeros(series.paths, dtype=np.bool_)
+    distinct[np.unique(series.values, axis=0, return_index=True)[1]] = True
+    yield _check("distinct_paths", "Distinct paths", distinct, "paths", "no path repeats another one")
     if {"open", "high", "low", "close"} <= set(series.names):
         first, high, low, last = (series.column(name) for name in ("open", "high", "low", "close"))
         ordered = (low <= np.minimum(first, last)) & (high >= np.maximum(first, last))

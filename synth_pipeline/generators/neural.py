@@ -37,7 +37,7 @@ State = Any
 _ROWS, _CHUNK = 16, 64
 _CALIBRATION_PATHS, _CALIBRATION_STEPS = 16, 1_500
 _DIVERGED = 1e5
-_COLLAPSED, _PATIENCE, _PROBES = 0.05, 3, 40
+_COLLAPSED, _PATIENCE, _PROBES, _SETTLED = 0.05, 3, 40, 100
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class _Run:
             ):
                 mean.lerp_(now, 1 - keep) if mean.is_floating_point() else mean.copy_(now)
         if done % max(1, self.total // _PROBES) == 0:
-            if done > self.total // 4:
+            if done > max(_SETTLED, self.total // 4):  # an untrained network may vary little: that is no collapse
                 self.look_for_collapse()
             self.progress(done, self.total, ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items()))
 

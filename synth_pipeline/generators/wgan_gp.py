@@ -70,6 +70,10 @@ class MirroredLSTM(nn.Module):
         self.register_buffer("mirror", torch.tensor(directions, dtype=torch.float32), persistent=False)
         signs = torch.where(torch.arange(noise) < noise // 2, -1.0, 1.0)
         self.register_buffer("noise_mirror", signs, persistent=False)
+        with torch.no_grad():  # start at the scale of the scores
+            scale = self(torch.randn(64, 64, noise))[0].std(dim=(0, 1))
+            for parameter in self.head[-1].parameters():
+                parameter.div_(scale if parameter.ndim == 1 else scale.unsqueeze(1))
 
     def forward(self, noise: Tensor, state: State = None) -> tuple[Tensor, State]:
         """Run both images as one batch and average them."""

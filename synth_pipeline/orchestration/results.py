@@ -70,16 +70,14 @@ def metadata(workspace: Workspace, manifest: Manifest, output: str | None) -> di
         "bytes": sum(artifact.bytes for artifact in artifacts),
         "seconds": facts.get("seconds"),
         "peak_memory_mb": facts.get("peak_memory_mb"),
-        "folder": dg.MetadataValue.path(folder),
-        "manifest": dg.MetadataValue.json({"inputs": manifest.inputs, "config": manifest.config, "facts": facts}),
-        "fingerprint": manifest.fingerprint,
     } | {name: facts[name] for name in _FACTS_IN_FIGURES if facts.get(name) is not None}
     rows = [artifact.rows for artifact in artifacts if artifact.rows is not None]
     if rows:
         shown["dagster/row_count"] = sum(rows)
     if facts.get("coverage"):
         shown["time span"] = _span(facts["coverage"])
-    return shown | _links(workspace, manifest, folder)
+    record = {"inputs": manifest.inputs, "config": manifest.config, "facts": facts, "fingerprint": manifest.fingerprint}
+    return shown | _links(workspace, manifest, folder) | {"manifest": dg.MetadataValue.json(record)}
 
 
 def _span(coverage: list[list[int]]) -> str:
@@ -88,7 +86,7 @@ def _span(coverage: list[list[int]]) -> str:
 
 
 def _links(workspace: Workspace, manifest: Manifest, folder: Path) -> dict[str, Any]:
-    links: dict[str, Any] = {}
+    links: dict[str, Any] = {"folder": dg.MetadataValue.path(folder)}
     if manifest.mlflow_run_id is not None:
         links["mlflow/run_id"] = manifest.mlflow_run_id
         if url := workspace.tracker.url(manifest.mlflow_run_id):

@@ -186,10 +186,14 @@ def _evidence(result: Result) -> str:
             f"Synthetic {numbers.quantity(result.synthetic, unit)}, held-out real "
             f"{numbers.quantity(result.real, unit)}; real data range from {numbers.interval(result.real_band, unit)}."
         )
-    limit = f"; real data range from {numbers.interval(result.band)}" if result.band else ""
-    value, floor = (numbers.quantity(number, result.unit) for number in (result.value, result.floor))
+    limit = f", at most {numbers.number(result.band[1])} by chance" if result.band else ""
+    value, training, floor = (
+        numbers.quantity(number, result.unit) for number in (result.value, result.training, result.floor)
+    )
     unit = "" if result.unit in ("", "share") else f" {result.unit}"
-    return f"Value {value}{unit}, fresh real data {floor}{limit}."
+    if result.reference == "train":
+        return f"Synthetic {value}{unit}, fresh real data {floor}{unit}."
+    return f"{value}{unit} to the held-out data, {training} to the training data; real to real {floor}{limit}."
 
 
 def _count(count: int, noun: str) -> str:

@@ -156,14 +156,15 @@ def _evaluate(
     draft: Manifest,
     place: Path,
 ) -> Built:
-    from synth_pipeline import fidelity, reports
+    from synth_pipeline.fidelity.evaluate import evaluate as compare
+    from synth_pipeline.reports.page import render
     from synth_pipeline.synthesis.dataset import read_dataset
 
     generator = draft.key.rpartition("/")[2]
     train, holdout = _split(workspace, instrument, look_back, plugins.load(generators, generator))
     synthetic = read_dataset(dataset.file(workspace.folder("synthetic", instrument, day, generator), "dataset"))
     rng = stream(workspace.settings.seed, "evaluate", draft.key)
-    evaluation = fidelity.evaluate(train, synthetic, holdout, rng=rng, progress=workspace.progress)
+    evaluation = compare(train, synthetic, holdout, rng=rng, progress=workspace.progress)
     provenance = {
         "instrument": str(instrument),
         "day": day.isoformat(),
@@ -172,7 +173,7 @@ def _evaluate(
         "code": draft.code_version,
     } | {f"input {name}": digest for name, digest in draft.inputs.items()}
     page, data = place / "report.html", place / "report.json"
-    data.write_text(evaluation.to_json(), encoding="utf-8")
-    page.write_text(reports.render(evaluation, provenance), encoding="utf-8")
+    data.write_bytes(evaluation.to_json())
+    page.write_text(render(evaluation, provenance), encoding="utf-8")
     facts = {"fidelity": evaluation.fidelity, "floor": evaluation.floor}
     return Built({"report": page, "evaluation": data}, facts, shown=("report",))

@@ -1,0 +1,73 @@
+"""The matching engine, slow and obvious: one list of resting orders in order of arrival."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Order:
+    order_id: int
+    side: int
+    price: int
+    lots: int
+
+
+@dataclass
+class NaiveBook:
+    """Price-time priority by searching the whole list; ids count up from one; bids are side 0, asks side 1."""
+
+    orders: list[Order] = field(default_factory=list)
+    trades: list[tuple[int, int, int, int, int]] = field(default_factory=list)
+    """(maker id, taker id, price, lots, taker side)"""
+    ids: int = 0
+
+    def limit(self, side: int, price: int, lots: int) -> int:
+        self.ids += 1
+        rest = self._match(side, lots, lambda maker: maker <= price if side == 0 else maker >= price)
+        if rest:
+            self.orders.append(Order(self.ids, side, price, rest))
+        return self.ids
+
+    def market(self, side: int, lots: int) -> int:
+        self.ids += 1
+        self._match(side, lots, lambda _: True)
+        return self.ids
+
+    def cancel(self, order_id: int) -> int:
+        found = [order for order in self.orders if order.order_id == order_id]
+        self.orders = [order for order in self.orders if order.order_id != order_id]
+        return sum(order.lots for order in found)
+
+    def keep(self, low: int, high: int) -> int:
+        """Cancel all outside low..high (half open)."""
+        kept = [order for order in self.orders if low <= order.price < high]
+        cancelled = len(self.orders) - len(kept)
+        self.orders = kept
+        return cancelled
+
+    def levels(self) -> dict[tuple[int, int], int]:
+        """Lots by (side, price)."""
+        lots: dict[tuple[int, int], int] = {}
+        for order in self.orders:
+            lots[order.side, order.price] = lots.get((order.side, order.price), 0) + order.lots
+        return lots
+
+    def depth(self, side: int) -> list[tuple[int, int]]:
+        levels = [(price, lots) for (level_side, price), lots in self.levels().items() if level_side == side]
+        return sorted(levels, reverse=side == 0)
+
+    def _match(self, side, lots, is_willing) -> int:
+        while lots:
+            makers = [order for order in self.orders if order.side != side and is_willing(order.price)]
+            if not makers:
+                break
+            best = (min if side == 0 else max)(order.price for order in makers)
+            maker = next(order for order in makers if order.price == best)
+            traded = min(lots, maker.lots)
+            self.trades.append((maker.order_id, self.ids, maker.price, traded, side))
+            maker.lots -= traded
+            lots -= traded
+            if not maker.lots:
+                self.orders.remove(maker)
+        return lots
