@@ -16,7 +16,7 @@ def autocorrelations(row, lags):
     count = len(known)
     centre = sum(known) / max(count, 1)
     square = sum((value - centre) ** 2 for value in known)
-    if square == 0:
+    if len(set(known)) < 2:
         return [math.nan] * lags
     result = []
     for lag in range(1, lags + 1):

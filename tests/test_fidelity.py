@@ -1,10 +1,9 @@
 """Fidelity: metrics against independent libraries and slow twins, the laws of floors and verdicts, real data."""
 
+import csv
 import lzma
 import math
-import os
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,7 +36,6 @@ TWELVE = {
     "rsi_correlation": 2,
     "volatility_persistence": 2,
 }
-REAL_DATA = Path(os.environ.get("SYNTH_REAL_DATA", "../shared/data"))
 
 
 def market(rng, paths, steps, *, level=1e-3, persistence=0.97, roughness=0.3):
@@ -59,15 +57,25 @@ def series(returns, *, tick=0.0, start=1000.0, name="close"):
     return Series(prices[:, :, np.newaxis], (name,), 500_000_000, np.zeros(len(returns), dtype=np.int64), tick)
 
 
+def stretches(train, holdout, seed=1, **more):
+    whole = series(market(stream(seed, "real"), 1, train + holdout + 1, **more), tick=0.01)
+    return whole.slice(0, train + 1), whole.slice(train + 1, train + holdout + 2)
+
+
 @pytest.fixture(scope="module")
-def real():
+def pair():
     """A training and a held-out stretch of one market, the one after the other."""
-    whole = series(market(stream(1, "real"), 1, 2200), tick=0.01)
-    return whole.slice(0, 1501), whole.slice(1501, 2201)
+    return stretches(1500, 699)
 
 
-def run(real, synthetic, seed=0, **more):
-    return evaluate(real[0], synthetic, real[1], rng=stream(seed, "evaluate"), **more)
+@pytest.fixture(scope="module")
+def long_pair():
+    """The same, long enough for clear verdicts."""
+    return stretches(4000, 2000, persistence=0.985)
+
+
+def run(pair, synthetic, seed=0, **more):
+    return evaluate(pair[0], synthetic, pair[1], rng=stream(seed, "evaluate"), **more)
 
 
 def verdicts(evaluation):
@@ -77,9 +85,9 @@ def verdicts(evaluation):
 # ---- kernels against their slow twins, gaps included
 
 gappy = st.lists(
-    st.one_of(st.floats(-0.1, 0.1, width=32), st.sampled_from([0.0, math.nan])), min_size=1, max_size=60
+    st.one_of(st.integers(-100, 100).map(lambda n: n / 1000), st.just(math.nan)), min_size=1, max_size=60
 ).map(lambda values: np.array([values], dtype=np.float64))
-twin = settings(max_examples=60, deadline=None)
+twin = settings(max_examples=60)
 
 
 @twin
@@ -148,7 +156,8 @@ def test_distances_equal_scipy(rows):
     first, second = Sample(rows[:1]), Sample(1.3 * rows[1:2, :500])
     thin = [side.pooled[np.linspace(0, side.pooled.size - 1, 200).round().astype(int)] for side in (first, second)]
     assert METRICS["ks_distance"](first, second) == pytest.approx(stats.ks_2samp(*thin).statistic, abs=1e-12)
-    expected = stats.wasserstein_distance(first.pooled, second.pooled) / rows[0].std()
+    spread = (first.pooled.std() + second.pooled.std()) / 2
+    expected = stats.wasserstein_distance(first.pooled, second.pooled) / spread
     assert METRICS["wasserstein_distance"](first, second) == pytest.approx(expected, rel=1e-10)
 
 
@@ -160,10 +169,11 @@ def test_autocorrelation_and_tests_equal_statsmodels(rows):
     for index, row in enumerate(rows):
         ljung_box = acorr_ljungbox(row, lags=[10])["lb_pvalue"].iloc[0]
         assert weighted.ljung_box_p.statistic(rows)[index] == pytest.approx(ljung_box, rel=1e-8)
-        arch = het_arch(row - row.mean(), nlags=5)[1]
+        arch = het_arch(row - row.mean(), nlags=5, result_object=False)[1]
         assert weighted.arch_lm_p.statistic(rows)[index] == pytest.approx(arch, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_hurst_exponent_equals_antropy(rows):
     from antropy import detrended_fluctuation
 
@@ -200,7 +210,7 @@ def test_bootstrap_never_bridges_a_gap_and_draws_every_return_equally():
     assert counts.min() > 0.85 * counts.mean()
     assert counts.max() < 1.15 * counts.mean()
     follows = np.diff(drawn, axis=1) == 1
-    assert follows.mean() == pytest.approx(1 - 1 / 8, abs=0.04)
+    assert follows.mean() == pytest.approx((1 - 1 / 8) * 54 / 57, abs=0.01)
     steps = drawn[:, 1:][follows]
     assert not np.isin(steps, [12, 41]).any()
 
@@ -326,13 +336,12 @@ def test_verdict_on_a_log_scale_is_symmetric_in_ratios():
 # ---- evaluations
 
 
-def test_a_fresh_draw_of_the_same_market_is_rarely_off(real):
+def test_a_fresh_draw_of_the_same_market_is_rarely_off():
     """The share of tests outside is about 0.06 over many draws; a single market is allowed more."""
     outside, off = [], []
     for seed in range(6):
-        rng = stream(seed, "fresh")
-        whole = series(market(rng, 1, 1600), tick=0.01)
-        found = run((whole.slice(0, 1101), whole.slice(1101, 1601)), series(market(rng, 8, 499), tick=0.01), seed)
+        made = series(market(stream(seed, "fresh"), 8, 499), tick=0.01)
+        found = run(stretches(1100, 499, seed), made, seed)
         assert found.conclusion != "memorised"
         outside += [result.verdict != "indistinguishable" for result in found.judged]
         off += [result.verdict == "off" for result in found.judged]
@@ -340,10 +349,10 @@ def test_a_fresh_draw_of_the_same_market_is_rarely_off(real):
     assert np.mean(off) < 0.05
 
 
-def test_shuffled_returns_lose_their_clusters(real):
-    returns = Sample.of(real[0]).returns
-    shuffled = stream(1, "shuffle").permuted(np.tile(returns, (8, 1)), axis=1)[:, :699]
-    found = run(real, series(shuffled, tick=0.01))
+def test_shuffled_returns_lose_their_clusters(long_pair):
+    returns = Sample.of(long_pair[0]).returns
+    shuffled = stream(1, "shuffle").permuted(np.tile(returns, (8, 1)), axis=1)[:, :1999]
+    found = run(long_pair, series(shuffled, tick=0.01))
     assert verdicts(found)["absolute_return_acf_error"] == "off"
     assert verdicts(found)["volatility_clustering"] == "off"
     assert verdicts(found)["quantile_error"] == "indistinguishable"
@@ -353,27 +362,27 @@ def test_shuffled_returns_lose_their_clusters(real):
     assert "singly" in clustering.meaning
 
 
-def test_gaussian_tails_are_off(real):
-    spread = float(Sample.of(real[0]).pooled.std())
-    found = run(real, series(stream(2, "gauss").normal(0.0, spread, (8, 699)), tick=0.01))
+def test_gaussian_tails_are_off(long_pair):
+    spread = float(Sample.of(long_pair[0]).pooled.std())
+    found = run(long_pair, series(stream(2, "gauss").normal(0.0, spread, (8, 1999)), tick=0.01))
     assert verdicts(found)["kurtosis"] == "off"
     assert verdicts(found)["ks_distance"] == "off"
     assert found.conclusion == "off"
     assert found.fidelity < found.floor
 
 
-def test_doubled_moves_are_off_and_drift_is_noticed(real):
+def test_doubled_moves_are_off_and_drift_is_noticed(pair):
     rng = stream(3, "double")
-    doubled = run(real, series(4 * market(rng, 8, 699), tick=0.01))
+    doubled = run(pair, series(4 * market(rng, 8, 699), tick=0.01))
     assert verdicts(doubled)["volatility"] == verdicts(doubled)["wasserstein_distance"] == "off"
-    drifting = run(real, series(market(rng, 8, 699) + 6e-4, tick=0.01))
+    drifting = run(pair, series(market(rng, 8, 699) + 6e-4, tick=0.01))
     assert verdicts(drifting)["mean_return"] == "off"
 
 
-def test_a_block_bootstrap_scores_well_and_is_called_a_copy(real):
+def test_a_block_bootstrap_scores_well_and_is_called_a_copy(pair):
     rng = stream(4, "copy")
-    copies = next(bootstrap.resamples(Sample.of(real[0]), (8, 699), 1, 40.0, rng=rng))
-    found = run(real, series(copies, tick=0.01, start=1400.0))
+    copies = next(bootstrap.resamples(Sample.of(pair[0]), (8, 699), 1, 40.0, rng=rng))
+    found = run(pair, series(copies, tick=0.01, start=1400.0))
     assert found.conclusion == "memorised"
     results = {result.name: result for result in found.results}
     assert results["verbatim_share"].value > 0.8
@@ -404,8 +413,7 @@ def test_an_exact_copy_is_found_in_full_and_a_short_quote_only_where_it_is():
 
 
 def test_short_data_leave_metrics_absent_with_their_reason():
-    whole = series(market(stream(7, "few"), 1, 300), tick=0.01)
-    found = run((whole.slice(0, 181), whole.slice(181, 301)), series(market(stream(8, "few"), 4, 119), tick=0.01))
+    found = run(stretches(180, 119), series(market(stream(8, "few"), 4, 119), tick=0.01))
     absent = {result.name: result for result in found.results if result.verdict == "absent"}
     assert set(absent) == {"ks_distance", "quantile_error", "absolute_return_acf_error"}
     assert absent["ks_distance"].reason == "ks_distance needs 200 known returns, the real sample has 119"
@@ -414,8 +422,8 @@ def test_short_data_leave_metrics_absent_with_their_reason():
     assert found.panels.absolute_return_acf is not None
 
 
-def test_a_path_that_stands_still_is_invalid_and_scores_nothing(real):
-    found = run(real, series(np.zeros((3, 699)), tick=0.01))
+def test_a_path_that_stands_still_is_invalid_and_scores_nothing(pair):
+    found = run(pair, series(np.zeros((3, 699)), tick=0.01))
     assert found.conclusion == "invalid"
     assert found.fidelity == 0
     assert verdicts(found)["volatility"] == "off"
@@ -433,7 +441,7 @@ def test_a_path_that_stands_still_is_invalid_and_scores_nothing(real):
         (lambda prices: prices.__setitem__(0, prices[1]), "distinct_paths"),
     ],
 )
-def test_each_validity_check_counts_its_own_failure(real, spoil, name):
+def test_each_validity_check_counts_its_own_failure(pair, spoil, name):
     good = series(market(stream(9, "valid"), 3, 699), tick=0.01)
     assert all(check.failures == 0 for check in validity.checks(good))
     prices = good.values.copy()
@@ -441,7 +449,7 @@ def test_each_validity_check_counts_its_own_failure(real, spoil, name):
     bad = Series(prices, good.names, good.step_ns, good.start_ns, good.tick_size)
     broken = {check.name: check.failures for check in validity.checks(bad) if check.failures}
     assert broken == {name: 1}
-    assert run(real, bad).conclusion == "invalid"
+    assert run(pair, bad).conclusion == "invalid"
 
 
 def test_bars_must_keep_their_order_and_sizes_their_sign():
@@ -458,20 +466,20 @@ def test_a_mid_price_may_lie_half_way_between_ticks():
     assert all(check.failures == 0 for check in validity.checks(mid))
 
 
-def test_evaluation_is_reproducible_and_lossless_as_json(real):
+def test_evaluation_is_reproducible_and_lossless_as_json(pair):
     made = series(market(stream(10, "json"), 3, 699), tick=0.01)
-    first, second = run(real, made), run(real, made)
+    first, second = run(pair, made), run(pair, made)
     assert first.to_json() == second.to_json()
     assert Evaluation.from_json(first.to_json()) == first
-    assert run(real, made, seed=1).to_json() != first.to_json()
+    assert run(pair, made, seed=1).to_json() != first.to_json()
     rows = first.table()
     assert [row["name"] for row in rows] == list(METRICS)
     assert len({tuple(row) for row in rows}) == 1
 
 
-def test_a_number_does_not_depend_on_the_families_asked_for(real):
+def test_a_number_does_not_depend_on_the_families_asked_for(pair):
     made = series(market(stream(11, "families"), 3, 699), tick=0.01)
-    everything, some = run(real, made), run(real, made, families=["temporal"])
+    everything, some = run(pair, made), run(pair, made, families=["temporal"])
     assert {result.family for result in some.results} == {"temporal", "weighted"}
     by_name = {result.name: result for result in everything.results}
     assert all(result == by_name[result.name] for result in some.results)
@@ -482,18 +490,18 @@ def test_a_number_does_not_depend_on_the_families_asked_for(real):
     )
 
 
-def test_windows_are_of_equal_size_and_progress_ends_at_its_total(real):
+def test_windows_are_of_equal_size_and_progress_ends_at_its_total(pair):
     seen = []
     made = series(market(stream(12, "sizes"), 2, 650), tick=0.01)
-    found = run(real, made, progress=lambda done, total, _note="": seen.append((done, total)))
+    found = run(pair, made, progress=lambda done, total, _note="": seen.append((done, total)))
     assert found.sizes.compared_returns == 650
     assert (found.sizes.train_windows, found.sizes.holdout_windows, found.sizes.synthetic_windows) == (2, 1, 2)
     assert [done for done, _ in seen] == list(range(1, len(seen) + 1))
     assert seen[-1][0] == seen[-1][1]
 
 
-def test_gaps_in_real_data_are_counted_and_survived(real):
-    train, holdout = (Series(s.values.copy(), s.names, s.step_ns, s.start_ns, s.tick_size) for s in real)
+def test_gaps_in_real_data_are_counted_and_survived(pair):
+    train, holdout = (Series(s.values.copy(), s.names, s.step_ns, s.start_ns, s.tick_size) for s in pair)
     train.values[:, 300:340] = np.nan
     holdout.values[:, 100:105] = np.nan
     found = run((train, holdout), series(market(stream(13, "gaps"), 2, 699), tick=0.01))
@@ -503,17 +511,17 @@ def test_gaps_in_real_data_are_counted_and_survived(real):
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
-def test_too_short_a_series_is_the_users_error_and_says_so(real, which):
-    three = [real[0], series(market(stream(14, "short"), 2, 699)), real[1]]
+def test_too_short_a_series_is_the_users_error_and_says_so(pair, which):
+    three = [pair[0], series(market(stream(14, "short"), 2, 699)), pair[1]]
     three[which] = three[which].slice(0, 40)
     with pytest.raises(TooLittleDataError, match="returns on a path; windows of 39 are compared and 50 must be known"):
         evaluate(*three, rng=stream(0, "evaluate"))
 
 
-def test_a_real_market_that_never_moves_cannot_be_compared_with(real):
+def test_a_real_market_that_never_moves_cannot_be_compared_with(pair):
     flat = series(np.zeros((1, 699)), tick=0.01)
     with pytest.raises(TooLittleDataError, match="held-out series never moves"):
-        evaluate(real[0], real[1], flat, rng=stream(0, "evaluate"))
+        evaluate(pair[0], pair[1], flat, rng=stream(0, "evaluate"))
 
 
 def test_what_is_no_record_is_refused():
@@ -536,15 +544,11 @@ def test_batched_scores_equal_single_ones():
 # ---- real prices
 
 
-@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="real market data are not here (SYNTH_REAL_DATA)")
-def test_real_hours_pass_for_real_and_shuffled_ones_do_not():
-    import csv
-
-    with lzma.open(REAL_DATA / "binance_usdm_ETHUSDT_1h_to20230630.csv.xz", "rt") as file:
-        close = np.array([float(row["close"]) for row in csv.DictReader(file)])
+def test_real_hours_pass_for_real_and_shuffled_ones_do_not(real):
+    with lzma.open(real("binance_usdm_ETHUSDT_1h_to20230630.csv.xz"), "rt") as file:
+        close = np.array([float(row["Close"]) for row in csv.DictReader(file)])
     whole = Series(close[np.newaxis, :, np.newaxis], ("close",), 3600 * 10**9, np.zeros(1, dtype=np.int64), 0.01)
-    train, holdout = whole.slice(8000, 12000), whole.slice(12000, 14000)
-    later = whole.slice(14000, 16000)
+    train, holdout, later = whole.slice(8000, 12000), whole.slice(12000, 14000), whole.slice(14000, 16000)
     genuine = evaluate(train, later, holdout, rng=stream(0, "real"))
     assert genuine.conclusion not in ("invalid", "memorised")
     returns = np.tile(Sample.of(train).returns, (6, 1))

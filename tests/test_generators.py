@@ -161,9 +161,11 @@ def test_bars_are_sampled_on_the_tick_grid(name: str) -> None:
 @every_generator
 def test_progress_counts_up_to_its_total(name: str) -> None:
     calls: list[tuple[int, int]] = []
-    make(name).fit(
-        naive.market(400), rng=stream(0, "fit"), progress=lambda done, total, note="": calls.append((done, total))
-    )
+
+    def record(done: int, total: int, note: str = "") -> None:
+        calls.append((done, total))
+
+    make(name).fit(naive.market(400), rng=stream(0, "fit"), progress=record)
     done, totals = zip(*calls, strict=True)
     assert len(set(totals)) == 1
     assert list(done) == sorted(done)
@@ -239,3 +241,194 @@ def test_any_tick_size_gives_lawful_samples(name: str, tick: float, price: float
     series.values[0, ::9, 0] += 2 * tick
     generator = make(name).fit(replace(series, tick_size=tick), rng=stream(seed, "fit"))
     assert_lawful(generator.sample(2, 80, rng=stream(seed, "sample")))
+
+
+# The self-exciting jump diffusion.
+
+QUIET = Law(2e-4, 0.4, 0.5, 0.5, 2e-3, 4.0, 0.05, 2.0)
+"""Jumps ten times the diffusion, so that a few thousand steps determine every parameter."""
+
+
+def as_series(returns: FloatArray, *, tick: float = 0.0) -> Series:
+    """Prices that start at 1000 and follow these returns."""
+    prices = 1000 * np.exp(np.cumsum(returns))
+    prices = np.rint(2 * prices / tick) * tick / 2 if tick else prices
+    return Series(prices[np.newaxis, :, np.newaxis], ("mid",), 500_000_000, np.array([0]), tick)
+
+
+def autocorrelation(values: FloatArray, lag: int) -> float:
+    """Mean over paths of the autocorrelation along the last axis."""
+    return float(np.mean([np.corrcoef(row[lag:], row[:-lag])[0, 1] for row in np.atleast_2d(values)]))
+
+
+def test_simulation_is_its_slow_twin() -> None:
+    fast = simulated(stream(0, "twin"), 400, 50, QUIET)
+    slow = naive.simulated_slowly(stream(0, "twin"), 400, 50, QUIET)
+    for ours, theirs in zip(fast, slow, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-15)
+
+
+def test_the_filter_is_its_slow_twin_and_restarts_after_a_gap() -> None:
+    returns, _ = simulated(stream(1, "twin"), 60, 500, QUIET)
+    opens = np.isin(np.arange(60), (0, 25))
+    means, variances = np.empty((2, 60))
+    likelihood = filtered(returns, opens, 0.0, QUIET, means, variances)
+    slow_likelihood, slow_means = naive.filtered_slowly(returns, opens, QUIET)
+    assert likelihood == pytest.approx(slow_likelihood, abs=1e-5)
+    np.testing.assert_allclose(means, slow_means, rtol=1e-5)
+    assert means[25] == QUIET.mean_intensity != means[24]
+
+
+def test_assuming_a_gamma_density_costs_little_likelihood() -> None:
+    returns, _ = simulated(stream(2, "exact"), 300, 500, QUIET)
+    opens = np.arange(300) == 0
+    assumed = filtered(returns, opens, 0.0, QUIET, *np.empty((2, 300)))
+    assert abs(assumed - naive.exact_log_likelihood(returns, QUIET)) < 0.5
+
+
+@given(spread=st.floats(0.01, 8.0), move=st.floats(-12.0, 12.0))
+def test_rounding_is_a_triangle_averaged_over_the_normal(spread: float, move: float) -> None:
+    errors = (np.arange(20_000) + 0.5) / 10_000 - 1
+    exact = np.mean(stats.norm.pdf(move + errors, scale=spread) * (1 - np.abs(errors))) * 2
+    made = rounded_density(move, spread, 1.0)
+    # Sheppard's correction is a series in (resolution / spread)²; elsewhere only the quadrature errs.
+    assert made == pytest.approx(exact, rel=5e-3 if spread >= 2 and abs(move) < 4 * spread else 2e-2, abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_maximum_likelihood_recovers_the_law(seed: int) -> None:
+    returns, _ = simulated(stream(seed, "recovery"), 3_000, 1_000, QUIET)
+    summary = SelfExcitingJumpDiffusion().fit(as_series(returns, tick=0.01), rng=stream(0, "fit")).summary()
+    for name, truth in QUIET._asdict().items():
+        assert abs(summary[name] - truth) < 3.5 * summary[f"{name}_se"], name
+    assert abs(summary["base_intensity"] - 0.2) < 3.5 * summary["base_intensity_se"]
+    assert summary["pit_ks"] < 1.6 / np.sqrt(3_000)
+    assert summary["jump_share_of_variance"] == pytest.approx(0.985, abs=0.01)
+
+
+def test_prices_are_a_martingale() -> None:
+    wild = Law(0.01, 0.5, 0.6, 0.3, 0.05, 3.0, 0.1, 3.0)
+    ends = np.array(
+        [
+            np.exp(simulated(rng, 50, 0, wild)[0].sum())
+            for rng in (stream(0, "martingale", path) for path in range(20_000))
+        ]
+    )
+    z = (ends.mean() - 1) / (ends.std() / np.sqrt(len(ends)))
+    assert abs(z) < 3
+    # Without the compensator the mean would stand far above one.
+    assert ends.std() > 0.3
+
+
+def test_samples_do_not_drift() -> None:
+    generator = fitted("self_exciting_jump_diffusion")
+    sample = generator.sample(2_000, 60, rng=stream(0, "drift"))
+    growth = sample.column("mid")[:, -1] / sample.column("mid")[0, 0] - 1
+    assert abs(growth.mean()) < 3 * growth.std() / np.sqrt(len(growth))
+
+
+def test_the_mean_intensity_is_base_over_one_less_branching() -> None:
+    law = QUIET._replace(decay=0.8)
+    _, intensities = simulated(stream(0, "intensity"), 400_000, 1_000, law)
+    base = law.mean_intensity * (1 - law.branching_ratio)
+    assert intensities.mean() == pytest.approx(base / (1 - law.branching_ratio), rel=0.02)
+    assert intensities.min() >= base
+
+
+def test_volatility_clusters_and_fades() -> None:
+    returns = np.abs(fitted("self_exciting_jump_diffusion").sample(20, 3_000, rng=stream(0, "clusters")).log_returns())
+    near, far = autocorrelation(returns, 1), autocorrelation(returns, 60)
+    assert near > 0.05
+    assert abs(far) < 0.02
+
+
+def test_samples_rest_as_often_as_the_market() -> None:
+    real = naive.market(700).log_returns()
+    made = fitted("self_exciting_jump_diffusion").sample(20, 700, rng=stream(0, "rest")).log_returns()
+    assert np.mean(made == 0) == pytest.approx(np.mean(real == 0), abs=0.06)
+
+
+def test_a_plain_random_walk_is_fitted_too() -> None:
+    returns = 1e-3 * stream(0, "walk").standard_normal(1_000)
+    generator = SelfExcitingJumpDiffusion().fit(as_series(returns), rng=stream(0, "fit"))
+    made = generator.sample(10, 1_000, rng=stream(0, "sample")).log_returns()
+    assert made.std() == pytest.approx(1e-3, rel=0.1)
+    assert abs(stats.kurtosis(made, axis=None)) < 1
+
+
+def test_half_seconds_of_a_real_market_are_matched(real: Any) -> None:
+    closes = np.loadtxt(real("binance_usdm_BTCUSDT_1h_to20230630.csv.xz"), delimiter=",", skiprows=1, usecols=4)
+    bars = Series(closes[np.newaxis, -3_000:, np.newaxis], ("close",), 3_600 * 10**9, np.array([0]), 0.1)
+    generator = SelfExcitingJumpDiffusion().fit(bars, rng=stream(0, "fit"))
+    made = generator.sample(4, 3_000, rng=stream(0, "sample")).log_returns()
+    observed = bars.log_returns()
+    assert stats.ks_2samp(made.ravel(), observed.ravel()).statistic < 0.04
+    for lag in (1, 5, 20):
+        assert abs(autocorrelation(np.abs(made), lag) - autocorrelation(np.abs(observed), lag)) < 0.12
+
+
+# The Wasserstein GAN.
+
+
+def test_mirrored_noise_makes_the_mirrored_path() -> None:
+    directions = np.array([-1.0, 1.0, 1.0, -1.0])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = MirroredLSTM(directions, 8, 16)
+        noise = torch.randn(5, 30, 8)
+    made, _ = network(noise)
+    mirrored, _ = network(noise * network.noise_mirror)
+    torch.testing.assert_close(mirrored, made * torch.tensor(directions, dtype=torch.float32))
+    assert float(made.std(dim=(0, 1)).min()) > 0.5
+
+
+def test_the_penalty_of_a_linear_critic_is_known() -> None:
+    weights = torch.tensor([[3.0, 4.0]])
+    source = torch.Generator().manual_seed(0)
+    real, made = torch.randn(6, 1, 2, generator=source), torch.randn(6, 1, 2, generator=source)
+    penalty = gradient_penalty(lambda x: (x * weights).sum(dim=(1, 2)), real, made, source)
+    assert float(penalty) == pytest.approx((5 - 1) ** 2)
+
+
+def test_the_penalty_trains_the_critic() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        critic = Critic(3, 8)
+    source = torch.Generator().manual_seed(0)
+    real, made = (torch.randn(4, 24, 3, generator=source) for _ in range(2))
+    gradient_penalty(critic, real, made, source).backward()
+    assert all(p.grad is not None and float(p.grad.abs().sum()) > 0 for p in critic.lstm.parameters() if p.ndim == 2)
+
+
+def test_long_paths_have_no_drift() -> None:
+    sample = fitted("wgan_gp").sample(40, 2_000, rng=stream(0, "drift"))
+    returns = sample.log_returns()
+    z = returns.mean() / (returns.std() / np.sqrt(returns.size))
+    # Neighbouring returns may correlate, so the plain standard error is a little too small.
+    assert abs(z) < 5
+
+
+def test_marginals_are_those_of_the_market() -> None:
+    real, made = naive.market(700), fitted("wgan_gp").sample(20, 700, rng=stream(0, "marginals"))
+    for name in ("spread", "volume", "imbalance_1"):
+        assert stats.ks_2samp(real.column(name).ravel(), made.column(name).ravel()).statistic < 0.06, name
+    assert stats.ks_2samp(real.log_returns().ravel(), made.log_returns().ravel()).statistic < 0.06
+
+
+@pytest.mark.slow
+def test_the_dependence_of_a_market_is_learnt() -> None:
+    real = naive.market(1_500)
+    made = (
+        WassersteinGAN(Parameters(steps=300)).fit(real, rng=stream(0, "fit")).sample(10, 1_500, rng=stream(0, "sample"))
+    )
+
+    def facts(series: Series) -> FloatArray:
+        flow, volume = series.column("imbalance_1"), np.log1p(series.column("volume"))
+        moves = series.log_returns()
+        leads = [np.corrcoef(flow[path, :-1], np.sign(moves[path]))[0, 1] for path in range(series.paths)]
+        goes_with = [np.corrcoef(volume[path, 1:], np.abs(moves[path]) > 0)[0, 1] for path in range(series.paths)]
+        return np.array([autocorrelation(flow, 1), autocorrelation(flow, 2), np.mean(leads), np.mean(goes_with)])
+
+    target = facts(real)
+    assert target.min() > 0.1
+    assert np.abs(facts(made) - target).mean() < 0.4 * np.abs(target).mean()

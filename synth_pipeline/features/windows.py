@@ -76,7 +76,7 @@ def without_gaps(series: Series) -> Series:
     """Return the longest gap-free segment as a series of one path. Raises `TooLittleDataError` when there is none."""
     found = segments(series)
     if not found:
-        raise TooLittleDataError("the series holds no observation without a gap; choose another day or record for longer")
+        raise TooLittleDataError("the series holds nothing but gaps: choose another day or record for longer")
     path, start, stop = max(found, key=lambda segment: segment[2] - segment[1])
     single = replace(series, values=series.values[path : path + 1], start_ns=series.start_ns[path : path + 1])
     return single.slice(start, stop)

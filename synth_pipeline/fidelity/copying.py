@@ -19,7 +19,7 @@ SHORTEST_RUN = 5
 """Returns in a row that make a verbatim run."""
 CHANCE_BITS = 10.0
 """A run counts when chance would produce it anywhere in the two samples less than once in 2^10 times."""
-CELLS = 500_000_000
+CELLS = 200_000_000
 """Most pairs of steps that are compared; of a longer path only the first steps are looked at."""
 _CITATION = "Carlini et al. 2021, USENIX Security, on verbatim memorization"
 

@@ -134,7 +134,7 @@ def wasserstein_distance(real: Sample, synthetic: Sample) -> float:
     bounds=(0.0, inf),
     minimum=200,
     unit="own σ",
-    citation="Wiese, Knobloch, Korn, Kretschmer 2020, Quantitative Finance 20(9)",
+    citation="Hyndman, Fan 1996, The American Statistician 50(4)",
     meaning="The shape of the distribution is wrong whatever its width: shoulders and tails are misplaced.",
 )
 def quantile_error(real: Sample, synthetic: Sample) -> float:

@@ -8,7 +8,7 @@ Two kinds. Most compare two samples at once:
 Where the comparison is between one number of each sample, the function is that number, batched over paths:
 
     @statistic_metric(compare=absolute_difference, goal="low", …)
-    def excess_kurtosis(returns: FloatArray) -> FloatArray: …
+    def return_kurtosis(returns: FloatArray) -> FloatArray: …
 
 The decorated name is a `Metric`, called as `f(real, synthetic) → float`. A family is a file of them;
 `registry.metrics` finds them by file, so a new metric edits nothing else. What belongs to one metric alone stays in

@@ -52,7 +52,8 @@ class Generator(ABC):
         """Make one from plain values. Raises `InputError` for a name that `Parameters` lacks."""
         known = [field.name for field in fields(cls.Parameters)]
         if unknown := sorted(set(settings) - set(known)):
-            raise InputError(f"{cls.__module__.rpartition('.')[2]} has no parameter {unknown[0]!r}: it has {', '.join(known)}")
+            name = cls.__module__.rpartition(".")[2]
+            raise InputError(f"{name} has no parameter {unknown[0]!r}: it has {', '.join(known)}")
         return cls(cls.Parameters(**settings))
 
     @abstractmethod

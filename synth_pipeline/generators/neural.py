@@ -336,7 +336,7 @@ class NeuralGenerator(Generator):
 
     @abstractmethod
     def recipe(self, network: nn.Module) -> Recipe:
-        """Say how it is trained."""
+        """Say how it is trained; what else it needs, such as a critic, is made here."""
 
     @abstractmethod
     def paths(self, n: int, steps: int, rng: np.random.Generator) -> FloatArray:
@@ -349,8 +349,8 @@ class NeuralGenerator(Generator):
         data = Windows.of(self.transform.encode(chosen, rng=rng), self.parameters.window, self.fewest_windows)
         with reproducible(rng):
             self.network = self.build(self.transform.directions)
-        name = type(self).__module__.rpartition(".")[2]
-        self.history = train(name, self.recipe(self.network), data, rng=rng, progress=progress)
+            recipe = self.recipe(self.network)
+        self.history = train(type(self).__module__.rpartition(".")[2], recipe, data, rng=rng, progress=progress)
         self.calibration = self._calibrated(rng)
         return self
 

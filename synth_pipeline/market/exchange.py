@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -58,8 +59,9 @@ def simulate(
 ) -> Iterator[Frame]:
     """Yield every frame received from `start_ns` up to, not including, `end_ns`, at constant memory.
 
-    A longer stretch begins with the very frames of a shorter one. Raises `InputError` for an empty stretch, a symbol
-    that is not alphanumeric, or parameters that want more orders than fit.
+    A longer stretch begins with the very frames of a shorter one. The depth snapshot arrives about `snapshot_after_ms`
+    plus `snapshot_latency_ms` after the start; a stretch that ends before has none. Raises `InputError` for an empty
+    stretch, a symbol that is not alphanumeric, or parameters that want more orders than fit.
     """
     if end_ns <= start_ns:
         raise InputError(
@@ -72,10 +74,7 @@ def simulate(
 def _until(exchange: Exchange, start_ns: int, end_ns: int, progress: Progress) -> Iterator[Frame]:
     total = math.ceil((end_ns - start_ns) / NS_PER_SECOND)
     for now_ns in range(start_ns + _STRIDE_NS, end_ns + _STRIDE_NS, _STRIDE_NS):
-        for frame in exchange.advance(min(now_ns, end_ns)):
-            if frame.received_ns >= end_ns:
-                return
-            yield frame
+        yield from takewhile(lambda frame: frame.received_ns < end_ns, exchange.advance(min(now_ns, end_ns)))
         progress(min((now_ns - start_ns) // NS_PER_SECOND, total), total, "simulating")
 
 
@@ -101,11 +100,6 @@ class Exchange:
     def book(self) -> Book:
         """The book as it stands, to look at."""
         return self._market.book
-
-    @property
-    def last_id(self) -> int:
-        """Update id of the book as it stands."""
-        return self._last_id
 
     def advance(self, until_ns: int) -> Iterator[Frame]:
         """Simulate up to a time and yield what the recorder receives of it, in order of arrival."""
@@ -191,10 +185,15 @@ class Exchange:
 
     def _answer_snapshot(self) -> None:
         """Show the book as it stands to the recorder, later."""
-        sent_ms, event_ms = self._stamps()
         levels = self._parameters.snapshot_levels
         bids, asks = (np.column_stack(depth(self.book, side, levels)).tolist() for side in (BID, ASK))
-        payload = self._wire.snapshot(sent_ms=sent_ms, event_ms=event_ms, last_id=self._last_id, bids=bids, asks=asks)
+        payload = self._wire.snapshot(
+            sent_ms=self._connection.sent_ms(self._now_ns),
+            event_ms=self._last_event_ns // _NS_PER_MS,
+            last_id=self._last_id,
+            bids=bids,
+            asks=asks,
+        )
         self._connection.answer(self._now_ns + self._parameters.snapshot_latency_ms * _NS_PER_MS, payload)
 
 
@@ -227,11 +226,12 @@ class DepthStream:
             self._touched.setdefault((side, price), [before, after])[1] = after
 
     def due(self, now_ns: int) -> Diff | None:
-        """Return the diff of the last tick of the clock before or at `now_ns`, if one is due and anything differs."""
+        """Return the diff of the clock's next tick, once `now_ns` has reached it, unless nothing differs."""
         if now_ns < self._next_ns:
             return None
         clock_ns = now_ns // self._interval_ns * self._interval_ns
         due_ns, self._next_ns = self._next_ns, clock_ns + self._interval_ns
+        # What was undone stays in memory: a snapshot may have caught it in between.
         if all(before == after for before, after in self._touched.values()):
             return None
         levels: tuple[list[Level], list[Level]] = ([], [])

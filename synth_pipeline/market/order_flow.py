@@ -11,12 +11,14 @@ Five crowds act at random times, each at its own rate:
   λ_i(t) = μ a(t) + Σ_j Σ_{t_j < t} n_ij β exp(-β (t - t_j)), so buys beget buys and, less, sells (Hawkes 1971; Bacry,
   Mastromatteo, Muzy 2015, "Hawkes processes in finance");
 - *informed takers* act only when the efficient price lies further from the mid than the threshold: they send an order
-  that trades up to it, the further the sooner; their trades excite the uninformed too;
-- makers whose quote lies beyond the threshold on the wrong side *pull* it.
+  that trades up to it, the further the sooner;
+- makers then *pull* quotes that the efficient price has overtaken.
 
 The mid thus follows the efficient price in steps of about the threshold, which leaves many short returns at zero and
-the others with the volatility's clusters and tails. All sizes are log-normal. Rates see the efficient price of the
-current step of `STEP_S`; the decay of the Hawkes rates is met exactly, by thinning (Ogata 1981).
+the others with the volatility's clusters and tails. Part of the variance runs in business time, at the pace of the
+uninformed orders (Clark 1973, "A subordinated stochastic process model"): busy seconds are volatile seconds. All sizes
+are log-normal. Rates see the efficient price of the current step of `STEP_S`; the decay of the Hawkes rates is met
+exactly, by thinning (Ogata 1981).
 
 Here belong decisions; what an order does is the engine's affair, how it is published the exchange's.
 """
@@ -174,11 +176,13 @@ def new_market(
         )
     patient = 2 * parameters.depth_rate * parameters.depth_lifetime_s
     makers = 2 * (parameters.touch_rate + parameters.spread_response_rate) * parameters.touch_lifetime_s
-    for rate, crowd in ((patient, "depth"), (makers, "touch")):
-        if rate * (1 + parameters.intraday_amplitude) > _CROWD_CAPACITY / 2:
+    # At the crest of the day half of the places are taken on average, so the other half is room for chance.
+    most = _CROWD_CAPACITY / 2 / (1 + parameters.intraday_amplitude)
+    for orders, crowd in ((patient, "depth"), (makers, "touch")):
+        if orders > most:
             raise InputError(
-                f"{crowd} orders would number about {rate:.0f}: lower {crowd}_rate or {crowd}_lifetime_s "
-                f"so that they stay below {_CROWD_CAPACITY // 4}"
+                f"{crowd} orders would number about {orders:.0f}: lower {crowd}_rate or {crowd}_lifetime_s "
+                f"so that they stay below {most:.0f}"
             )
     market = Market(
         new_book(centre),
@@ -322,9 +326,9 @@ def _act(market: Market, law: FlowLaw, activity: float, kind: int, rng: np.rando
         _trade_informed(market, law, side, rng)
     else:
         _pull(market, law, side)
-    for side in range(2):
-        while market.book.sides[side].orders < law.minimum_orders:
-            _rest(market, law, side, rng)
+    for thin in range(2):
+        for _ in range(law.minimum_orders - market.book.sides[thin].orders):
+            _rest(market, law, thin, rng)
 
 
 @njit(cache=True)
@@ -358,17 +362,31 @@ def _rest(market: Market, law: FlowLaw, side: int, rng: np.random.Generator) -> 
 
 
 @njit(cache=True)
-def _place(market: Market, crowd: int, side: int, price: int, size: int) -> None:
-    """Send a limit order and remember whose it is; a price outside the venue's band is not sent."""
-    count = market.crowd_sizes[crowd]
-    if count == market.crowd_ids.shape[1]:
+def _place(market: Market, crowd: int, side: int, price: int, lots: int) -> None:
+    """Send a limit order, at the nearest price of the band, and remember whose it is."""
+    book = market.book
+    if market.crowd_sizes[crowd] == market.crowd_ids.shape[1]:
+        _forget_traded(market, crowd)
+    if market.crowd_sizes[crowd] == market.crowd_ids.shape[1]:
         return
-    order_id = limit(market.book, market.journal, side, price, size)
+    low = book.state[0].low
+    order_id = limit(book, market.journal, side, min(max(price, low), low + book.levels.shape[1] - 1), lots)
     if order_id > 0:
-        if find(market.book, order_id) != 0:
-            market.crowd_ids[crowd, count] = order_id
+        if find(book, order_id) != 0:
+            market.crowd_ids[crowd, market.crowd_sizes[crowd]] = order_id
             market.crowd_sizes[crowd] += 1
         _record(market)
+
+
+@njit(cache=True)
+def _forget_traded(market: Market, crowd: int) -> None:
+    kept = 0
+    for place in range(market.crowd_sizes[crowd]):
+        order_id = market.crowd_ids[crowd, place]
+        if find(market.book, order_id) != 0:
+            market.crowd_ids[crowd, kept] = order_id
+            kept += 1
+    market.crowd_sizes[crowd] = kept
 
 
 @njit(cache=True)

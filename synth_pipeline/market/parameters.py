@@ -116,6 +116,8 @@ class Parameters:
             )
         if self.intraday_amplitude >= 1:
             raise InputError(f"intraday_amplitude is {self.intraday_amplitude}: it must be below 1")
+        if self.business_time_share > 1:
+            raise InputError(f"business_time_share is {self.business_time_share}: it must be at most 1")
 
     @property
     def branching_ratio(self) -> float:

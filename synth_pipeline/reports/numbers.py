@@ -36,7 +36,8 @@ def percent(share: float) -> str:
     """Return a share in percent that says 100 % only when nothing is missing, and 0 % only when nothing is there."""
     if share in (0, 1):
         return f"{share:.0%}".replace("%", " %")
-    return f"{min(max(100 * share, 0.01), 99.99):.3g} %"
+    value = min(max(100 * share, 0.01), 99.99)
+    return f"{value:.2f} %" if value > 99 else f"{value:.3g} %"
 
 
 def duration(seconds: float) -> tuple[float, str]:

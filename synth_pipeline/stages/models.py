@@ -8,7 +8,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from synth_pipeline import generators, plugins, schema
+from synth_pipeline.errors import NoDataError
 from synth_pipeline.generators import Generator
 from synth_pipeline.lineage.manifests import Manifest
 from synth_pipeline.rng import stream
@@ -62,7 +65,13 @@ def _split(
     from synth_pipeline.features.windows import split
 
     names = tuple(name for name in kind.columns if name in schema.GRID.names)
-    return split(feature_series(workspace, instrument, look_back, names), workspace.settings.train_fraction)
+    series = feature_series(workspace, instrument, look_back, names)
+    if not np.isfinite(series.column(series.price_name)).any():
+        raise NoDataError(
+            f"{instrument} has no {series.price_name} price on {', '.join(map(str, look_back))}: "
+            "the capture holds neither quotes nor a book that a snapshot anchors; record these streams"
+        )
+    return split(series, workspace.settings.train_fraction)
 
 
 def _fit(
@@ -171,6 +180,7 @@ def _evaluate(
         "generator": generator,
         "seed": str(workspace.settings.seed),
         "code": draft.code_version,
+        "command": f"synth-pipeline evaluate {instrument} {day} {generator}",
     } | {f"input {name}": digest for name, digest in draft.inputs.items()}
     page, data = place / "report.html", place / "report.json"
     data.write_bytes(evaluation.to_json())

@@ -33,6 +33,7 @@ def summary(workspace: Workspace, instrument: Instrument, days: Sequence[date], 
         "partitions": [day.isoformat() for day in days],
         "rows": {name: sum(manifest.facts["rows"].get(name, 0) for manifest in ticks) for name in tables},
         "quarantined": _total(manifest.facts["quarantined"] for manifest in ticks),
+        "flagged": _total(manifest.facts["flagged"] for manifest in ticks),
         "book": {
             "gaps": sum(manifest.facts["gaps"] for manifest in ticks),
             "crossed": sum(manifest.facts["crossed"] for manifest in ticks),

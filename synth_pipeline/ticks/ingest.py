@@ -74,6 +74,10 @@ def ingest_rows(rows: Rows) -> DayTicks:
     counts = {
         "messages": max(len(columns["recv_ns"]) for columns in rows.tables.values()),
         "quarantined": dict(Counter(row.reason for row in rejected)),
+        "flagged": {
+            name.lower(): sum(int((columns["flags"] & flag > 0).sum()) for columns in rows.tables.values())
+            for name, flag in (("BAD_CLOCK", Flag.BAD_CLOCK), ("OFF_MARKET", Flag.OFF_MARKET))
+        },
         "gaps": 0,
         "trade_gaps": 0,
         "quotes_from": "stream",
@@ -93,6 +97,7 @@ class _Reader:
         self.accepted = 0
         self.named = 0
         self.latest_ns = 0
+        self.bad_clock = 0
         self.starts: list[int] = []
         self.ends: list[int] = []
         self.continued_before = self.continues_after = False
@@ -127,6 +132,7 @@ class _Reader:
             self.starts.append(recv_ns)
             self.ends.append(recv_ns)
         self.latest_ns = self.ends[-1] = recv_ns
+        self.bad_clock += recv_ns != record.received_ns
         return Arrival(recv_ns, seq, Flag.BAD_CLOCK if recv_ns != record.received_ns else 0, record.payload)
 
     def _take(self, at: Arrival, message: Message) -> None:
@@ -213,6 +219,7 @@ def _typed(reader: _Reader, opening: Opening | None, coverage: list[tuple[int, i
         "ignored": dict(reader.ignored),
         "other_symbols": dict(reader.others),
         "quarantined": dict(Counter(row.reason for row in rows.rejected)),
+        "flagged": {"bad_clock": reader.bad_clock, "off_market": sum(trade.off_market for _, trade in rows.trades)},
         "gaps": rows.counts["gaps"],
         "trade_gaps": sum(hole.stream == "trades" for hole in rows.holes),
         "quotes_from": "stream" if recorded_quotes else "book",
