@@ -37,7 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Sources = Annotated[list[Path], typer.Argument(help="Recorded files, compressed or not.", metavar="FILE...")]
+Sources = Annotated[list[Path], typer.Argument(help="Recorded files, compressed or not.", metavar="FILE")]
 Venue = Annotated[str | None, typer.Option(help="Venue, such as binance_usdm; read from the files when left out.")]
 Symbol = Annotated[str | None, typer.Option(help="Symbol, such as BTCUSDT; read from the files when left out.")]
 Generators = Annotated[str | None, typer.Option(help="Generators by comma; default: the setting SYNTH_GENERATORS.")]
@@ -57,7 +57,7 @@ DEMO = (Instrument("simulated", "BTCUSDT"), date(2025, 1, 6))
 def main() -> None:
     """Run the command line; the entry point of `synth-pipeline` and `python -m synth_pipeline`."""
     try:
-        app()
+        app(prog_name="synth-pipeline")
     except InputError as error:
         _complain(error, 2)
     except SynthError as error:
@@ -202,7 +202,7 @@ def _print_run(document: dict[str, Any]) -> None:
 
 @app.command(epilog="Example: synth-pipeline record --instrument simulated.BTCUSDT --day 2025-01-06 --seconds 600")
 def record(
-    sources: Annotated[list[Path] | None, typer.Argument(help="Recorded files.", metavar="[FILE]...")] = None,
+    sources: Annotated[list[Path] | None, typer.Argument(help="Recorded files.", metavar="FILE")] = None,
     venue: Venue = None,
     symbol: Symbol = None,
     instrument: Annotated[

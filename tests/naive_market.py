@@ -1,8 +1,10 @@
-"""The matching engine, slow and obvious: one list of resting orders in order of arrival."""
+"""The matching engine, slow and obvious, and an audit of the fast one's arrays."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+
+from synth_pipeline.market import engine
 
 
 @dataclass
@@ -15,7 +17,7 @@ class Order:
 
 @dataclass
 class NaiveBook:
-    """Price-time priority by searching the whole list; ids count up from one; bids are side 0, asks side 1."""
+    """Price-time priority by searching the list of orders in order of arrival; ids count up from one; bids are side 0, asks side 1."""
 
     orders: list[Order] = field(default_factory=list)
     trades: list[tuple[int, int, int, int, int]] = field(default_factory=list)
@@ -71,3 +73,43 @@ class NaiveBook:
             if not maker.lots:
                 self.orders.remove(maker)
         return lots
+
+
+def orders(book: engine.Book) -> list[tuple[int, int, int, int]]:
+    """Walk every queue: (ordinal, side, price, lots), by side, price and priority; asserts that the links agree."""
+    found = []
+    for side in range(2):
+        low = int(book.state.low[0])
+        for price in range(low, low + book.levels.shape[1]):
+            level = book.levels[side, price % book.levels.shape[1]]
+            slot, ahead = int(level.first), 0
+            while slot:
+                order = book.orders[slot]
+                assert (order.ahead, order.side, order.price) == (ahead, side, price)
+                found.append((int(order.order_id) // book.orders.size, side, price, int(order.lots)))
+                slot, ahead = int(order.behind), slot
+            assert level.last == ahead
+    return found
+
+
+def check_totals(book: engine.Book) -> None:
+    """Every aggregate equals what the queues say, and the book is not crossed."""
+    found = orders(book)
+    free = {int(slot) for slot in book.free[: book.state.free_slots[0]]}
+    assert len(free) == book.state.free_slots[0] == book.orders.size - 1 - len(found)
+    assert 0 not in free
+    for side in range(2):
+        own = [order for order in found if order[1] == side]
+        assert book.sides.orders[side] == len(own)
+        assert book.sides.lots[side] == sum(lots for *_, lots in own)
+        prices = {price for _, _, price, _ in own}
+        none = (engine.NO_BID, engine.NO_ASK)[side]
+        assert book.sides.best[side] == ((max, min)[side](prices) if prices else none)
+        for price in prices:
+            assert engine.resting(book, side, price) == sum(lots for _, _, at, lots in own if at == price)
+    assert book.sides.best[engine.BID] < book.sides.best[engine.ASK]
+
+
+def depth(book: engine.Book, side: int, levels: int) -> list[tuple[int, int]]:
+    prices, lots = engine.depth(book, side, levels)
+    return list(zip(prices.tolist(), lots.tolist(), strict=True))

@@ -54,11 +54,14 @@ def test_crossed_counts_events_not_levels() -> None:
     assert book.replay(rows).crossed == 1
 
 
-def test_quotes_of_keeps_only_changes_of_the_top() -> None:
-    rows = _rows([(True, [(1, 10, 1), (-1, 12, 1)]), (False, [(1, 9, 5)]), (False, [(1, 11, 2)])])
-    quotes = book.quotes_of(book.replay(rows), int(Flag.LAST))
-    assert quotes["bid_price"].tolist() == [10, 11]
-    assert quotes["recv_ns"].tolist() == [0, 2]
+def test_quotes_of_keeps_changes_of_the_top_and_every_full_book() -> None:
+    full = (True, [(1, 10, 1), (-1, 12, 1)])
+    quotes = book.quotes_of(
+        book.replay(_rows([full, (False, [(1, 9, 5)]), (False, [(1, 11, 2)]), (False, [(1, 11, 0)]), full]))
+    )
+    assert quotes["bid_price"].tolist() == [10, 11, 10, 10]
+    assert quotes["recv_ns"].tolist() == [0, 2, 3, 4]
+    assert ((quotes["flags"] & Flag.SNAPSHOT) > 0).tolist() == [True, False, False, True]
 
 
 def test_agreement_needs_all_four_numbers() -> None:

@@ -135,7 +135,7 @@ def test_listings_and_help_name_what_there_is(invoke: Invoke) -> None:
         ("archives",): "lobster",
         ("metrics",): "hurst",
         ("--help",): "demo",
-        ("run", "--help"): "Example:",
+        ("run", "--help"): "example:",
         ("--version",): "synth-pipeline",
     }.items():
         code, out, _ = invoke(*words)

@@ -295,7 +295,7 @@ def test_rounding_is_a_triangle_averaged_over_the_normal(spread: float, move: fl
     assert made == pytest.approx(exact, rel=5e-3 if spread >= 2 and abs(move) < 4 * spread else 2e-2, abs=1e-4)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_maximum_likelihood_recovers_the_law(seed: int) -> None:
     returns, _ = simulated(stream(seed, "recovery"), 3_000, 1_000, QUIET)
     summary = SelfExcitingJumpDiffusion().fit(as_series(returns, tick=0.01), rng=stream(0, "fit")).summary()
@@ -356,7 +356,7 @@ def test_a_plain_random_walk_is_fitted_too() -> None:
     assert abs(stats.kurtosis(made, axis=None)) < 1
 
 
-def test_half_seconds_of_a_real_market_are_matched(real: Any) -> None:
+def test_hours_of_a_real_market_are_matched(real: Any) -> None:
     closes = np.loadtxt(real("binance_usdm_BTCUSDT_1h_to20230630.csv.xz"), delimiter=",", skiprows=1, usecols=4)
     bars = Series(closes[np.newaxis, -3_000:, np.newaxis], ("close",), 3_600 * 10**9, np.array([0]), 0.1)
     generator = SelfExcitingJumpDiffusion().fit(bars, rng=stream(0, "fit"))
@@ -374,7 +374,7 @@ def test_mirrored_noise_makes_the_mirrored_path() -> None:
     directions = np.array([-1.0, 1.0, 1.0, -1.0])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = MirroredLSTM(directions, 8, 16)
+        network = MirroredLSTM(directions, 8, 16).requires_grad_(False)
         noise = torch.randn(5, 30, 8)
     made, _ = network(noise)
     mirrored, _ = network(noise * network.noise_mirror)

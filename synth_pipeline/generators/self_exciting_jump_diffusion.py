@@ -48,7 +48,7 @@ _MOST_JUMPS, _MOST_LARGE = 40, 10
 _NEGLIGIBLE = 1e-8
 _IMPOSSIBLE = 1e6
 _LONGEST_BURN_IN = 20_000
-_SHORT_FIT = 3_000
+_SHORT_FIT = 2_000
 _FILE = "self_exciting_jump_diffusion.json"
 
 
@@ -301,15 +301,18 @@ def starts_of(observed: Observations, bounds: FloatArray) -> list[FloatArray]:
     return starts
 
 
-def climb(observed: Observations, start: FloatArray, bounds: FloatArray) -> tuple[float, FloatArray]:
-    """Return the mean log-likelihood and the free parameters of the maximum that is reached from `start`."""
+def climb(observed: Observations, start: FloatArray, bounds: FloatArray, tolerance: float) -> tuple[float, FloatArray]:
+    """Return the mean log-likelihood and the free parameters of the maximum that is reached from `start`.
+
+    The search ends when a step gains less than `tolerance`, as a share of the likelihood.
+    """
 
     def loss(free: FloatArray) -> float:
         likelihood = observed.log_likelihood(law_of(free)) / len(observed.returns)
         return -likelihood if np.isfinite(likelihood) else _IMPOSSIBLE
 
     limits = optimize.Bounds(bounds[:, 0], bounds[:, 1])
-    options: Any = {"maxiter": 300, "ftol": 1e-9, "eps": 1e-6}
+    options: Any = {"maxiter": 300, "ftol": tolerance, "eps": 1e-6}
     found = optimize.minimize(loss, start, method="L-BFGS-B", bounds=limits, options=options)
     return -float(found.fun), np.asarray(found.x)
 
@@ -392,7 +395,7 @@ def diagnostics(observed: Observations, law: Law, step_ns: int, rng: np.random.G
 class Parameters:
     """What a user may set."""
 
-    most_returns: int = 200_000
+    most_returns: int = 100_000
     """The likelihood sees at most this many, the latest: standard errors shrink no further in a way that matters."""
 
 
@@ -411,11 +414,10 @@ class SelfExcitingJumpDiffusion(Generator):
         found: list[tuple[float, FloatArray]] = []
         for start in starts_of(observed, bounds):
             progress(len(found), 5, "searching the likelihood")
-            found.append(climb(short, start, bounds))
+            found.append(climb(short, start, bounds, 1e-6))
         progress(3, 5, "climbing the likelihood")
-        likelihood, free = max(found, key=lambda pair: pair[0])
-        if len(short.returns) < len(observed.returns):
-            likelihood, free = climb(observed, free, bounds)
+        _, free = max(found, key=lambda pair: pair[0])
+        likelihood, free = climb(observed, free, bounds, 1e-9)
         if likelihood <= -_IMPOSSIBLE:
             raise TrainingError(
                 "self_exciting_jump_diffusion: the likelihood is zero wherever the search starts; "

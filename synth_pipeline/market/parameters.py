@@ -97,7 +97,7 @@ class Parameters:
     """Standard deviation of the log latency."""
     snapshot_after_ms: int = 430
     """The depth snapshot shows the book this long after the start."""
-    snapshot_latency_ms: int = 260
+    snapshot_latency_ms: int = 400
     """It takes this long to arrive, so that buffered changes overtake it."""
     snapshot_levels: int = 1000
     """Levels a side in the snapshot."""

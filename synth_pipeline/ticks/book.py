@@ -24,6 +24,8 @@ class Replay(NamedTuple):
 
     recv_ns: np.ndarray
     update_id: np.ndarray
+    snapshot: np.ndarray
+    """Whether the event was a full book."""
     top: np.ndarray
     """Shape (events, 4): bid price, bid size, ask price, ask size; a size of 0 means that the side is empty."""
     depth: np.ndarray
@@ -47,7 +49,8 @@ def replay(levels: Mapping[str, np.ndarray]) -> Replay:
     """
     last = np.flatnonzero(levels["flags"] & _LAST)
     top, depth, bids, asks = _replay(levels["side"], levels["price"], levels["size"], levels["flags"], len(last))
-    return Replay(levels["recv_ns"][last], levels["update_id"][last], top, depth, bids, asks)
+    snapshot = (levels["flags"][last] & _SNAPSHOT) > 0
+    return Replay(levels["recv_ns"][last], levels["update_id"][last], snapshot, top, depth, bids, asks)
 
 
 @njit(cache=True)
@@ -120,11 +123,14 @@ def depth_of(book: Replay, visible_levels: int) -> dict[str, np.ndarray]:
     }
 
 
-def quotes_of(book: Replay, flags: int) -> dict[str, np.ndarray]:
-    """Return the changes of the top as rows of `schema.QUOTES` (for recordings without a quote stream)."""
+def quotes_of(book: Replay) -> dict[str, np.ndarray]:
+    """Return the top as rows of `schema.QUOTES` (for recordings without a quote stream): its changes, and every full book.
+
+    A full book says what the top is even when that equals the last one known, which a gap may lie behind.
+    """
     changed = np.ones(len(book.recv_ns), dtype=bool)
     changed[1:] = (book.top[1:] != book.top[:-1]).any(axis=1)
-    rows = np.flatnonzero(changed)
+    rows = np.flatnonzero(changed | book.snapshot)
     return {
         "recv_ns": book.recv_ns[rows],
         "event_ns": book.recv_ns[rows],
@@ -134,5 +140,5 @@ def quotes_of(book: Replay, flags: int) -> dict[str, np.ndarray]:
         "bid_size": book.top[rows, 1],
         "ask_price": book.top[rows, 2],
         "ask_size": book.top[rows, 3],
-        "flags": np.full(len(rows), flags, dtype=np.uint8),
+        "flags": np.where(book.snapshot[rows], _LAST | _SNAPSHOT, _LAST).astype(np.uint8),
     }

@@ -28,6 +28,7 @@ from synth_pipeline.venues import BookUpdate, Ignored, Message, Quote, Trade, Ve
 SILENCE_NS = 60 * NS_PER_SECOND
 """No message at all for this long means that the recorder was not recording."""
 Columns = dict[str, np.ndarray]
+_STREAMS = ("trades", "book_levels", "quotes")
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,10 @@ def ingest_rows(rows: Rows) -> DayTicks:
     """Take over the rows of an archive, whose own stream of quotes and level changes is the book."""
     rejected = [Rejected(*row) for row in rows.quarantine]
     tables = {name: dict(columns) for name, columns in rows.tables.items()}
-    tables["gaps"] = _table_of(schema.GAPS, _silences(rows.coverage))
+    start, end = rows.coverage[0][0], rows.coverage[-1][1]
+    absent = [Hole(start, end, name, "not_recorded", -1) for name in _STREAMS if name not in tables]
+    tables |= {hole.stream: schema.TICK_TABLES[hole.stream].empty() for hole in absent}
+    tables["gaps"] = _table_of(schema.GAPS, sorted([*absent, *_silences(rows.coverage)]))
     tables["quarantine"] = _table_of(schema.QUARANTINE, rejected)
     counts = {
         "messages": max(len(columns["recv_ns"]) for columns in rows.tables.values()),
@@ -209,7 +213,7 @@ def _typed(reader: _Reader, opening: Opening | None, coverage: list[tuple[int, i
     }
     recorded_quotes = len(rows.quotes) > 0
     if not recorded_quotes and len(tables["book_levels"]["recv_ns"]):
-        tables["quotes"] = books.quotes_of(books.replay(tables["book_levels"]), int(Flag.LAST))
+        tables["quotes"] = books.quotes_of(books.replay(tables["book_levels"]))
     absent = [] if rows.trades else [Hole(coverage[0][0], coverage[-1][1], "trades", "not_recorded", -1)]
     tables["gaps"] = _table_of(schema.GAPS, sorted([*rows.holes, *absent, *_silences(coverage)]))
     tables["quarantine"] = _table_of(schema.QUARANTINE, sorted(rows.rejected))
