@@ -17,7 +17,7 @@ class Order:
 
 @dataclass
 class NaiveBook:
-    """Price-time priority by searching the list of orders in order of arrival; ids count up from one; bids are side 0, asks side 1."""
+    """Price-time priority by searching the list of orders in order of arrival; ids count up; side 0 bids, 1 asks."""
 
     orders: list[Order] = field(default_factory=list)
     trades: list[tuple[int, int, int, int, int]] = field(default_factory=list)

@@ -77,6 +77,13 @@ def test_two_days_are_one_grid(workspace: Workspace, tmp_path: Path) -> None:
     _assert_same_grid(days, _one_pass([path], BTC, workspace.settings.step_ns))
 
 
+def test_two_days_are_one_grid_when_the_quotes_come_from_the_book(workspace: Workspace, tmp_path: Path) -> None:
+    whole = gzip.decompress(_over_midnight(tmp_path / "all.gz").read_bytes()).splitlines(keepends=True)
+    path = tmp_path / "capture.gz"
+    path.write_bytes(gzip.compress(b"".join(line for line in whole if b"bookTicker" not in line)))
+    _assert_same_grid(_features(workspace, BTC, [path]), _one_pass([path], BTC, workspace.settings.step_ns))
+
+
 @pytest.mark.parametrize(
     ("names", "instrument"),
     [

@@ -124,7 +124,7 @@ def depth_of(book: Replay, visible_levels: int) -> dict[str, np.ndarray]:
 
 
 def quotes_of(book: Replay) -> dict[str, np.ndarray]:
-    """Return the top as rows of `schema.QUOTES` (for recordings without a quote stream): its changes, and every full book.
+    """Return the top as rows of `schema.QUOTES`, for recordings without quotes: its changes, and every full book.
 
     A full book says what the top is even when that equals the last one known, which a gap may lie behind.
     """
