@@ -221,18 +221,12 @@ class _Run:
 
 
 def train(
-    name: str,
-    recipe: Recipe,
-    data: Windows,
-    *,
-    rng: np.random.Generator,
-    progress: Progress = silent,
-    device: str = "cpu",
+    name: str, recipe: Recipe, data: Windows, *, rng: np.random.Generator, progress: Progress = silent
 ) -> History:
     """Train in place; `recipe.average` ends with averaged weights.
 
-    Writes no file and no log. On the CPU the same `rng` gives the same bytes. Raises `TrainingError` naming what went
-    wrong: a loss or gradient that is no number, divergence, collapse.
+    Runs on the CPU, writes no file and no log; the same `rng` gives the same bytes. Raises `TrainingError` naming what
+    went wrong: a loss or gradient that is no number, divergence, collapse.
     """
     import pytorch_lightning as lightning
     from lightning_fabric.plugins.environments.lightning import LightningEnvironment
@@ -260,7 +254,7 @@ def train(
                     optimizer = optimizers[at] if isinstance(optimizers, list) else optimizers
                     self.toggle_optimizer(optimizer)
                     optimizer.param_groups[0]["lr"] = player.learning_rate * share
-                    loss = player.loss(data.batch(recipe.batch, noise).to(self.device), noise)
+                    loss = player.loss(data.batch(recipe.batch, noise), noise)
                     optimizer.zero_grad()
                     self.manual_backward(loss)
                     norm = nn.utils.clip_grad_norm_(player.network.parameters(), player.clip)
@@ -272,7 +266,7 @@ def train(
                 self.trainer.should_stop = time.monotonic() > ends
 
         trainer = lightning.Trainer(
-            accelerator=device,
+            accelerator="cpu",
             devices=1,
             max_epochs=1,
             logger=False,
@@ -283,7 +277,7 @@ def train(
         )
         trainer.fit(Module(), train_dataloaders=run.updates())
     recipe.average.load_state_dict(run.average.state_dict())
-    recipe.average.to("cpu").requires_grad_(False).eval()
+    recipe.average.requires_grad_(False).eval()
     return run.history
 
 
