@@ -43,7 +43,7 @@ def market(steps: int, *, seed: int = 0, price: float = 60_000.0, tick: float = 
     return Series(np.stack(columns, axis=1)[np.newaxis], names, 500_000_000, np.array([10**18]), tick, lot)
 
 
-def walk(returns: FloatArray, spreads: FloatArray, start: float) -> FloatArray:
+def rounded_walk(returns: FloatArray, spreads: FloatArray, start: float) -> FloatArray:
     """The price path again: of all allowed prices, the one nearest to where the return points."""
     paths = []
     for row, widths in zip(returns, spreads, strict=True):

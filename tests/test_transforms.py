@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 from scipy import stats
 
 from synth_pipeline.errors import InputError, TooLittleDataError
-from synth_pipeline.features.transforms import Anchor, Marginal, SeriesTransform, Tail, checked, on_grid, walk
+from synth_pipeline.features.transforms import Anchor, Marginal, SeriesTransform, Tail, checked, on_grid, rounded_walk
 from synth_pipeline.rng import stream
 from synth_pipeline.series import FloatArray, Series
 from tests import naive_generators as naive
@@ -164,7 +164,9 @@ def test_prices_walk_like_the_slow_twin() -> None:
     rng = stream(0, "walk")
     returns = rng.standard_normal((3, 200)) * 0.02
     for spreads in (np.zeros((3, 200)), 1.0 + rng.poisson(0.5, (3, 200))):
-        np.testing.assert_array_equal(walk(returns, spreads, 400.0), naive.walk(returns, spreads, 400.0))
+        np.testing.assert_array_equal(
+            rounded_walk(returns, spreads, 400.0), naive.rounded_walk(returns, spreads, 400.0)
+        )
 
 
 @given(units=st.integers(0, 10**9), tick=st.sampled_from(["0.1", "0.05", "0.01", "0.00001", "0.005", "1", "5", "0.25"]))

@@ -224,7 +224,7 @@ class Marginal:
 
 @dataclass(frozen=True)
 class Return:
-    """Price ↔ log-return, NaN in the first row of a stretch; back, see `walk`."""
+    """Price ↔ log-return, NaN in the first row of a stretch; back, see `rounded_walk`."""
 
     odd = True
     heaviest = 0.5
@@ -235,7 +235,7 @@ class Return:
         return np.concatenate((np.full_like(logs[:, :1], np.nan), np.diff(logs, axis=1)), axis=1)
 
     def decode(self, encoded: FloatArray) -> FloatArray:
-        """Return the log changes themselves: prices come from `walk`, which knows the grid and the spread."""
+        """Return the log changes themselves: prices come from `rounded_walk`, which knows the grid and the spread."""
         return encoded
 
 
@@ -304,7 +304,7 @@ def _codec(name: str, values: FloatArray, anchor: Anchor) -> Codec:
 
 
 @numba.njit(cache=True)
-def walk(returns: FloatArray, spreads: FloatArray, start: float) -> FloatArray:
+def rounded_walk(returns: FloatArray, spreads: FloatArray, start: float) -> FloatArray:
     """Return prices, in steps of their grid, that follow log-returns from one price on the grid to the next.
 
     Shapes (paths, steps). Where `spreads` (whole ticks, with prices in half ticks) are not 0, a mid has the parity of
@@ -370,7 +370,7 @@ class SeriesTransform:
             )
         }
         returns = columns[self.anchor.price_name].copy()
-        returns[:, 0] = 0.0
+        returns[:, :1] = 0.0
         columns |= self._placed(returns, columns.get("spread"))
         return self.anchor.series(np.stack([columns[name] for name in self.anchor.names], axis=2))
 
@@ -385,10 +385,13 @@ class SeriesTransform:
             return {name: self.anchor.prices(np.cumsum(returns, axis=1))}
         start = max(np.rint(self.anchor.price / step), 1.0)
         if spread is None or name != "mid":
-            return {name: on_grid(walk(returns, np.zeros_like(returns), start), step)}
+            return {name: on_grid(rounded_walk(returns, np.zeros_like(returns), start), step)}
         ticks = np.minimum(np.rint(spread / self.anchor.tick_size), max(1.0, np.floor(start / 4)))
-        ticks[:, 0] += (ticks[:, 0] - start) % 2
-        return {name: on_grid(walk(returns, ticks, start), step), "spread": on_grid(ticks, self.anchor.tick_size)}
+        ticks[:, :1] += (ticks[:, :1] - start) % 2
+        return {
+            name: on_grid(rounded_walk(returns, ticks, start), step),
+            "spread": on_grid(ticks, self.anchor.tick_size),
+        }
 
     def save(self, folder: Path) -> None:
         """Write the state into an existing folder."""

@@ -47,8 +47,9 @@ from synth_pipeline.series import FloatArray, Series
 _MOST_JUMPS, _MOST_LARGE = 40, 10
 _NEGLIGIBLE = 1e-8
 _IMPOSSIBLE = 1e6
+_FLOOR = -700.0
 _LONGEST_BURN_IN = 20_000
-_SHORT_FIT = 2_000
+_SHORT_FIT, _FEW, _MANY = 2_000, 30, 300
 _FILE = "self_exciting_jump_diffusion.json"
 
 
@@ -135,7 +136,8 @@ def filtered(
 ) -> float:
     """Return the log-likelihood and fill the mean and variance of every λ_t given the past.
 
-    `opens` marks the first return after a gap, where the filter restarts from the long run.
+    `opens` marks the first return after a gap, where the filter restarts from the long run. A move that no mixture of
+    the law reaches counts with the floor e^-700 and excites nothing, so that one bad print does not undo a fit.
     """
     fade, alpha, long_variance = _memory(law)
     growth, base = _jump_growth(law), law.mean_intensity * (1.0 - law.branching_ratio)
@@ -176,8 +178,9 @@ def filtered(
             if k >= 4 and (1.0 - mass) * peaks[k] < _NEGLIGIBLE * p:
                 break
             prior *= (shape + k) / ((k + 1.0) * (rate + 1.0))
-        if not p > 0.0:
-            return -np.inf
+        if not p > 0.0:  # no mixture of these reaches so far: a floor, and the filter passes over the move
+            total += _FLOOR
+            continue
         total += math.log(p)
         count, marks = pk / p, pm / p
         count_variance = max(pkk / p - count * count, 0.0)
@@ -245,6 +248,11 @@ class Observations:
         opens[np.cumsum([0, *map(len, returns[:-1])])] = True
         return cls(np.concatenate(returns), opens, price_step / float(np.exp(np.median(np.concatenate(pieces)))))
 
+    @property
+    def scale(self) -> float:
+        """Root mean square of the returns."""
+        return float(np.sqrt(np.mean(self.returns**2)))
+
     def latest(self, count: int) -> Self:
         """Return the last `count` of them."""
         opens = self.opens[-count:].copy()
@@ -269,7 +277,7 @@ def bounds_of(observed: Observations) -> FloatArray:
 
     σ stops at a fiftieth of the price grid, below which no price shows it; a jump has at least the size of the grid.
     """
-    scale, grid = float(observed.returns.std()), observed.resolution
+    scale, grid = observed.scale, observed.resolution
     natural = [
         (grid / 50 or scale / 1e3, 2 * scale + grid),
         (1e-3, 20),
@@ -288,8 +296,8 @@ def bounds_of(observed: Observations) -> FloatArray:
 def starts_of(observed: Observations, bounds: FloatArray) -> list[FloatArray]:
     """Return where the search starts: prices that rest between jumps, prices that always move, and between the two."""
     moves = np.abs(observed.returns)
-    moving = moves > observed.resolution / 2
-    share, typical, scale = float(moving.mean()), float(np.median(moves[moving])) / 0.67, float(observed.returns.std())
+    moving = moves > min(observed.resolution, float(moves.max())) / 2
+    share, typical, scale = float(moving.mean()), float(np.median(moves[moving])) / 0.67, observed.scale
     resting = [np.exp(bounds[0, 0]) * 3, -math.log(max(1 - share, 0.01)), 0.5, 0.5, typical, 3, 0.03, 1]
     moving_always = [typical, 0.2, 0.8, 0.1, scale, 2, 0.03, 1]
     between = [typical / 3, 3.0, 0.9, 0.3, typical / 2, 5, 0.03, 3]
@@ -301,18 +309,15 @@ def starts_of(observed: Observations, bounds: FloatArray) -> list[FloatArray]:
     return starts
 
 
-def climb(observed: Observations, start: FloatArray, bounds: FloatArray, tolerance: float) -> tuple[float, FloatArray]:
-    """Return the mean log-likelihood and the free parameters of the maximum that is reached from `start`.
-
-    The search ends when a step gains less than `tolerance`, as a share of the likelihood.
-    """
+def climb(observed: Observations, start: FloatArray, bounds: FloatArray, iterations: int) -> tuple[float, FloatArray]:
+    """Return the mean log-likelihood and the free parameters that at most so many iterations reach from `start`."""
 
     def loss(free: FloatArray) -> float:
         likelihood = observed.log_likelihood(law_of(free)) / len(observed.returns)
         return -likelihood if np.isfinite(likelihood) else _IMPOSSIBLE
 
     limits = optimize.Bounds(bounds[:, 0], bounds[:, 1])
-    options: Any = {"maxiter": 300, "ftol": tolerance, "eps": 1e-6}
+    options: Any = {"maxiter": iterations, "ftol": 1e-9, "eps": 1e-6}
     found = optimize.minimize(loss, start, method="L-BFGS-B", bounds=limits, options=options)
     return -float(found.fun), np.asarray(found.x)
 
@@ -387,8 +392,7 @@ def diagnostics(observed: Observations, law: Law, step_ns: int, rng: np.random.G
         "excitation_half_life_seconds": math.log(2) / law.decay * step_ns / 1e9,
         "jump_share_of_variance": growth / (growth + law.diffusion**2),
         "pit_ks": float(stats.kstest(levels, "uniform").statistic),
-        "pit_clustering": float(np.corrcoef(depth[1:], depth[:-1])[0, 1]),
-    }
+    } | ({"pit_clustering": float(np.corrcoef(depth[1:], depth[:-1])[0, 1])} if np.ptp(depth) > 0 else {})
 
 
 @dataclass(frozen=True)
@@ -414,13 +418,13 @@ class SelfExcitingJumpDiffusion(Generator):
         found: list[tuple[float, FloatArray]] = []
         for start in starts_of(observed, bounds):
             progress(len(found), 5, "searching the likelihood")
-            found.append(climb(short, start, bounds, 1e-6))
+            found.append(climb(short, start, bounds, _FEW))
         progress(3, 5, "climbing the likelihood")
         _, free = max(found, key=lambda pair: pair[0])
-        likelihood, free = climb(observed, free, bounds, 1e-9)
+        likelihood, free = climb(observed, free, bounds, _MANY)
         if likelihood <= -_IMPOSSIBLE:
             raise TrainingError(
-                "self_exciting_jump_diffusion: the likelihood is zero wherever the search starts; "
+                "self_exciting_jump_diffusion: the likelihood is no number wherever the search starts; "
                 "look for a spike among the prices"
             )
         progress(4, 5, "standard errors")

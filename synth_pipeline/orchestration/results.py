@@ -92,5 +92,6 @@ def _links(workspace: Workspace, manifest: Manifest, folder: Path) -> dict[str, 
         if url := workspace.tracker.url(manifest.mlflow_run_id):
             links["mlflow/url"] = dg.MetadataValue.url(url)
     if "report" in manifest.outputs:
-        links["report"] = dg.MetadataValue.url(manifest.file(folder, "report").as_uri())
+        # A path, not a link: browsers refuse file links on served pages. MLflow's artifact view shows the page itself.
+        links["report"] = dg.MetadataValue.path(manifest.file(folder, "report"))
     return links
