@@ -39,11 +39,13 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def _invoke(*words: object) -> Any:
-    """Run one command in process and return its JSON document."""
+def _invoke(*words: object) -> None:
+    """Run one command in this process; it prints its JSON document."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["synth-pipeline", *map(str, words), "--json"])
-        cli.main()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+    assert not stop.value.code
 
 
 @pytest.fixture

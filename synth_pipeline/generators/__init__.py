@@ -85,8 +85,10 @@ class Generator(ABC):
     def summary(self) -> dict[str, float]:
         """Return what a person wants to see of the fit: estimates, standard errors, likelihood, final losses."""
 
-    def check_request(self, steps: int, regime: str | None) -> None:
+    def check_request(self, n: int, steps: int, regime: str | None) -> None:
         """Raise `InputError` when the request is one that this generator cannot honour."""
+        if n < 1 or steps < 1:
+            raise InputError(f"{n} paths of {steps} steps are nothing to sample: ask for at least one of each")
         if regime is not None and not self.conditions:
             raise InputError(f"{type(self).__name__} does not condition on regimes: leave out regime {regime!r}")
         if self.max_steps is not None and steps > self.max_steps:

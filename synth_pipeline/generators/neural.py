@@ -355,7 +355,7 @@ class NeuralGenerator(Generator):
 
     def sample(self, n: int, steps: int, *, regime: str | None = None, rng: np.random.Generator) -> Series:
         """Roll the network out, calibrate, decode to market units."""
-        self.check_request(steps, regime)
+        self.check_request(n, steps, regime)
         made = self.paths(n, steps, rng)
         scores = [marginal.normal(made[:, :, at]) for at, marginal in enumerate(self.calibration)]
         return self.transform.decode(np.stack(scores, axis=2))

@@ -436,7 +436,7 @@ class SelfExcitingJumpDiffusion(Generator):
 
     def sample(self, n: int, steps: int, *, regime: str | None = None, rng: np.random.Generator) -> Series:
         """Return paths whose latent log price is a martingale; what is shown is its nearest price on the grid."""
-        self.check_request(steps, regime)
+        self.check_request(n, steps, regime)
         moves = np.zeros((n, steps))
         for path, own in enumerate(per_path(rng, n)):
             moves[path, 1:] = np.cumsum(simulated(own, steps - 1, self._burn_in(), self.law)[0])

@@ -31,7 +31,7 @@ from synth_pipeline.series import FloatArray
 
 _PATCH = 4
 _PENALISED = 16
-# No momentum, as each player's target moves: with it the autocorrelations of real captures were missed by a fifth more.
+# No momentum, as both players move: with it, autocorrelations of real captures were an eighth further off.
 _BETAS = (0.0, 0.9)
 
 
