@@ -126,10 +126,11 @@ def demo(
         _print_json(document)
         return
     _print_run(document)
+    itself = sys.argv[0]  # as it was called: the virtual environment need not be active
     _out.print("\nNext: look at the graph, the runs and their lineage in the browser")
-    _out.print("  synth-pipeline up")
+    _out.print(f"  {itself} up", highlight=False)
     _out.print("or run it on a capture of your own")
-    _out.print("  synth-pipeline run CAPTURE.gz --venue binance_usdm --symbol BTCUSDT", highlight=False)
+    _out.print(f"  {itself} run CAPTURE.gz --venue binance_usdm --symbol BTCUSDT", highlight=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: synth-pipeline run btcusdt_20240808.gz --venue binance_usdm --symbol BTCUSDT --json")

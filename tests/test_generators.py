@@ -188,6 +188,8 @@ def test_requests_that_cannot_be_honoured_are_refused(name: str) -> None:
     if generator.max_steps is not None:
         with pytest.raises(InputError, match="connected steps"):
             generator.sample(1, generator.max_steps + 1, rng=stream(0, "sample"))
+    with pytest.raises(InputError, match="0 paths of 10 steps are nothing to sample"):
+        generator.sample(0, 10, rng=stream(0, "sample"))
     with pytest.raises(InputError, match="has no parameter 'stpes'"):
         type(generator).from_settings({"stpes": 3})
 
