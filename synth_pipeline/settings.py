@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from synth_pipeline.errors import InputError
 from synth_pipeline.schema import NS_PER_SECOND, Instrument
 
 
@@ -37,6 +39,15 @@ class Settings(BaseSettings):
     mlflow_tracking_uri: str = Field("", description="MLflow store; empty means sqlite in the home folder.")
     dagster_url: str = Field("http://127.0.0.1:3000", description="Where links to the Dagster UI point.")
     mlflow_url: str = Field("http://127.0.0.1:5000", description="Where links to the MLflow UI point.")
+
+    def __init__(self, **values: Any) -> None:
+        """Take values by name and the rest from the environment. Raises `InputError` for a value that does not fit."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = "_".join(map(str, first["loc"])).upper()
+            raise InputError(f"setting SYNTH_{name}={first['input']!r} does not fit: {first['msg']}") from None
 
     @field_validator("home")
     @classmethod

@@ -95,6 +95,18 @@ def test_a_day_or_instrument_of_the_wrong_form(invoke: Invoke) -> None:
     _assert_one_line(invoke("ingest", "binance_usdm.BTCUSDT", "2024-08-08"), "record it first")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("SYNTH_SEED", "abc"), ("SYNTH_STEP_MS", "0"), ("SYNTH_TRAIN_FRACTION", "2"), ("SYNTH_FIRST_DAY", "soon")],
+)
+def test_a_setting_that_does_not_fit(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    path = wire.write_capture(tmp_path / "capture.gz", wire.market(5))
+    _assert_one_line(invoke("record", path), f"setting {name}='{value}' does not fit")
+
+
 def test_nothing_to_record(invoke: Invoke) -> None:
     _assert_one_line(invoke("record"), "nothing to record")
 

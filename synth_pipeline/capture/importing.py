@@ -103,14 +103,15 @@ def write_day(path: Path, lines: Iterable[Line], day: date, symbol: str) -> Writ
 
 
 def in_order(sources: Sequence[Path]) -> list[tuple[Path, FrameArchive]]:
-    """Return the files with their archives in order of their first day. Raises `InputError` for row archives."""
+    """Return the files with their archives in order of their first receive time. Raises `InputError` for row archives."""
     found = []
     for path in sources:
         archive = archive_of(path)
         if not isinstance(archive, FrameArchive):
             raise InputError(f"{path} holds rows, not messages: give row archives one at a time")
-        found.append((archive.days(path), path, archive))
-    return [(path, archive) for _, path, archive in sorted(found, key=lambda item: item[0][:1])]
+        stamps = (line.received_ns for line in archive.lines(path) if line.received_ns is not None)
+        found.append((next(stamps, 0), path, archive))
+    return [(path, archive) for _, path, archive in sorted(found, key=lambda item: item[0])]
 
 
 def chained(sources: Sequence[tuple[Path, FrameArchive]]) -> Iterator[Line]:
