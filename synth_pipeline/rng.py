@@ -6,7 +6,6 @@ change when another consumer is added before it. Streams of different labels are
 """
 
 import hashlib
-from itertools import islice
 
 import numpy as np
 
@@ -29,4 +28,4 @@ def per_path(rng: np.random.Generator, count: int) -> list[np.random.Generator]:
     """
     seed = int(rng.integers(0, 2**63))
     children = np.random.SeedSequence(seed).spawn(count)
-    return [np.random.Generator(np.random.PCG64(child)) for child in islice(children, count)]
+    return [np.random.Generator(np.random.PCG64(child)) for child in children]

@@ -77,7 +77,7 @@ class Table:
 
     @cached_property
     def arrow(self) -> pa.Schema:
-        """The Arrow schema; no column is nullable except strings and bytes."""
+        """The Arrow schema."""
         return pa.schema([pa.field(column.name, pa.type_for_alias(column.dtype)) for column in self.columns])
 
     def empty(self) -> dict[str, np.ndarray]:
@@ -230,20 +230,26 @@ class Scale:
 
 @dataclass(frozen=True, order=True)
 class Instrument:
-    """`venue.SYMBOL`, the one key of everything (two partition dimensions are all that Dagster allows)."""
+    """`venue.SYMBOL`, the one key of everything (two partition dimensions are all that Dagster allows).
+
+    Symbols are kept in capitals. Raises `InputError` for names that no folder and no partition key could carry.
+    """
 
     venue: str
     symbol: str
 
-    _FORM = re.compile(r"([a-z][a-z0-9_]*)\.([A-Za-z0-9][A-Za-z0-9_\-]*)")
+    _FORM = re.compile(r"[a-z][a-z0-9_]*\.[A-Z0-9][A-Z0-9_\-]*")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "symbol", self.symbol.upper())
+        if not self._FORM.fullmatch(str(self)):
+            raise InputError(f"instrument {str(self)!r} is not of the form venue.SYMBOL, such as binance_usdm.BTCUSDT")
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read `venue.SYMBOL`. Raises `InputError` for any other form."""
-        match = cls._FORM.fullmatch(text)
-        if not match:
-            raise InputError(f"instrument {text!r} is not of the form venue.SYMBOL, such as binance_usdm.BTCUSDT")
-        return cls(match[1], match[2])
+        venue, _, symbol = text.partition(".")
+        return cls(venue, symbol)
 
     def __str__(self) -> str:
         return f"{self.venue}.{self.symbol}"

@@ -54,6 +54,13 @@ class Settings(BaseSettings):
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().resolve()
 
+    @field_validator("step_ms")
+    @classmethod
+    def _divides_a_day(cls, step_ms: int) -> int:
+        if 86_400_000 % step_ms:
+            raise ValueError("a day must be a whole number of steps, or a bucket would lie over midnight")
+        return step_ms
+
     @property
     def step_ns(self) -> int:
         """Grid step in nanoseconds."""

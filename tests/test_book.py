@@ -24,7 +24,8 @@ def _rows(events: list[tuple[bool, list[tuple[int, int, int]]]]) -> dict[str, np
                 yield number, number + 7, side, price, max(size, 1) if is_snapshot else size, flags
 
     names = ("recv_ns", "update_id", "side", "price", "size", "flags")
-    return {name: np.array(values) for name, values in zip(names, zip(*flat(), strict=True), strict=True)}
+    rows = {name: np.array(values) for name, values in zip(names, zip(*flat(), strict=True), strict=True)}
+    return rows | {"event_ns": rows["recv_ns"] - 1, "seq": rows["recv_ns"], "flags": rows["flags"].astype(np.uint8)}
 
 
 @settings(max_examples=200)

@@ -115,3 +115,13 @@ def test_the_venue_is_read_from_the_messages(tmp_path: Path) -> None:
     assert importing.venues_of(path, Collector()) == ["binance_usdm", "simulated"]
     spot = [(offset, wire.depth(offset, offset, None)) for offset in range(1, 20)]
     assert importing.venues_of(wire.write_capture(tmp_path / "spot", spot), Collector()) == ["binance_spot"]
+
+
+def test_a_stamp_far_from_both_its_neighbours_founds_no_day(tmp_path: Path) -> None:
+    path = wire.write_capture(tmp_path / "capture", wire.market(2))
+    lines = path.read_bytes().splitlines()
+    for at, stamp in ((5, b"1000000000000000000"), (9, b"9999999999999999999"), (12, b"1900000000000000000")):
+        lines[at] = stamp + lines[at][19:]
+    path.write_bytes(b"\n".join(lines))
+    assert importing.days_of([path]) == [TODAY]
+    assert [line.received_ns for line in Collector().lines(path)].count(None) == 3

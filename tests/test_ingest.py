@@ -1,6 +1,7 @@
 """From arrival to rows: injected faults are found where they are, and clean streams raise no alarm."""
 
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from synth_pipeline import plugins, venues
 from synth_pipeline.archives.collector import Collector
 from synth_pipeline.capture.rawlog import CONTINUES, Kind, Record
 from synth_pipeline.errors import InputError, NoDataError
-from synth_pipeline.schema import NS_PER_SECOND, TICK_TABLES, Flag
+from synth_pipeline.schema import NS_PER_SECOND, TICK_TABLES, Flag, Scale
 from synth_pipeline.ticks import book, ingest, quality
 from synth_pipeline.ticks.ingest import DayTicks
 from tests import wire
@@ -286,3 +287,61 @@ def test_real_captures_raise_no_alarm_and_agree_with_their_quotes(
     recorded = np.stack([quotes[column] for column in ("bid_price", "bid_size", "ask_price", "ask_size")], axis=1)
     known = before >= 0
     assert (rebuilt.top[known] == recorded[before[known]]).all()
+
+
+def _opening(scale: Scale, bid: tuple[int, int], ask: tuple[int, int]) -> ingest.Opening:
+    quote = np.array([*bid, *ask, 99])
+    return ingest.Opening(np.array([bid]), np.array([ask]), quote, scale, 99, None)
+
+
+def test_a_finer_book_of_yesterday_is_carried_over_exactly() -> None:
+    opening = _opening(Scale(Decimal("0.01"), Decimal("0.001")), (10_007, 5), (10_011, 7))
+    frames = [(number, wire.depth(100 + number, 100 + number, 99 + number, [("99.0", "5")])) for number in range(200)]
+    records = [Record(START_NS, CONTINUES, Kind.EVENT)]
+    records += [Record(START_NS + offset, payload) for offset, payload in frames]
+    day = ingest.ingest_frames(records, plugins.load(venues, "binance_usdm")(), "BTCUSDT", START_NS, lambda: opening)
+    top = book.replay(day.tables["book_levels"]).top[0] * np.array([day.scale.tick_size, day.scale.lot_size] * 2)
+    assert [str(value) for value in top] == ["100.07", "0.005", "100.11", "0.007"]
+
+
+def test_a_late_trade_after_a_healed_book_fills_its_own_hole() -> None:
+    frames = wire.market(10)
+    depths = [number for number, frame in enumerate(frames) if _is_depth(frame)]
+    trades = [number for number, frame in enumerate(frames) if _is_trade(frame)]
+    early, late = depths[30], depths[33]
+    lost_trade = trades[31]
+    order = [*range(early), *range(early + 1, late + 1), early, *range(late + 1, len(frames))]
+    order.remove(lost_trade)
+    order.insert(order.index(trades[50]), lost_trade)
+    ticks = _ingest([(frames[max(order[: at + 1])][0], frames[number][1]) for at, number in enumerate(order)])
+    assert ticks.counts["gaps"] == 0
+    assert len(ticks.tables["gaps"]["start_ns"]) == 0
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"stream":"btcusdt@trade","data":{"e":"trade","s":"\xff\xfe","T":1}}',
+        wire.trade(2**63, "100.0", "1"),
+        wire.trade(10**6, "100.0", "1").replace(b"1700006400106", b"17000064001061234567"),
+        wire.depth(5, 2**64, 4),
+        wire.trade(50, "\u0661\u0660\u0660", "1"),
+    ],
+)
+def test_corrupt_messages_are_quarantined_whatever_they_hold(payload: bytes) -> None:
+    frames = wire.market(5)
+    ticks = _ingest([*frames, (frames[-1][0] + 1, payload)])
+    assert sum(ticks.counts["quarantined"].values()) == 1
+
+
+def test_an_unnamed_snapshot_is_not_believed_where_symbols_mix() -> None:
+    frames = wire.market(5)
+    frames.insert(0, (0, wire.depth(1, 2, 0, symbol="ETHUSDT")))
+    quarantined = _ingest(frames).counts["quarantined"]
+    assert quarantined["unnamed_snapshot"] == 1
+
+
+def test_marks_count_rows_that_are_kept() -> None:
+    frames = wire.market(5)
+    frames.append((frames[-1][0] - 10, wire.trade(50, "100.0", "1", kind="INSURANCE_FUND")))
+    assert _ingest(frames).counts["flagged"] == {"bad_clock": 1, "off_market": 1}

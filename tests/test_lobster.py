@@ -118,3 +118,16 @@ def test_the_amazon_day(real: Callable[[str], Path]) -> None:
     recorded = np.stack([quotes[name] for name in ("bid_price", "bid_size", "ask_price", "ask_size")], axis=1)
     assert (rebuilt.top == recorded).all()
     assert len(rows.tables["trades"]["price"]) + len(rows.quarantine) == 2445 + 8974
+
+
+@pytest.mark.parametrize(
+    ("messages", "books", "message"),
+    [
+        (MESSAGES.replace("34200.5,4,11,40,1000000,1", "34200.5,4,11"), BOOKS, "row 2 of the message file"),
+        (MESSAGES, BOOKS.replace("1000100,10,1000000,60", "1000100,10", 1), "orderbook file"),
+        (MESSAGES.replace("34200.5,", "34200.5x,"), BOOKS, "no decimal seconds"),
+    ],
+)
+def test_lines_cut_in_half_are_named(tmp_path: Path, messages: str, books: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Lobster().rows(_session(tmp_path, messages, books), "TEST", DAY)

@@ -234,3 +234,67 @@ def test_collector_lines_survive_the_raw_store(workspace: Workspace, tmp_path: P
 
     log = made.file(workspace.folder("raw", BTC, TODAY), "capture")
     assert [(r.received_ns, r.payload) for r in rawlog.read(log)] == [tuple(line) for line in Collector().lines(path)]
+
+
+def test_coverage_that_grows_over_midnight_reaches_the_features(workspace: Workspace, tmp_path: Path) -> None:
+    whole = gzip.decompress(_over_midnight(tmp_path / "all.gz").read_bytes()).splitlines(keepends=True)
+    border = next(at for at, line in enumerate(whole) if int(line[:19]) >= day_start_ns(TOMORROW))
+    first, second = tmp_path / "first.gz", tmp_path / "second.gz"
+    first.write_bytes(gzip.compress(b"".join(whole[:border])))
+    second.write_bytes(gzip.compress(b"".join(whole[border:])))
+    assert np.isnan(_features(workspace, BTC, [first])[0]["mid"][-1])
+    assert np.isfinite(_features(workspace, BTC, [first, second])[0]["mid"][-1])
+
+
+def test_two_files_of_one_name_are_two_inputs(workspace: Workspace, tmp_path: Path) -> None:
+    frames = wire.market(4)
+    for folder, part in (("x", frames[:60]), ("y", frames[60:])):
+        (tmp_path / folder).mkdir()
+        wire.write_capture(tmp_path / folder / "c.log", part)
+    made = stages.record(workspace, BTC, TODAY, [tmp_path / "x" / "c.log", tmp_path / "y" / "c.log"])
+    assert len(made.inputs) == 2
+    assert made.facts["messages"] == len(frames)
+
+
+def test_a_pair_of_lobster_files_is_kept_whole(workspace: Workspace, tmp_path: Path) -> None:
+    from tests.test_lobster import BOOKS, DAY, MESSAGES, NAME
+
+    for kind, content in (("message", MESSAGES), ("orderbook", BOOKS)):
+        (tmp_path / NAME.format(kind)).write_text(content)
+    instrument = stages.identify([tmp_path / NAME.format("message")], None, None)
+    assert str(instrument) == "nasdaq.TEST"
+    made = stages.record(workspace, instrument, DAY, [tmp_path / NAME.format("message")])
+    assert len(made.inputs) == 2
+    assert stages.record(workspace, instrument, DAY, sorted(tmp_path.glob("*.csv"))).skipped
+    assert stages.ingest(workspace, instrument, DAY).facts["rows"]["trades"] == 2
+
+
+def test_features_of_another_step_are_not_mixed_in(workspace: Workspace, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    _features(workspace, BTC, [wire.write_capture(tmp_path / "capture", wire.market(60))])
+    slower = replace(workspace, settings=workspace.settings.model_copy(update={"step_ms": 1000}))
+    with pytest.raises(InputError, match="have steps of 500 ms, not SYNTH_STEP_MS=1000: featurize that day again"):
+        stages.fit(slower, BTC, TODAY, "self_exciting_jump_diffusion")
+
+
+def test_a_raw_file_that_is_gone_is_named(workspace: Workspace, tmp_path: Path) -> None:
+    made = stages.record(workspace, BTC, TODAY, [wire.write_capture(tmp_path / "capture", wire.market(5))])
+    made.file(workspace.folder("raw", BTC, TODAY), "capture").unlink()
+    with pytest.raises(NoDataError, match=r"capture-.*rawlog, a file of the raw .* is missing or cut short: record it"):
+        stages.ingest(workspace, BTC, TODAY)
+
+
+@pytest.mark.parametrize("text", ["abc", "-5", "0"])
+def test_parameters_that_do_not_fit_are_refused(text: str) -> None:
+    from synth_pipeline import generators
+
+    kind = plugins.load(generators, "self_exciting_jump_diffusion")
+    with pytest.raises(InputError, match=r"parameter most_returns=.* does not fit"):
+        kind.from_settings({"most_returns": text if text == "abc" else int(text)})
+
+
+def test_symbols_are_kept_in_capitals() -> None:
+    assert Instrument.parse("simulated.btcusdt") == Instrument("simulated", "BTCUSDT")
+    with pytest.raises(InputError, match="is not of the form"):
+        Instrument("simulated", "../etc")

@@ -82,6 +82,10 @@ class FrameArchive(Archive):
 class RowArchive(Archive):
     """Somebody's tables."""
 
+    def members(self, path: Path) -> list[Path]:
+        """Return every file that belongs to the source which `path` names."""
+        return [path]
+
     @abstractmethod
     def rows(self, path: Path, symbol: str, day: date) -> Rows:
         """Read one day. Raises `InputError` for a damaged file, `NoDataError` for a symbol or day it does not hold."""
@@ -97,7 +101,11 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         raise InputError(f"{path} does not exist or is not a file: check the path")
     if path.stat().st_size == 0:
         raise NoDataError(f"{path} is empty: nothing to read")
-    with path.open("rb") as raw:
+    try:
+        raw = path.open("rb")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
+    with raw:
         magic = raw.read(6)
         raw.seek(0)
         try:

@@ -19,6 +19,8 @@ _LINE = re.compile(rb"(\d{16}|\d{19}) (.*)", re.DOTALL)
 _FIRST = re.compile(rb"\d{16}(?:\d{3})? ?\{")
 _STREAM = re.compile(rb'"s(?:ymbol)?":"([A-Za-z0-9_\-]+)"')
 _PEEK = 200
+_EARLIEST_NS, _LATEST_NS = 946_684_800 * 10**9, 4_102_444_800 * 10**9
+"""The years 2000 to 2100: no capture's clock stood elsewhere."""
 
 
 class Collector(FrameArchive):
@@ -43,16 +45,34 @@ class Collector(FrameArchive):
     def lines(self, path: Path) -> Iterator[Line]:
         """Yield one `Line` per non-empty line; an unreadable stamp gives `received_ns=None`.
 
-        A last line without its newline is yielded like any other: the parser judges it.
+        So does a stamp more than a day away from the stamps on both sides: it would found a day of its own. A last line
+        without its newline is yielded like any other: the parser judges it.
         """
         with opened(path) as file:
-            for line in file:
-                text = line.rstrip(b"\r\n")
-                if not text:
-                    continue
-                match = _LINE.fullmatch(text)
-                if match is None:
-                    yield Line(None, text)
-                    continue
-                stamp = int(match[1])
-                yield Line(stamp * 1000 if len(match[1]) == 16 else stamp, match[2])
+            texts = (text for line in file if (text := line.rstrip(b"\r\n")))
+            lines = map(_parsed, texts)
+            before: int | None = None
+            line = next(lines, None)
+            while line is not None:
+                following = next(lines, None)
+                yield Line(None, line.payload) if _stands_alone(before, line, following) else line
+                before = line.received_ns
+                line = following
+
+
+def _parsed(text: bytes) -> Line:
+    match = _LINE.fullmatch(text)
+    if match is None:
+        return Line(None, text)
+    stamp = int(match[1])
+    return Line(stamp * 1000 if len(match[1]) == 16 else stamp, match[2])
+
+
+def _stands_alone(before: int | None, line: Line, following: Line | None) -> bool:
+    if line.received_ns is None:
+        return False
+    if not _EARLIEST_NS <= line.received_ns < _LATEST_NS:
+        return True
+    after = following.received_ns if following else None
+    around = [stamp for stamp in (before, after) if stamp is not None]
+    return len(around) == 2 and all(abs(line.received_ns - stamp) > NS_PER_DAY for stamp in around)

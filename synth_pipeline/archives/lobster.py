@@ -70,6 +70,10 @@ class Lobster(RowArchive):
         day = _open(path)
         return [day_of(day.midnight_ns + day.start_ms * _NS_PER_MS)]
 
+    def members(self, path: Path) -> list[Path]:
+        """Return the ZIP, or both files of the pair."""
+        return [path] if zipfile.is_zipfile(path) else [file for _, file in _pair(path)]
+
     def rows(self, path: Path, symbol: str, day: date) -> Rows:
         """Read the session as trades, orders, quotes and level changes."""
         source = _open(path)
@@ -101,7 +105,11 @@ def _members(path: Path) -> list[str]:
 
 def _open(path: Path) -> _Day:
     try:
-        found = _zip_contents(path) if zipfile.is_zipfile(path) else _pair_contents(path)
+        found = (
+            _zip_contents(path)
+            if zipfile.is_zipfile(path)
+            else [(match, file.read_bytes()) for match, file in _pair(path)]
+        )
     except (zipfile.BadZipFile, EOFError) as error:
         raise InputError(f"{path} is truncated or damaged ({error}): fetch the file again") from error
     by_kind = {match[5]: (match, content) for match, content in found}
@@ -128,20 +136,25 @@ def _zip_contents(path: Path) -> list[tuple[re.Match[str], bytes]]:
     return found
 
 
-def _pair_contents(path: Path) -> list[tuple[re.Match[str], bytes]]:
+def _pair(path: Path) -> list[tuple[re.Match[str], Path]]:
     names = {path.name, path.name.replace("_message_", "_orderbook_"), path.name.replace("_orderbook_", "_message_")}
     files = [(_NAME.fullmatch(name), path.with_name(name)) for name in sorted(names)]
-    return [(match, file.read_bytes()) for match, file in files if match and file.is_file()]
+    return [(match, file) for match, file in files if match and file.is_file()]
 
 
 def _csv(path: Path, content: bytes, columns: int, what: str) -> pl.DataFrame:
     """Read a headerless CSV of integers, the first column of a message file excepted: it is a decimal time."""
     schema = {f"c{index}": pl.String if (what == "message" and index == 0) else pl.Int64 for index in range(columns)}
     try:
-        return pl.read_csv(io.BytesIO(content), has_header=False, schema=schema)
-    except (pl.exceptions.ComputeError, pl.exceptions.NoDataError, pl.exceptions.ShapeError) as error:
+        frame = pl.read_csv(io.BytesIO(content), has_header=False, schema=schema)
+    except pl.exceptions.PolarsError as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"the {what} file of {path} is not LOBSTER's {columns} integer columns ({reason})") from error
+    incomplete = frame.select(pl.any_horizontal(pl.all().is_null())).to_series()
+    if incomplete.any():
+        row = incomplete.arg_true()[0] + 1
+        raise InputError(f"row {row} of the {what} file of {path} lacks columns: the file is damaged, fetch it again")
+    return frame
 
 
 def _read_messages(path: Path, source: _Day) -> dict[str, np.ndarray]:
@@ -150,7 +163,11 @@ def _read_messages(path: Path, source: _Day) -> dict[str, np.ndarray]:
     time_ns = seconds.get(0).cast(pl.Int64) * NS_PER_SECOND + (
         seconds.get(1, null_on_oob=True).fill_null("0").str.pad_end(9, "0").str.slice(0, 9).cast(pl.Int64)
     )
-    frame = frame.with_columns(time_ns=time_ns + source.midnight_ns)
+    try:
+        frame = frame.with_columns(time_ns=time_ns + source.midnight_ns)
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"the message file of {path} has times that are no decimal seconds ({reason})") from error
     names = {"time_ns": "time_ns", "c1": "kind", "c2": "order_id", "c3": "size", "c4": "price", "c5": "side"}
     columns = {new: frame[old].to_numpy() for old, new in names.items()}
     if (np.diff(columns["time_ns"]) < 0).any():

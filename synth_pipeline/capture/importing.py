@@ -103,7 +103,7 @@ def write_day(path: Path, lines: Iterable[Line], day: date, symbol: str) -> Writ
 
 
 def in_order(sources: Sequence[Path]) -> list[tuple[Path, FrameArchive]]:
-    """Return the files with their archives in order of their first receive time. Raises `InputError` for row archives."""
+    """Return the files with their archives, by first receive time. Raises `InputError` for row archives."""
     found = []
     for path in sources:
         archive = archive_of(path)

@@ -81,8 +81,10 @@ class Writer:
 
     def close(self) -> None:
         """Write what is pending and close the file."""
-        self._flush()
-        self._file.close()
+        try:
+            self._flush()
+        finally:
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self

@@ -6,7 +6,6 @@ Nothing here bridges a gap: a window or segment never holds NaN. Nothing here sh
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
@@ -63,20 +62,7 @@ def windows(series: Series, length: int, stride: int = 1) -> FloatArray:
     return np.stack(cuts)
 
 
-def split(series: Series, fraction: float, embargo: int = 0) -> tuple[Series, Series]:
-    """Cut every path in time: the first `fraction` of the steps to train on, the rest held out.
-
-    `embargo` steps between the two belong to neither, so that a window of the one never leans on the other.
-    """
+def split(series: Series, fraction: float) -> tuple[Series, Series]:
+    """Cut every path in time: the first `fraction` of the steps to train on, the rest held out."""
     cut = int(series.steps * fraction)
-    return series.slice(0, cut), series.slice(cut + embargo, series.steps)
-
-
-def without_gaps(series: Series) -> Series:
-    """Return the longest gap-free segment as a series of one path. Raises `TooLittleDataError` when there is none."""
-    found = segments(series)
-    if not found:
-        raise TooLittleDataError("the series holds nothing but gaps: choose another day or record for longer")
-    path, start, stop = max(found, key=lambda segment: segment[2] - segment[1])
-    single = replace(series, values=series.values[path : path + 1], start_ns=series.start_ns[path : path + 1])
-    return single.slice(start, stop)
+    return series.slice(0, cut), series.slice(cut, series.steps)

@@ -1,15 +1,14 @@
 """Generators: ONE FILE = ONE GENERATOR, fitted on series, sampling new ones.
 
 A file defines one subclass of `Generator` and a frozen dataclass of its parameters; its docstring holds the maths and
-the citation. Nothing else is edited: discovery is by file name, and `tests/test_contracts.py` holds it to every law
+the citation. Nothing else is edited: discovery is by file name, and `tests/test_generators.py` holds it to every law
 below.
 """
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -49,12 +48,26 @@ class Generator(ABC):
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> Self:
-        """Make one from plain values. Raises `InputError` for a name that `Parameters` lacks."""
+        """Make one from plain values.
+
+        Raises `InputError` for a name that `Parameters` lacks, a value of another type, a number that is not positive.
+        """
+        from pydantic import TypeAdapter, ValidationError
+
         known = [field.name for field in fields(cls.Parameters)]
         if unknown := sorted(set(settings) - set(known)):
             name = cls.__module__.rpartition(".")[2]
             raise InputError(f"{name} has no parameter {unknown[0]!r}: it has {', '.join(known)}")
-        return cls(cls.Parameters(**settings))
+        try:
+            parameters = TypeAdapter(cls.Parameters).validate_python(settings)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(f"parameter {first['loc'][0]}={first['input']!r} does not fit: {first['msg']}") from None
+        for known_name in known:
+            value = getattr(parameters, known_name)
+            if isinstance(value, int | float) and not value > 0:
+                raise InputError(f"parameter {known_name}={value!r} does not fit: it must be positive")
+        return cls(parameters)
 
     @abstractmethod
     def fit(self, series: Series, *, rng: np.random.Generator, progress: Progress = silent) -> Self:
@@ -93,10 +106,6 @@ class Generator(ABC):
             raise InputError(f"{type(self).__name__} does not condition on regimes: leave out regime {regime!r}")
         if self.max_steps is not None and steps > self.max_steps:
             raise InputError(f"{type(self).__name__} samples at most {self.max_steps} connected steps, not {steps}")
-
-    def parameters_json(self) -> str:
-        """Return the parameters as canonical JSON."""
-        return json.dumps(asdict(self.parameters), sort_keys=True)
 
 
 CONTRACT = Generator

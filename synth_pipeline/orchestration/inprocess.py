@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 
+from synth_pipeline.errors import InputError
 from synth_pipeline.orchestration.assets import FEATURES, TICKS, all_assets
-from synth_pipeline.orchestration.partitions import INSTRUMENTS, cell
+from synth_pipeline.orchestration.partitions import DAYS, INSTRUMENTS, cell
 from synth_pipeline.orchestration.resources import Verbs
 from synth_pipeline.progress import Progress, silent
 from synth_pipeline.schema import Instrument
@@ -65,8 +66,15 @@ def materialize(
     assets = all_assets()
     base = [dg.AssetKey("raw_capture"), *map(dg.AssetKey, TICKS), FEATURES]
     of_generators = [dg.AssetKey([name, asset]) for name in generators for asset in GENERATOR_ASSETS]
-    raw = {"ops": {"raw_capture": {"config": {"sources": [str(path) for path in sources], "seconds": seconds}}}}
+    raw = {
+        "ops": {"raw_capture": {"config": {"sources": [str(path.resolve()) for path in sources], "seconds": seconds}}}
+    }
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    for day in days:
+        if not DAYS.has_partition_key(day.isoformat()):
+            raise InputError(
+                f"day {day} is no partition, which run from SYNTH_FIRST_DAY={settings.first_day} to today: set it"
+            )
     with dg.DagsterInstance.from_config(str(instance_folder(settings))) as instance:
         instance.add_dynamic_partitions(INSTRUMENTS.name or "", [str(instrument)])
         done: list[Materialized] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
@@ -9,13 +10,21 @@ from pathlib import Path
 import numpy as np
 
 from synth_pipeline import schema
+from synth_pipeline.errors import InputError
 from synth_pipeline.lineage.manifests import Manifest
 from synth_pipeline.schema import NS_PER_DAY, Instrument, day_start_ns
 from synth_pipeline.series import Series
 from synth_pipeline.stages.workspace import Built, Workspace, draft_of, materialize
 from synth_pipeline.ticks import store
 
-_SOURCES = ("schema.py", "features/kernels.py", "features/grid.py", "ticks/book.py", "ticks/store.py")
+_SOURCES = (
+    "schema.py",
+    "features/kernels.py",
+    "features/grid.py",
+    "ticks/book.py",
+    "ticks/store.py",
+    "stages/features.py",
+)
 
 
 def featurize(workspace: Workspace, instrument: Instrument, day: date) -> Manifest:
@@ -41,7 +50,7 @@ def _featurize(workspace: Workspace, ticks: Manifest, instrument: Instrument, da
         trades,
         book.depth_of(book.replay(levels), visible_levels=int(metadata["visible_levels"])),
         list(zip(gaps["stream"].tolist(), gaps["start_ns"].tolist(), gaps["end_ns"].tolist(), strict=True)),
-        [(int(start), int(end)) for start, end in ticks.facts["coverage"]],
+        [(start, end) for start, end in json.loads(metadata["coverage"])],
         scale,
         step_ns=workspace.settings.step_ns,
         start_ns=day_start_ns(day),
@@ -77,6 +86,13 @@ def feature_series(
     paths = [
         manifest.file(workspace.folder("features", instrument, day), "features") for day, manifest in look_back.items()
     ]
+    for day, path in zip(look_back, paths, strict=True):
+        found = int(store.read_metadata(path)["step_ns"])
+        if found != workspace.settings.step_ns:
+            raise InputError(
+                f"features of {instrument} on {day} have steps of {found // 1_000_000} ms, not SYNTH_STEP_MS="
+                f"{workspace.settings.step_ms}: featurize that day again, or set the step back"
+            )
     tables = [store.read_table(path, ("label_ns", *names)) for path in paths]
     labels = np.concatenate([table["label_ns"] for table in tables])
     step = workspace.settings.step_ns

@@ -20,7 +20,16 @@ from synth_pipeline.series import Series
 from synth_pipeline.stages.features import feature_series, look_back_of
 from synth_pipeline.stages.workspace import Built, Workspace, draft_of, materialize
 
-_SERIES_SOURCES = ("series.py", "rng.py", "features/windows.py", "features/transforms.py")
+_SERIES_SOURCES = (
+    "schema.py",
+    "series.py",
+    "rng.py",
+    "ticks/store.py",
+    "features/windows.py",
+    "features/transforms.py",
+    "stages/features.py",
+    "stages/models.py",
+)
 _HOUR_NS = 3600 * NS_PER_SECOND
 
 
@@ -44,6 +53,7 @@ def fit(
         "parameters": asdict(model.parameters),
         "train_fraction": workspace.settings.train_fraction,
         "lookback_days": workspace.settings.lookback_days,
+        "step_ms": workspace.settings.step_ms,
     }
     inputs = {manifest.ref: manifest.digest for manifest in look_back.values()}
     draft = draft_of(
@@ -146,8 +156,8 @@ def evaluate(workspace: Workspace, instrument: Instrument, day: date, generator:
     dataset = workspace.require("synthetic", "sample", instrument, day, generator)
     look_back = look_back_of(workspace, instrument, day)
     inputs = {manifest.ref: manifest.digest for manifest in (dataset, *look_back.values())}
-    sources = ("series.py", "rng.py", "features/windows.py", "fidelity", "reports")
-    config = {"train_fraction": workspace.settings.train_fraction}
+    sources = (*_model_sources(generator), "synthesis", "fidelity", "reports")
+    config = {"train_fraction": workspace.settings.train_fraction, "step_ms": workspace.settings.step_ms}
     draft = draft_of(workspace, "reports", f"{instrument}/{day}/{generator}", inputs, sources, config, seeded=True)
     return materialize(
         workspace,

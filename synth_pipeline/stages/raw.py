@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import date
@@ -19,6 +22,8 @@ from synth_pipeline.rng import stream
 from synth_pipeline.schema import NS_PER_DAY, NS_PER_SECOND, Instrument, day_start_ns
 from synth_pipeline.stages.workspace import Built, Workspace, draft_of, materialize
 
+_IMPORT_SOURCES = ("schema.py", "capture", "archives", "stages/raw.py")
+_SIMULATION_SOURCES = ("schema.py", "rng.py", "capture/rawlog.py", "market", "stages/raw.py")
 SIMULATED = "simulated"
 """The venue whose raw captures come from the embedded market."""
 
@@ -81,11 +86,33 @@ def record(
         return replace(workspace.require("raw", "give the recorded files and record", instrument, day), skipped=True)
     key = f"{instrument}/{day}"
     if not sources:
-        draft = draft_of(workspace, "raw", key, {}, ("capture", "market", "rng.py"), {"seconds": seconds}, seeded=True)
+        if not math.isfinite(seconds) or seconds <= 0:
+            raise InputError(f"{seconds} seconds cannot be recorded: give a positive number")
+        draft = draft_of(workspace, "raw", key, {}, _SIMULATION_SOURCES, {"seconds": seconds}, seeded=True)
         return materialize(workspace, draft, lambda place: _simulate(workspace, instrument, day, seconds, place))
-    files = {f"{manifests.FILE_INPUT}{path.name}": sha256_file(path) for path in map(_existing, sources)}
-    draft = draft_of(workspace, "raw", key, files, ("capture", "archives"), {})
-    return materialize(workspace, draft, lambda place: _import(sources, instrument, day, place))
+    files = _members(list(dict.fromkeys(_existing(path).resolve() for path in sources)))
+    draft = draft_of(workspace, "raw", key, _digests(files), _IMPORT_SOURCES, {})
+    return materialize(workspace, draft, lambda place: _import(files, instrument, day, place))
+
+
+def _members(paths: list[Path]) -> list[Path]:
+    """Add what belongs to a row archive of several files. Raises `InputError` for several row archives."""
+    archive = importing.archive_of(paths[0])
+    if not isinstance(archive, RowArchive):
+        return paths
+    members = archive.members(paths[0])
+    if not set(paths) <= set(members):
+        raise InputError(f"{paths[0]} is one session a file: give each of {len(paths)} such files a run of its own")
+    return members
+
+
+def _digests(files: list[Path]) -> dict[str, str]:
+    """Digests by name; files of one name in different folders are told apart by a number."""
+    names = Counter(path.name for path in files)
+    return {
+        f"{manifests.FILE_INPUT}{path.name}" + (f"#{number}" if names[path.name] > 1 else ""): sha256_file(path)
+        for number, path in enumerate(files, start=1)
+    }
 
 
 def _existing(path: Path) -> Path:
@@ -103,23 +130,16 @@ def _simulate(workspace: Workspace, instrument: Instrument, day: date, seconds: 
     path = place / "capture.rawlog"
     with rawlog.Writer(path) as log:
         for frame in exchange.simulate(instrument.symbol, start, end, rng=rng, progress=workspace.progress):
-            if frame.received_ns < start + NS_PER_DAY:
-                log.append(rawlog.Record(frame.received_ns, frame.payload))
+            log.append(rawlog.Record(frame.received_ns, frame.payload))
     return Built({"capture": path}, {"format": "rawlog", "messages": log.records}, {"capture": log.records})
 
 
 def _import(sources: Sequence[Path], instrument: Instrument, day: date, place: Path) -> Built:
     archive = importing.archive_of(sources[0])
     if isinstance(archive, RowArchive):
-        if len(sources) > 1:
-            raise InputError(
-                f"{sources[0]} is one session a file: give {len(sources)} such files in {len(sources)} runs"
-            )
+        archive.rows(sources[0], instrument.symbol, day)
         name = type(archive).__module__.rpartition(".")[2]
-        copy = place / sources[0].name
-        shutil.copyfile(sources[0], copy)
-        archive.rows(copy, instrument.symbol, day)
-        return Built({"archive": copy}, {"format": name})
+        return Built({"archive": _kept(sources, place)}, {"format": name})
     path = place / "capture.rawlog"
     written = importing.write_day(path, importing.chained(importing.in_order(sources)), day, instrument.symbol)
     names = ", ".join(map(str, sources))
@@ -132,3 +152,15 @@ def _import(sources: Sequence[Path], instrument: Instrument, day: date, place: P
             f"{names}: no message of {instrument.symbol} on {day}; the capture holds {', '.join(held)}; check --symbol"
         )
     return Built({"capture": path}, {"format": "rawlog"} | asdict(written), {"capture": written.messages})
+
+
+def _kept(members: Sequence[Path], place: Path) -> Path:
+    """Copy a row archive as it is; one of several files is kept as one ZIP of them."""
+    if len(members) == 1:
+        return Path(shutil.copyfile(members[0], place / members[0].name))
+    kept = place / "archive.zip"
+    with zipfile.ZipFile(kept, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member in members:
+            # A fixed date: the same files give the same bytes.
+            archive.writestr(zipfile.ZipInfo(member.name), member.read_bytes(), zipfile.ZIP_DEFLATED)
+    return kept

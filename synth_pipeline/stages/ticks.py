@@ -28,7 +28,12 @@ def ingest(workspace: Workspace, instrument: Instrument, day: date) -> Manifest:
     before = _continued_from(workspace, raw, instrument, day)
     inputs = {raw.ref: raw.digest} | ({before.ref: before.digest} if before else {})
     draft = draft_of(
-        workspace, "ticks", f"{instrument}/{day}", inputs, ("schema.py", "venues", "archives", "capture", "ticks"), {}
+        workspace,
+        "ticks",
+        f"{instrument}/{day}",
+        inputs,
+        ("schema.py", "venues", "archives", "capture", "ticks", "stages/ticks.py"),
+        {},
     )
     return materialize(workspace, draft, lambda place: _ingest(workspace, raw, before, instrument, day, place))
 

@@ -45,10 +45,13 @@ class Workspace:
         return manifests.load(self.folder(stage, instrument, day, *more))
 
     def require(self, stage: Stage, verb: str, instrument: Instrument, day: date, *more: str) -> Manifest:
-        """The manifest of one partition. Raises `NoDataError` naming the verb that makes it."""
+        """The manifest of one partition. Raises `NoDataError` naming the verb that makes it, or makes it again."""
         manifest = self.find(stage, instrument, day, *more)
+        key = "/".join((str(instrument), day.isoformat(), *more))
         if manifest is None:
-            raise NoDataError(f"no {stage} of {'/'.join((str(instrument), day.isoformat(), *more))}: {verb} it first")
+            raise NoDataError(f"no {stage} of {key}: {verb} it first")
+        if damaged := manifests.damaged(self.folder(stage, instrument, day, *more), manifest):
+            raise NoDataError(f"{damaged[0]}, a file of the {stage} of {key}, is missing or cut short: {verb} it again")
         return manifest
 
 
@@ -85,10 +88,11 @@ def materialize(workspace: Workspace, draft: Manifest, build: Callable[[Path], B
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         }
         draft = replace(draft, created_at=datetime.now(UTC).isoformat(timespec="seconds"), mlflow_run_id=run.run_id)
+        if built.model is not None:
+            # Before the commit: a checkpoint that stands but is no model would be skipped for ever after.
+            run.register(built.files["checkpoint"], built.model, params=draft.config["parameters"])
         manifest = commit.commit(folder, draft, built.files, rows=built.rows, facts=facts)
         run.record(manifest)
-        if built.model is not None:
-            run.register(manifest.file(folder, "checkpoint"), built.model, params=draft.config["parameters"])
         for name in built.shown:
             run.log_artifact(manifest.file(folder, name))
     return manifest

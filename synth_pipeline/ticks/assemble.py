@@ -68,7 +68,9 @@ class Assembler:
     trades: list[tuple[Arrival, Trade]] = field(default_factory=list)
     quotes: list[tuple[Arrival, Quote]] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
-    holes: list[Hole] = field(default_factory=list)
+    book_holes: list[Hole] = field(default_factory=list)
+    """What a loss hides of the book, and of the quotes that may have been lost with it."""
+    trade_holes: list[Hole] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     """Book events by what became of them."""
     last_trade_id: int | None = None
@@ -91,9 +93,9 @@ class Assembler:
             return
         if expected is not None and trade.trade_id > expected:
             missing = trade.trade_id - expected
-            self.holes.append(Hole(self._last_trade_ns, at.recv_ns, "trades", "sequence_gap", missing))
+            self.trade_holes.append(Hole(self._last_trade_ns, at.recv_ns, "trades", "sequence_gap", missing))
             for trade_id in range(expected, min(trade.trade_id, expected + LATE_IDS)):
-                self._missing_trades[trade_id] = len(self.holes) - 1
+                self._missing_trades[trade_id] = len(self.trade_holes) - 1
             at = at._replace(flags=at.flags | Flag.GAP_BEFORE)
         self.last_trade_id, self._last_trade_ns = trade.trade_id, at.recv_ns
         self.trades.append((at, trade))
@@ -104,7 +106,7 @@ class Assembler:
             self.reject(at, "trades", "duplicate_trade", f"trade id {trade.trade_id} was already received")
             return
         # It arrived after a later id: the row is kept, at the time it was received, and its hole shrinks.
-        self.holes[hole] = self.holes[hole]._replace(missing=self.holes[hole].missing - 1)
+        self.trade_holes[hole] = self.trade_holes[hole]._replace(missing=self.trade_holes[hole].missing - 1)
         self.trades.append((at, trade))
 
     def add_quote(self, at: Arrival, quote: Quote) -> None:
@@ -154,7 +156,7 @@ class Assembler:
         self.counts["gaps"] += 1
         since = at.recv_ns if self.book_known_ns is None else self.book_known_ns
         self._unknown_since = since
-        self.holes.append(Hole(since, at.recv_ns, "quotes", "sequence_gap", -1))
+        self.book_holes.append(Hole(since, at.recv_ns, "quotes", "sequence_gap", -1))
         self._hidden_by = f"updates before {update.first_id} are missing"
 
     def _fills_the_gap(self, update: BookUpdate) -> bool:
@@ -169,7 +171,7 @@ class Assembler:
         self._id_before_gap = self._unknown_since = None
         self.counts["gaps"] -= 1
         self.counts["overtaken"] += len(self._waiting)
-        self.holes.remove(next(hole for hole in reversed(self.holes) if hole.stream == "quotes"))
+        self.book_holes.remove(next(hole for hole in reversed(self.book_holes) if hole.stream == "quotes"))
         waiting, self._waiting = self._waiting, []
         self.add_book(at, update)
         for earlier, change in waiting:
@@ -188,7 +190,7 @@ class Assembler:
             return
         flags = at.flags | Flag.SNAPSHOT | (Flag.GAP_BEFORE if self.counts["gaps"] else 0)
         if self._unknown_since is not None and self.counts["gaps"]:
-            self.holes.append(Hole(self._unknown_since, at.recv_ns, "book_levels", "sequence_gap", -1))
+            self.book_holes.append(Hole(self._unknown_since, at.recv_ns, "book_levels", "sequence_gap", -1))
         self._unknown_since = None
         self._id_before_gap = None
         self.counts["snapshots"] += 1
@@ -228,6 +230,11 @@ class Assembler:
         """Put a payload into quarantine."""
         self.rejected.append(Rejected(at.recv_ns, at.seq, stream, reason, detail, at.payload))
 
+    @property
+    def holes(self) -> list[Hole]:
+        """Everything that was lost, in order of time; a hole that late prints filled is none."""
+        return sorted(hole for hole in (*self.book_holes, *self.trade_holes) if hole.missing != 0)
+
     def finish(self, end_ns: int) -> None:
         """Close the day: updates still waiting never met a snapshot."""
         for at, _ in self._waiting:
@@ -235,5 +242,4 @@ class Assembler:
             self.reject(at, "book_levels", reason, self._hidden_by)
         if self._waiting and self._unknown_since is not None:
             reason = "sequence_gap" if self.counts["gaps"] else "no_snapshot"
-            self.holes.append(Hole(self._unknown_since, end_ns, "book_levels", reason, -1))
-        self.holes = sorted(hole for hole in self.holes if hole.missing != 0)
+            self.book_holes.append(Hole(self._unknown_since, end_ns, "book_levels", reason, -1))

@@ -23,9 +23,11 @@ class Replay(NamedTuple):
     """The book after every event (one entry each), and all levels after the last."""
 
     recv_ns: np.ndarray
+    event_ns: np.ndarray
+    seq: np.ndarray
     update_id: np.ndarray
-    snapshot: np.ndarray
-    """Whether the event was a full book."""
+    flags: np.ndarray
+    """All marks of the event's rows."""
     top: np.ndarray
     """Shape (events, 4): bid price, bid size, ask price, ask size; a size of 0 means that the side is empty."""
     depth: np.ndarray
@@ -49,8 +51,10 @@ def replay(levels: Mapping[str, np.ndarray]) -> Replay:
     """
     last = np.flatnonzero(levels["flags"] & _LAST)
     top, depth, bids, asks = _replay(levels["side"], levels["price"], levels["size"], levels["flags"], len(last))
-    snapshot = (levels["flags"][last] & _SNAPSHOT) > 0
-    return Replay(levels["recv_ns"][last], levels["update_id"][last], snapshot, top, depth, bids, asks)
+    recv_ns, event_ns, seq, update_id = (levels[name][last] for name in ("recv_ns", "event_ns", "seq", "update_id"))
+    starts = np.concatenate(([0], last[:-1] + 1)) if len(last) else last
+    flags = np.bitwise_or.reduceat(levels["flags"], starts) if len(last) else levels["flags"][:0]
+    return Replay(recv_ns, event_ns, seq, update_id, flags, top, depth, bids, asks)
 
 
 @njit(cache=True)
@@ -130,15 +134,15 @@ def quotes_of(book: Replay) -> dict[str, np.ndarray]:
     """
     changed = np.ones(len(book.recv_ns), dtype=bool)
     changed[1:] = (book.top[1:] != book.top[:-1]).any(axis=1)
-    rows = np.flatnonzero(changed | book.snapshot)
+    rows = np.flatnonzero(changed | ((book.flags & _SNAPSHOT) > 0))
     return {
         "recv_ns": book.recv_ns[rows],
-        "event_ns": book.recv_ns[rows],
-        "seq": rows.astype(np.int64),
+        "event_ns": book.event_ns[rows],
+        "seq": book.seq[rows],
         "update_id": book.update_id[rows],
         "bid_price": book.top[rows, 0],
         "bid_size": book.top[rows, 1],
         "ask_price": book.top[rows, 2],
         "ask_size": book.top[rows, 3],
-        "flags": np.where(book.snapshot[rows], _LAST | _SNAPSHOT, _LAST).astype(np.uint8),
+        "flags": book.flags[rows],
     }

@@ -22,7 +22,7 @@ def to_integers(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """
     if not texts:
         return np.empty(0, np.int64), np.empty(0, np.bool_)
-    fixed = np.array(texts, dtype=np.bytes_)
+    fixed = np.array([text.encode("ascii", "replace") for text in texts], dtype=np.bytes_)
     return _parse(fixed.view(np.uint8).reshape(len(texts), fixed.dtype.itemsize))
 
 

@@ -7,6 +7,7 @@ certain.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -63,7 +64,8 @@ class DayTicks:
     def metadata(self) -> dict[str, str]:
         """What every file of the day carries besides the scale."""
         close = {} if self.close_update_id is None else {"close_update_id": str(self.close_update_id)}
-        return {"visible_levels": str(self.visible_levels)} | close
+        coverage = json.dumps(self.coverage)
+        return {"visible_levels": str(self.visible_levels), "coverage": coverage} | close
 
 
 def ingest_rows(rows: Rows) -> DayTicks:
@@ -78,10 +80,7 @@ def ingest_rows(rows: Rows) -> DayTicks:
     counts = {
         "messages": max(len(columns["recv_ns"]) for columns in rows.tables.values()),
         "quarantined": dict(Counter(row.reason for row in rejected)),
-        "flagged": {
-            name.lower(): sum(int((columns["flags"] & flag > 0).sum()) for columns in rows.tables.values())
-            for name, flag in (("BAD_CLOCK", Flag.BAD_CLOCK), ("OFF_MARKET", Flag.OFF_MARKET))
-        },
+        "flagged": _flagged(tables),
         "gaps": 0,
         "trade_gaps": 0,
         "quotes_from": "stream",
@@ -101,7 +100,6 @@ class _Reader:
         self.accepted = 0
         self.named = 0
         self.latest_ns = 0
-        self.bad_clock = 0
         self.starts: list[int] = []
         self.ends: list[int] = []
         self.continued_before = self.continues_after = False
@@ -118,6 +116,9 @@ class _Reader:
             return
         if message.symbol is not None and message.symbol.upper() != self.symbol:
             self.others[message.symbol] += 1
+            return
+        if message.symbol is None and isinstance(message, BookUpdate) and self.others:
+            self.rows.reject(at, "book_levels", "unnamed_snapshot", "it may be of any of the capture's symbols")
             return
         self.accepted += 1
         self.named += message.symbol is not None
@@ -136,7 +137,6 @@ class _Reader:
             self.starts.append(recv_ns)
             self.ends.append(recv_ns)
         self.latest_ns = self.ends[-1] = recv_ns
-        self.bad_clock += recv_ns != record.received_ns
         return Arrival(recv_ns, seq, Flag.BAD_CLOCK if recv_ns != record.received_ns else 0, record.payload)
 
     def _take(self, at: Arrival, message: Message) -> None:
@@ -223,13 +223,19 @@ def _typed(reader: _Reader, opening: Opening | None, coverage: list[tuple[int, i
         "ignored": dict(reader.ignored),
         "other_symbols": dict(reader.others),
         "quarantined": dict(Counter(row.reason for row in rows.rejected)),
-        "flagged": {"bad_clock": reader.bad_clock, "off_market": sum(trade.off_market for _, trade in rows.trades)},
+        "flagged": _flagged(tables),
         "gaps": rows.counts["gaps"],
         "trade_gaps": sum(hole.stream == "trades" for hole in rows.holes),
         "quotes_from": "stream" if recorded_quotes else "book",
         "opened_from_yesterday": opening is not None,
     }
     return DayTicks(tables, scale, coverage, close_update_id=rows.rule.last_id, counts=counts)
+
+
+def _flagged(tables: dict[str, Columns]) -> dict[str, int]:
+    """Count the rows that are kept under a mark of doubt."""
+    flags = np.concatenate([columns["flags"] for columns in tables.values() if "flags" in columns])
+    return {(flag.name or "").lower(): int((flags & flag > 0).sum()) for flag in (Flag.BAD_CLOCK, Flag.OFF_MARKET)}
 
 
 def _silences(coverage: list[tuple[int, int]]) -> list[Hole]:
@@ -255,7 +261,7 @@ class _Numbers:
         quotes = [quote for _, quote in rows.quotes]
         self.bids = self._pair([quote.bid_price for quote in quotes], [quote.bid_size for quote in quotes])
         self.asks = self._pair([quote.ask_price for quote in quotes], [quote.ask_size for quote in quotes])
-        self._opening: list[np.ndarray] = []
+        self._opening = np.empty((0, 2), np.int64)
 
     @staticmethod
     def _pair(prices: list[str], sizes: list[str]) -> np.ndarray:
@@ -266,13 +272,21 @@ class _Numbers:
 
     def include(self, opening: Opening) -> None:
         """Let the carried-in book take part in finding the grid."""
-        self._opening.append(wire_units(np.concatenate([opening.bids, opening.asks]), opening.scale))
+        levels = [opening.bids, opening.asks]
+        if opening.quote is not None:
+            levels.append(opening.quote[:4].reshape(2, 2))
+        self._opening = wire_units(np.concatenate(levels), opening.scale)
 
     def grid(self) -> tuple[int, int]:
         """Tick and lot in 1e-8."""
-        everything = [self.book[:, :2], self.trades[:, :2], self.bids[:, :2], self.asks[:, :2], *self._opening]
-        prices, sizes = np.concatenate(everything).T
-        return decimals.infer_grid(prices, decimals.PRICE_MAJORITY), decimals.infer_grid(sizes, majority=1.0)
+        prices, sizes = np.concatenate([each[:, :2] for each in (self.book, self.trades, self.bids, self.asks)]).T
+        tick, lot = decimals.infer_grid(prices, decimals.PRICE_MAJORITY), decimals.infer_grid(sizes, majority=1.0)
+        # Yesterday's book lies on yesterday's grid, which may be finer: it is carried over exactly.
+        carried_prices, carried_sizes = self._opening.T
+        return (
+            decimals.infer_grid(np.append(carried_prices, tick), majority=1.0) if carried_prices.size else tick,
+            decimals.infer_grid(np.append(carried_sizes, lot), majority=1.0) if carried_sizes.size else lot,
+        )
 
 
 def wire_units(levels: np.ndarray, scale: Scale) -> np.ndarray:

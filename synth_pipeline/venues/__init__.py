@@ -1,6 +1,6 @@
 """Venues: ONE FILE = ONE VENUE, with no socket inside: bytes in, typed messages out.
 
-A venue file defines one subclass of `Venue` whose class attributes are the venue's facts. `tests/test_contracts.py`
+A venue file defines one subclass of `Venue` whose class attributes are the venue's facts. `tests/test_venues.py`
 holds it to the laws below. Archives of row files (LOBSTER, …) name their venue themselves and need no file here.
 """
 

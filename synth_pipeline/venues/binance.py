@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
 
@@ -17,6 +17,10 @@ from synth_pipeline.errors import BadMessage
 from synth_pipeline.venues import BookUpdate, Ignored, Levels, Message, Quote, SequenceRule, Trade, Venue, Verdict
 
 NS_PER_MS = 1_000_000
+_LATEST_MS = 9 * 10**12
+"""The year 2255 in ms: a larger stamp counts µs. Neither reaches beyond int64 as ns."""
+Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Stamp = Annotated[int, msgspec.Meta(ge=0, le=1000 * _LATEST_MS)]
 
 
 class _Head(msgspec.Struct, gc=False):
@@ -32,13 +36,13 @@ class Depth(msgspec.Struct, gc=False):
     """A `depthUpdate` event of any segment; `pu` exists on futures only, `ps` on COIN-M only."""
 
     s: str
-    U: int
-    u: int
+    U: Id
+    u: Id
     b: Levels
     a: Levels
-    E: int = 0
-    T: int = 0
-    pu: int | None = None
+    E: Stamp = 0
+    T: Stamp = 0
+    pu: Id | None = None
     ps: str | None = None
 
 
@@ -46,13 +50,13 @@ class Ticker(msgspec.Struct, gc=False):
     """A `bookTicker` event; spot sends neither `e` nor a time."""
 
     s: str
-    u: int
+    u: Id
     b: str
     B: str
     a: str
     A: str
-    E: int = 0
-    T: int = 0
+    E: Stamp = 0
+    T: Stamp = 0
     e: str | None = None
     ps: str | None = None
 
@@ -61,11 +65,11 @@ class Print(msgspec.Struct, gc=False):
     """A `trade` event; `X` exists on futures only, `M` on spot only."""
 
     s: str
-    t: int
+    t: Id
     p: str
     q: str
     m: bool
-    T: int
+    T: Stamp
     X: str | None = None
     M: bool | None = None
 
@@ -73,17 +77,17 @@ class Print(msgspec.Struct, gc=False):
 class Snapshot(msgspec.Struct, gc=False):
     """A REST depth answer; spot's carries neither symbol nor time."""
 
-    lastUpdateId: int  # noqa: N815 - the venue's name
+    lastUpdateId: Id  # noqa: N815 - the venue's name
     bids: Levels
     asks: Levels
     symbol: str | None = None
-    E: int = 0
-    T: int = 0
+    E: Stamp = 0
+    T: Stamp = 0
 
 
 def to_ns(stamp: int) -> int:
     """Turn a venue stamp into ns: milliseconds by default, microseconds where the connection asked for them."""
-    return stamp * 1000 if stamp > 10**14 else stamp * NS_PER_MS
+    return stamp * 1000 if stamp > _LATEST_MS else stamp * NS_PER_MS
 
 
 class SpotRule(SequenceRule):
@@ -145,7 +149,7 @@ class BinanceVenue(Venue):
             return self._dispatch(head, head.data if head.stream else payload, received_ns)
         except msgspec.ValidationError as error:
             raise BadMessage("unexpected_form", str(error)) from None
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadMessage("malformed_json", str(error)) from None
 
     def _dispatch(self, head: _Head, body: bytes | msgspec.Raw, received_ns: int) -> Message:
