@@ -157,4 +157,4 @@ def test_listings_and_help_name_what_there_is(invoke: Invoke) -> None:
 
 def test_gzip_of_nothing(invoke: Invoke, tmp_path: Path) -> None:
     (tmp_path / "hollow.gz").write_bytes(gzip.compress(b""))
-    _assert_one_line(invoke("run", tmp_path / "hollow.gz"), "no known format")
+    _assert_one_line(invoke("run", tmp_path / "hollow.gz"), "is empty once decompressed")

@@ -125,3 +125,31 @@ def test_a_stamp_far_from_both_its_neighbours_founds_no_day(tmp_path: Path) -> N
     path.write_bytes(b"\n".join(lines))
     assert importing.days_of([path]) == [TODAY]
     assert [line.received_ns for line in Collector().lines(path)].count(None) == 3
+
+
+def test_files_that_overlap_in_time_are_merged(tmp_path: Path) -> None:
+    frames = wire.market(6)
+    is_quote = [b"bookTicker" in payload for _, payload in frames]
+    parts = [
+        [frame for frame, quote in zip(frames, is_quote, strict=True) if quote is wanted] for wanted in (True, False)
+    ]
+    paths = [wire.write_capture(tmp_path / f"{name}.gz", part) for name, part in zip("ab", parts, strict=True)]
+    merged = list(importing.chained(importing.in_order(paths)))
+    assert [(line.received_ns, line.payload) for line in merged] == [(START_NS + at, payload) for at, payload in frames]
+
+
+def test_leading_junk_goes_with_the_first_message_that_has_a_time(tmp_path: Path) -> None:
+    path = wire.write_capture(tmp_path / "capture", [(10**9, wire.trade(1, "1", "1"))])
+    path.write_bytes(b"# collected by hand\n   \n" + path.read_bytes())
+    log = tmp_path / "day.rawlog"
+    importing.write_day(log, Collector().lines(path), TODAY, "BTCUSDT")
+    assert {record.received_ns for record in rawlog.read(log)} == {START_NS + 10**9}
+
+
+def test_one_stamp_minutes_ahead_does_not_drag_the_others_along(tmp_path: Path) -> None:
+    path = wire.write_capture(tmp_path / "capture", wire.market(3))
+    lines = path.read_bytes().splitlines()
+    lines[20] = b"%d" % (int(lines[20][:19]) + 300 * NS_PER_SECOND) + lines[20][19:]
+    path.write_bytes(b"\n".join(lines))
+    stamps = [line.received_ns for line in Collector().lines(path)]
+    assert [at for at, stamp in enumerate(stamps) if stamp is None] == [20]

@@ -345,3 +345,36 @@ def test_marks_count_rows_that_are_kept() -> None:
     frames = wire.market(5)
     frames.append((frames[-1][0] - 10, wire.trade(50, "100.0", "1", kind="INSURANCE_FUND")))
     assert _ingest(frames).counts["flagged"] == {"bad_clock": 1, "off_market": 1}
+
+
+@pytest.mark.parametrize(
+    "corrupt",
+    [
+        wire.ticker(9 * 10**18, "100.0", "1", "100.1", "5"),
+        wire.trade(9 * 10**18, "100.0", "1"),
+        wire.depth(9 * 10**18, 9 * 10**18, 10**18, [("100.0", "1")]),
+    ],
+)
+def test_one_absurd_id_takes_nothing_else_with_it(corrupt: bytes) -> None:
+    frames = wire.market(10)
+    ticks = _ingest([*frames[:150], (frames[150][0], corrupt), *frames[150:]])
+    assert ticks.counts["quarantined"] == {"implausible_id": 1}
+    assert ticks.counts["gaps"] == ticks.counts["trade_gaps"] == 0
+
+
+def test_ids_that_really_jump_are_believed_at_the_second_message() -> None:
+    frames = [(number, wire.trade(number, "100.0", "1")) for number in range(1, 50)]
+    frames += [(100 + number, wire.trade(10**15 + number, "100.0", "1")) for number in range(50)]
+    ticks = _ingest(frames)
+    assert ticks.counts["quarantined"] == {"implausible_id": 1}
+    assert len(ticks.tables["trades"]["price"]) == 49 + 49
+
+
+def test_a_snapshot_that_no_update_follows_says_nothing_of_later() -> None:
+    frames = [
+        (at, payload.replace(b'"lastUpdateId": 100', b'"lastUpdateId": 1000000')) for at, payload in wire.market(5)
+    ]
+    ticks = _ingest(frames)
+    gaps = ticks.tables["gaps"]
+    assert gaps["reason"].tolist() == ["never_bridged"]
+    assert gaps["end_ns"].tolist() == [ticks.coverage[-1][1]]

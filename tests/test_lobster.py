@@ -59,7 +59,7 @@ def test_times_prices_and_sides(tmp_path: Path) -> None:
 def test_a_hidden_print_inside_the_tick_is_quarantined(tmp_path: Path) -> None:
     rows = Lobster().rows(_session(tmp_path), "TEST", DAY)
     assert [row[3] for row in rows.quarantine] == ["off_tick"]
-    assert "1000050" in rows.quarantine[0][4]
+    assert b"1000050" in rows.quarantine[0][5]
 
 
 def test_replaying_the_level_changes_gives_the_recorded_window(tmp_path: Path) -> None:
@@ -131,3 +131,24 @@ def test_the_amazon_day(real: Callable[[str], Path]) -> None:
 def test_lines_cut_in_half_are_named(tmp_path: Path, messages: str, books: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Lobster().rows(_session(tmp_path, messages, books), "TEST", DAY)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "stream", "reason"),
+    [
+        ("34200.5,4,11,40,1000000,1", "34200.5,4,11,-40,1000000,1", "trades", "not_positive"),
+        ("34200.5,4,11,40,1000000,1", "34200.5,4,11,40,-1000000,1", "trades", "not_positive"),
+        ("34200.5,4,11,40,1000000,1", "34200.5,4,11,40,1000000,7", "trades", "unexpected_form"),
+        ("34200.5,4,11,40,1000000,1", "34200.5,9,11,40,1000000,1", "trades", "unexpected_form"),
+        ("1000100,10,1000000,60,", "1000155,10,1000000,60,", "book_levels", "off_tick"),
+        ("1000100,10,1000000,60,", "1000100,-10,1000000,60,", "book_levels", "not_positive"),
+        ("1000100,10,1000000,60,", "1000000,10,1000100,60,", "book_levels", "crossed_quote"),
+    ],
+)
+def test_values_of_no_market_are_quarantined(tmp_path: Path, old: str, new: str, stream: str, reason: str) -> None:
+    path = _session(tmp_path, MESSAGES.replace(old, new, 1), BOOKS.replace(old, new, 1))
+    rows = Lobster().rows(path, "TEST", DAY)
+    assert (stream, reason) in [row[2:4] for row in rows.quarantine]
+    assert book.replay(rows.tables["book_levels"]).crossed == 0
+    assert (rows.tables["trades"]["size"] > 0).all()
+    assert set(rows.tables["orders"]["side"].tolist()) <= {1, -1}

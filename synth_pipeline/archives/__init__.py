@@ -129,4 +129,11 @@ def _decompressed(raw: BinaryIO, magic: bytes) -> BinaryIO:
 def head_of(path: Path) -> bytes:
     """Return the first decompressed bytes of a file, empty for a ZIP. Raises `InputError` as `opened` does."""
     with opened(path) as file:
-        return b"" if zipfile.is_zipfile(path) else file.read(HEAD_BYTES)
+        if zipfile.is_zipfile(path):
+            return b""
+        head = file.read(HEAD_BYTES)
+    if head.startswith(_ZIP_MAGIC):
+        raise InputError(f"{path} is truncated or damaged (a ZIP without its directory): fetch the file again")
+    if not head.strip():
+        raise NoDataError(f"{path} is empty once decompressed: nothing to read")
+    return head

@@ -13,12 +13,13 @@ from datetime import date
 from pathlib import Path
 
 from synth_pipeline.archives import FrameArchive, Line, opened
-from synth_pipeline.schema import NS_PER_DAY, day_of
+from synth_pipeline.schema import NS_PER_DAY, NS_PER_SECOND, day_of
 
 _LINE = re.compile(rb"(\d{16}|\d{19}) (.*)", re.DOTALL)
 _FIRST = re.compile(rb"\d{16}(?:\d{3})? ?\{")
 _STREAM = re.compile(rb'"s(?:ymbol)?":"([A-Za-z0-9_\-]+)"')
 _PEEK = 200
+_CONTRADICTION_NS = 60 * NS_PER_SECOND
 _EARLIEST_NS, _LATEST_NS = 946_684_800 * 10**9, 4_102_444_800 * 10**9
 """The years 2000 to 2100: no capture's clock stood elsewhere."""
 
@@ -45,8 +46,8 @@ class Collector(FrameArchive):
     def lines(self, path: Path) -> Iterator[Line]:
         """Yield one `Line` per non-empty line; an unreadable stamp gives `received_ns=None`.
 
-        So does a stamp more than a day away from the stamps on both sides: it would found a day of its own. A last line
-        without its newline is yielded like any other: the parser judges it.
+        So does a stamp outside the years 2000 to 2100, and one that its neighbours, which agree, contradict by over a
+        minute. A last line without its newline is yielded like any other: the parser judges it.
         """
         with opened(path) as file:
             texts = (text for line in file if (text := line.rstrip(b"\r\n")))
@@ -55,8 +56,10 @@ class Collector(FrameArchive):
             line = next(lines, None)
             while line is not None:
                 following = next(lines, None)
-                yield Line(None, line.payload) if _stands_alone(before, line, following) else line
-                before = line.received_ns
+                alone = _stands_alone(before, line, following)
+                yield Line(None, line.payload) if alone else line
+                if not alone:
+                    before = line.received_ns or before
                 line = following
 
 
@@ -74,5 +77,6 @@ def _stands_alone(before: int | None, line: Line, following: Line | None) -> boo
     if not _EARLIEST_NS <= line.received_ns < _LATEST_NS:
         return True
     after = following.received_ns if following else None
-    around = [stamp for stamp in (before, after) if stamp is not None]
-    return len(around) == 2 and all(abs(line.received_ns - stamp) > NS_PER_DAY for stamp in around)
+    if before is None or after is None:
+        return False
+    return abs(after - before) <= _CONTRADICTION_NS < min(abs(line.received_ns - before), abs(line.received_ns - after))

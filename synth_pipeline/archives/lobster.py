@@ -83,17 +83,19 @@ class Lobster(RowArchive):
         books = _read_books(path, source, len(messages["time_ns"]))
         unit = _tick_in_units(messages)
         scale = Scale((_PRICE_UNIT * unit).normalize(), Decimal(1))
-        on_tick = (messages["price"] % unit == 0) | (messages["kind"] == HALT)
-        quarantine = _off_tick(messages, on_tick)
+        message_faults, book_faults = _message_faults(messages, unit), _book_faults(books, unit)
+        rejected = _rejected(messages, "trades", message_faults) + _rejected(messages, "book_levels", book_faults)
         clock = {"recv_ns": messages["time_ns"], "event_ns": messages["time_ns"], "seq": messages["seq"]}
+        is_sound = book_faults == ""
+        books, sound_clock = books[is_sound], _picked(clock, is_sound)
         tables = {
-            "trades": _trades(messages, clock, on_tick, unit),
-            "orders": _orders(messages, clock, on_tick, unit),
-            "quotes": _quotes(books, clock, unit),
-            "book_levels": _levels(books, clock, unit),
+            "trades": _trades(messages, clock, message_faults == "", unit),
+            "orders": _orders(messages, clock, message_faults == "", unit),
+            "quotes": _quotes(books, sound_clock, unit),
+            "book_levels": _levels(books, sound_clock, unit),
         }
         start, end = (source.midnight_ns + ms * _NS_PER_MS for ms in (source.start_ms, source.end_ms))
-        return Rows(tables, scale, [(start, end)], source.levels, quarantine)
+        return Rows(tables, scale, [(start, end)], source.levels, rejected)
 
 
 def _members(path: Path) -> list[str]:
@@ -189,19 +191,46 @@ def _tick_in_units(messages: dict[str, np.ndarray]) -> int:
     return 100 if visible.size and not (visible % 100).any() else 1
 
 
-def _off_tick(messages: dict[str, np.ndarray], on_tick: np.ndarray) -> list[tuple[int, int, str, str, str, bytes]]:
-    """Hidden orders may trade inside the tick; the integer scale cannot hold such a price, and nothing is rounded."""
+def _message_faults(messages: dict[str, np.ndarray], unit: int) -> np.ndarray:
+    """Return what is wrong with each message, empty for nothing.
+
+    Hidden orders may trade inside the tick; the integer scale cannot hold such a price, and nothing is rounded.
+    """
+    halted = messages["kind"] == HALT
+    faults = np.full(len(halted), "", dtype=object)
+    faults[(messages["price"] % unit != 0) & ~halted] = "off_tick"
+    faults[((messages["price"] <= 0) | (messages["size"] <= 0)) & ~halted] = "not_positive"
+    faults[~np.isin(messages["side"], (1, -1)) | (messages["kind"] < ADD) | (messages["kind"] > HALT)] = (
+        "unexpected_form"
+    )
+    return faults
+
+
+def _book_faults(books: np.ndarray, unit: int) -> np.ndarray:
+    """Return what is wrong with each book row, empty for nothing; such a row leaves the book as it was."""
+    prices, sizes = books[:, :, 0::2], books[:, :, 1::2]
+    shown = np.abs(prices) != _EMPTY
+    faults = np.full(len(books), "", dtype=object)
+    faults[(shown & (prices % unit != 0)).any(axis=(1, 2))] = "off_tick"
+    faults[(shown & ((prices <= 0) | (sizes <= 0))).any(axis=(1, 2))] = "not_positive"
+    faults[shown[:, 0].all(axis=1) & (prices[:, 0, 1] >= prices[:, 0, 0])] = "crossed_quote"
+    return faults
+
+
+def _rejected(
+    messages: dict[str, np.ndarray], stream: str, faults: np.ndarray
+) -> list[tuple[int, int, str, str, str, bytes]]:
     names = ("time_ns", "kind", "order_id", "size", "price", "side")
     return [
         (
             int(messages["time_ns"][row]),
             row,
-            "trades",
-            "off_tick",
-            f"price {messages['price'][row]} (0.0001 USD) is not a whole tick",
+            stream,
+            str(faults[row]),
+            f"row {row + 1} of the session's {'messages' if stream == 'trades' else 'books'}",
             ",".join(str(messages[name][row]) for name in names).encode(),
         )
-        for row in np.flatnonzero(~on_tick).tolist()
+        for row in np.flatnonzero(faults != "").tolist()
     ]
 
 
@@ -210,10 +239,10 @@ def _picked(columns: dict[str, np.ndarray], mask: np.ndarray) -> dict[str, np.nd
 
 
 def _trades(
-    messages: dict[str, np.ndarray], clock: dict[str, np.ndarray], on_tick: np.ndarray, unit: int
+    messages: dict[str, np.ndarray], clock: dict[str, np.ndarray], is_sound: np.ndarray, unit: int
 ) -> dict[str, np.ndarray]:
     kind = messages["kind"]
-    mask = np.isin(kind, (EXECUTE, EXECUTE_HIDDEN, CROSS)) & on_tick
+    mask = np.isin(kind, (EXECUTE, EXECUTE_HIDDEN, CROSS)) & is_sound
     # An auction's cross print takes no order of the continuous book.
     flags = Flag.BAD_CLOCK | np.where(kind == CROSS, Flag.OFF_MARKET, 0) | Flag.LAST
     columns = clock | {
@@ -227,7 +256,7 @@ def _trades(
 
 
 def _orders(
-    messages: dict[str, np.ndarray], clock: dict[str, np.ndarray], on_tick: np.ndarray, unit: int
+    messages: dict[str, np.ndarray], clock: dict[str, np.ndarray], is_sound: np.ndarray, unit: int
 ) -> dict[str, np.ndarray]:
     halted = messages["kind"] == HALT
     columns = clock | {
@@ -238,7 +267,7 @@ def _orders(
         "size": messages["size"],
         "flags": np.full(len(halted), Flag.BAD_CLOCK | Flag.LAST, dtype=np.uint8),
     }
-    return _picked(columns, on_tick)
+    return _picked(columns, is_sound)
 
 
 def _quotes(books: np.ndarray, clock: dict[str, np.ndarray], unit: int) -> dict[str, np.ndarray]:
@@ -267,7 +296,7 @@ def _levels(books: np.ndarray, clock: dict[str, np.ndarray], unit: int) -> dict[
         "recv_ns": clock["recv_ns"][row],
         "event_ns": clock["event_ns"][row],
         "seq": clock["seq"][row],
-        "update_id": row + 1,
+        "update_id": clock["seq"][row] + 1,
         "side": side,
         "price": price // unit,
         "size": size,

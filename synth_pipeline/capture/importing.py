@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -27,7 +28,8 @@ def archive_of(path: Path) -> Archive:
         archive = plugins.load(archives, name)
         if archive.matches(path, head):
             return archive()  # type: ignore[no-any-return]
-    raise InputError(f"{path} is of no known format: known are {', '.join(plugins.names(archives))}")
+    known = ", ".join(plugins.names(archives))
+    raise InputError(f"{path} is of no known format: known are {known}; convert it to one of these")
 
 
 def venues_of(path: Path, archive: FrameArchive) -> list[str]:
@@ -83,8 +85,7 @@ def write_day(path: Path, lines: Iterable[Line], day: date, symbol: str) -> Writ
     from_yesterday = False
     latest: int | None = None
     with Writer(path) as log:
-        for line in lines:
-            received_ns = line.received_ns if line.received_ns is not None else latest if latest is not None else start
+        for received_ns, line in _timed(lines):
             near = latest is not None and received_ns - latest <= CONTINUITY_NS
             if start <= received_ns < end:
                 if near and latest is not None and latest < start and not messages:
@@ -102,6 +103,20 @@ def write_day(path: Path, lines: Iterable[Line], day: date, symbol: str) -> Writ
     return Written(messages, without_time, other_days, from_yesterday, naming)
 
 
+def _timed(lines: Iterable[Line]) -> Iterator[tuple[int, Line]]:
+    """Pair every message with a time: its own, that of the one before it, or that of the first that has one."""
+    leading: list[Line] = []
+    latest: int | None = None
+    for line in lines:
+        latest = latest if line.received_ns is None else line.received_ns
+        if latest is None:
+            leading.append(line)
+            continue
+        yield from ((latest, early) for early in leading)
+        leading.clear()
+        yield latest, line
+
+
 def in_order(sources: Sequence[Path]) -> list[tuple[Path, FrameArchive]]:
     """Return the files with their archives, by first receive time. Raises `InputError` for row archives."""
     found = []
@@ -115,6 +130,16 @@ def in_order(sources: Sequence[Path]) -> list[tuple[Path, FrameArchive]]:
 
 
 def chained(sources: Sequence[tuple[Path, FrameArchive]]) -> Iterator[Line]:
-    """Yield the messages of several files as one recording."""
-    for path, archive in sources:
-        yield from archive.lines(path)
+    """Yield the messages of several files as one recording; files that overlap in time are merged by receive time.
+
+    Within a file the order stays as it is: where its clock steps back, the latest time so far decides.
+    """
+    streams = (_with_latest(archive.lines(path)) for path, archive in sources)
+    return (line for _, line in heapq.merge(*streams, key=lambda pair: pair[0]))
+
+
+def _with_latest(lines: Iterable[Line]) -> Iterator[tuple[int, Line]]:
+    latest = 0
+    for received_ns, line in _timed(lines):
+        latest = max(latest, received_ns)
+        yield latest, line

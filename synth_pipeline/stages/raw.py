@@ -42,12 +42,7 @@ def identify(sources: Sequence[Path], venue: str | None, symbol: str | None) -> 
             )
         venue = archive.venue
     elif isinstance(archive, FrameArchive) and venue in (None, *plugins.names(venues)):
-        found = importing.venues_of(sources[0], archive)
-        if venue is not None and found and venue not in found:
-            raise InputError(
-                f"{sources[0]} is not of venue {venue!r}: its messages are those of {' or '.join(found)}; check --venue"
-            )
-        venue = venue or next(iter(found), None)
+        venue = _common_venue(sources, venue)
     if venue is None:
         raise InputError(
             f"{sources[0]} does not say which venue it is of: pass --venue, one of {', '.join(known_venues())}"
@@ -55,6 +50,18 @@ def identify(sources: Sequence[Path], venue: str | None, symbol: str | None) -> 
     if venue not in known_venues():
         raise UnknownNameError("venue", venue, known_venues())
     return Instrument(venue, (symbol or _only_symbol(sources[0], archive.symbols(sources[0]))).upper())
+
+
+def _common_venue(sources: Sequence[Path], venue: str | None) -> str | None:
+    """The venue that the messages of every file are of, None when no file's messages say."""
+    for path, archive in importing.in_order(sources):
+        found = importing.venues_of(path, archive)
+        if venue is not None and found and venue not in found:
+            raise InputError(
+                f"{path} is not of venue {venue!r}: its messages are those of {' or '.join(found)}; check --venue"
+            )
+        venue = venue or next(iter(found), None)
+    return venue
 
 
 def _only_symbol(path: Path, symbols: list[str]) -> str:

@@ -26,6 +26,8 @@ def summary(workspace: Workspace, instrument: Instrument, days: Sequence[date], 
         for stage in ("raw", "ticks", "features")
         if (manifest := workspace.find(stage, instrument, day)) is not None
     ]
+    raw = [workspace.require("raw", "record", instrument, day) for day in days]
+    without_time = {"no_receive_time": sum(manifest.facts.get("without_time", 0) for manifest in raw)}
     described = {name: _describe(workspace, instrument, days[-1], name, runs) for name in names}
     tables = sorted({name for manifest in ticks for name in manifest.facts["rows"]})
     return {
@@ -33,7 +35,7 @@ def summary(workspace: Workspace, instrument: Instrument, days: Sequence[date], 
         "partitions": [day.isoformat() for day in days],
         "rows": {name: sum(manifest.facts["rows"].get(name, 0) for manifest in ticks) for name in tables},
         "quarantined": _total(manifest.facts["quarantined"] for manifest in ticks),
-        "flagged": _total(manifest.facts["flagged"] for manifest in ticks),
+        "flagged": _total([*(manifest.facts["flagged"] for manifest in ticks), without_time]),
         "book": {
             "gaps": sum(manifest.facts["gaps"] for manifest in ticks),
             "crossed": sum(manifest.facts["crossed"] for manifest in ticks),

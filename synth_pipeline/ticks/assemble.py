@@ -13,6 +13,8 @@ from typing import NamedTuple
 from synth_pipeline.schema import Flag
 from synth_pipeline.venues import BookUpdate, Levels, Quote, SequenceRule, Trade, Verdict
 
+IMPLAUSIBLE_JUMP = 10**12
+"""No venue's ids advance by this much between two messages (Binance's busiest book: 10^10 a day): the id is corrupt."""
 LATE_IDS = 100_000
 """How many missing trade ids are remembered, so that a late print can fill its hole."""
 
@@ -84,9 +86,12 @@ class Assembler:
     _hidden_by: str = "no snapshot came before it"
     _missing_trades: dict[int, int] = field(default_factory=dict)
     _last_trade_ns: int = 0
+    _suspects: dict[str, int] = field(default_factory=dict)
 
     def add_trade(self, at: Arrival, trade: Trade) -> None:
         """Take one print; ids must count up by one."""
+        if self._is_implausible(at, "trades", self.last_trade_id, trade.trade_id):
+            return
         expected = None if self.last_trade_id is None else self.last_trade_id + 1
         if expected is not None and trade.trade_id < expected:
             self._add_late_trade(at, trade)
@@ -111,6 +116,8 @@ class Assembler:
 
     def add_quote(self, at: Arrival, quote: Quote) -> None:
         """Take one top of book; update ids must rise."""
+        if self._is_implausible(at, "quotes", self.last_quote_id, quote.update_id):
+            return
         if self.last_quote_id is not None and quote.update_id <= self.last_quote_id:
             reason = "duplicate_quote" if quote.update_id == self.last_quote_id else "stale_quote"
             self.reject(at, "quotes", reason, f"update id {quote.update_id} follows {self.last_quote_id}")
@@ -124,6 +131,8 @@ class Assembler:
             self._add_snapshot(at, update)
             return
         known = self.rule.last_id
+        if self._is_implausible(at, "book_levels", known, update.last_id):
+            return
         match self.rule.check(update):
             case Verdict.IN_ORDER:
                 self._apply(at, update)
@@ -137,6 +146,19 @@ class Assembler:
                 self._lose(at, update)
                 self._id_before_gap = known
                 self._wait(at, update)
+
+    def _is_implausible(self, at: Arrival, stream: str, last: int | None, new: int) -> bool:
+        """Quarantine an id that is far off; when the next one agrees with it, the venue's ids really did jump."""
+        suspect = self._suspects.get(stream)
+        if (
+            last is None
+            or new - last < IMPLAUSIBLE_JUMP
+            or (suspect is not None and abs(new - suspect) < IMPLAUSIBLE_JUMP)
+        ):
+            return False
+        self._suspects[stream] = new
+        self.reject(at, stream, "implausible_id", f"id {new} follows {last}")
+        return True
 
     def _apply(self, at: Arrival, update: BookUpdate) -> None:
         self.counts["applied"] += 1
@@ -240,6 +262,9 @@ class Assembler:
         for at, _ in self._waiting:
             reason = "after_gap" if self.counts["gaps"] else "no_snapshot"
             self.reject(at, "book_levels", reason, self._hidden_by)
+        if self.rule.bridging and self.book_known_ns is not None:
+            # No update ever followed the snapshot: what the book was after it nobody can tell.
+            self.book_holes.append(Hole(self.book_known_ns, end_ns, "book_levels", "never_bridged", -1))
         if self._waiting and self._unknown_since is not None:
             reason = "sequence_gap" if self.counts["gaps"] else "no_snapshot"
             self.book_holes.append(Hole(self._unknown_since, end_ns, "book_levels", reason, -1))

@@ -47,7 +47,10 @@ def write_table(
 
 def read_table(path: Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     """Read columns of one file as arrays; strings and bytes come as object arrays."""
-    table = pq.read_table(path, columns=None if names is None else list(names), partitioning=None)
+    try:
+        table = pq.read_table(path, columns=None if names is None else list(names), partitioning=None)
+    except (OSError, pa.ArrowException) as error:
+        raise SynthError(f"{path} is damaged ({error}): delete its folder and run again") from error
     return {name: _to_numpy(table.column(name)) for name in table.column_names}
 
 
