@@ -94,12 +94,17 @@ class RowArchive(Archive):
 CONTRACT = Archive
 
 
+def require_file(path: Path) -> Path:
+    """Return the path. Raises `InputError` when no file is there."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist or is not a file: check the path")
+    return path
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
     """Open a file for reading, decompressing gzip, zstd and xz by content; faults become one-line `InputError`s."""
-    if not path.is_file():
-        raise InputError(f"{path} does not exist or is not a file: check the path")
-    if path.stat().st_size == 0:
+    if require_file(path).stat().st_size == 0:
         raise NoDataError(f"{path} is empty: nothing to read")
     try:
         raw = path.open("rb")

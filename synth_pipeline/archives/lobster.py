@@ -1,6 +1,6 @@
 """LOBSTER: NASDAQ messages with the limit order book after each, at any number of levels.
 
-Format: https://lobsterdata.com/info/DataStructure.php. A ZIP (or a folder) holds
+Format: https://lobsterdata.com/info/DataStructure.php. A session is a ZIP of, or side by side,
 `TICKER_DATE_START_END_message_LEVELS.csv` and the `orderbook` file with one row a message. Times are seconds after
 midnight in New York; prices are USD × 10,000. The source has one clock, so both our clocks are set from it and every
 row is flagged BAD_CLOCK. Only LEVELS levels a side are visible: a level that leaves the window is removed from our

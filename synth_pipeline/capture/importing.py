@@ -12,12 +12,10 @@ import synth_pipeline.archives as archives
 import synth_pipeline.venues as venues
 from synth_pipeline import plugins
 from synth_pipeline.archives import Archive, FrameArchive, Line
-from synth_pipeline.capture.rawlog import CONTINUES, Kind, Record, Writer
+from synth_pipeline.capture.rawlog import CONTINUES, SILENCE_NS, Kind, Record, Writer
 from synth_pipeline.errors import BadMessage, InputError
 from synth_pipeline.schema import NS_PER_DAY, day_start_ns
 
-CONTINUITY_NS = 60_000_000_000
-"""Two messages of one instrument on either side of midnight are one recording when they are no further apart."""
 _SNIFFED_LINES = 200
 
 
@@ -86,7 +84,7 @@ def write_day(path: Path, lines: Iterable[Line], day: date, symbol: str) -> Writ
     latest: int | None = None
     with Writer(path) as log:
         for received_ns, line in _timed(lines):
-            near = latest is not None and received_ns - latest <= CONTINUITY_NS
+            near = latest is not None and received_ns - latest <= SILENCE_NS
             if start <= received_ns < end:
                 if near and latest is not None and latest < start and not messages:
                     log.append(Record(start, CONTINUES, Kind.EVENT))

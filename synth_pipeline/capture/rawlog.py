@@ -23,10 +23,13 @@ from typing import NamedTuple, Self
 import zstandard
 
 from synth_pipeline.errors import InputError
+from synth_pipeline.schema import NS_PER_SECOND
 
 MAGIC = b"SYNTHRAW\x01" + bytes(7)
 CONTINUES = b'{"event":"continues"}'
 """Payload of an EVENT record at either end of a log: on that side the recording goes on over the day's border."""
+SILENCE_NS = 60 * NS_PER_SECOND
+"""No message at all for longer than this means that nothing was being recorded."""
 FRAME_BYTES = 256 * 1024
 """Raw bytes gathered into one frame: zstd loses 6 % of its ratio at 64 KiB and gains little above 1 MiB."""
 _FRAME = struct.Struct("<II")

@@ -49,7 +49,7 @@ def identify(sources: Sequence[Path], venue: str | None, symbol: str | None) -> 
         )
     if venue not in known_venues():
         raise UnknownNameError("venue", venue, known_venues())
-    return Instrument(venue, (symbol or _only_symbol(sources[0], archive.symbols(sources[0]))).upper())
+    return Instrument(venue, symbol or _only_symbol(sources[0], archive.symbols(sources[0])))
 
 
 def _common_venue(sources: Sequence[Path], venue: str | None) -> str | None:
@@ -97,7 +97,7 @@ def record(
             raise InputError(f"{seconds} seconds cannot be recorded: give a positive number")
         draft = draft_of(workspace, "raw", key, {}, _SIMULATION_SOURCES, {"seconds": seconds}, seeded=True)
         return materialize(workspace, draft, lambda place: _simulate(workspace, instrument, day, seconds, place))
-    files = _members(list(dict.fromkeys(_existing(path).resolve() for path in sources)))
+    files = _members(list(dict.fromkeys(archives.require_file(path).resolve() for path in sources)))
     draft = draft_of(workspace, "raw", key, _digests(files), _IMPORT_SOURCES, {})
     return materialize(workspace, draft, lambda place: _import(files, instrument, day, place))
 
@@ -120,12 +120,6 @@ def _digests(files: list[Path]) -> dict[str, str]:
         f"{manifests.FILE_INPUT}{path.name}" + (f"#{number}" if names[path.name] > 1 else ""): sha256_file(path)
         for number, path in enumerate(files, start=1)
     }
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise InputError(f"{path} does not exist or is not a file: check the path")
-    return path
 
 
 def _simulate(workspace: Workspace, instrument: Instrument, day: date, seconds: float, place: Path) -> Built:

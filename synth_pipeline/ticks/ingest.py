@@ -18,16 +18,14 @@ import numpy as np
 
 from synth_pipeline import schema
 from synth_pipeline.archives import Rows
-from synth_pipeline.capture.rawlog import CONTINUES, Kind, Record
+from synth_pipeline.capture.rawlog import CONTINUES, SILENCE_NS, Kind, Record
 from synth_pipeline.errors import BadMessage, InputError, NoDataError
-from synth_pipeline.schema import NS_PER_SECOND, Flag, Scale
+from synth_pipeline.schema import Flag, Scale
 from synth_pipeline.ticks import book as books
 from synth_pipeline.ticks import decimals
 from synth_pipeline.ticks.assemble import Arrival, Assembler, Hole, Rejected
 from synth_pipeline.venues import BookUpdate, Ignored, Message, Quote, Trade, Venue
 
-SILENCE_NS = 60 * NS_PER_SECOND
-"""No message at all for this long means that the recorder was not recording."""
 Columns = dict[str, np.ndarray]
 _STREAMS = ("trades", "book_levels", "quotes")
 
@@ -92,8 +90,9 @@ def ingest_rows(rows: Rows) -> DayTicks:
 class _Reader:
     """Feeds records through the venue's parser into the assembler."""
 
-    def __init__(self, venue: Venue, symbol: str) -> None:
-        self.venue, self.symbol = venue, symbol
+    def __init__(self, venue: Venue, symbol: str, day_start: int, find_opening: Callable[[], Opening | None]) -> None:
+        self.venue, self.symbol, self.day_start, self.find_opening = venue, symbol, day_start, find_opening
+        self.opening: Opening | None = None
         self.rows = Assembler(venue.sequence_rule())
         self.others: Counter[str] = Counter()
         self.ignored: Counter[str] = Counter()
@@ -125,11 +124,16 @@ class _Reader:
         self._take(at, message)
 
     def _note(self, record: Record) -> None:
-        if record.payload == CONTINUES:
-            if self.latest_ns:
-                self.continues_after = True
-            else:
-                self.continued_before = True
+        if record.payload != CONTINUES:
+            return
+        if self.latest_ns:
+            self.continues_after = True
+            return
+        self.continued_before = True
+        self.opening = self.find_opening()
+        if self.opening is not None:
+            last_quote = None if self.opening.quote is None else int(self.opening.quote[4])
+            self.rows.resume(self.opening.update_id, self.day_start, self.opening.trade_id, last_quote)
 
     def _clock(self, seq: int, record: Record) -> Arrival:
         recv_ns = max(record.received_ns, self.latest_ns)
@@ -150,13 +154,13 @@ class _Reader:
             case Ignored():
                 self.ignored[message.kind] += 1
 
-    def coverage(self, day_start: int) -> list[tuple[int, int]]:
+    def coverage(self) -> list[tuple[int, int]]:
         """Stretches of recording; one that goes on over the day's border reaches it."""
         found = [[start, end + 1] for start, end in zip(self.starts, self.ends, strict=True)]
         if found and self.continued_before:
-            found[0][0] = day_start
+            found[0][0] = self.day_start
         if found and self.continues_after:
-            found[-1][1] = day_start + schema.NS_PER_DAY
+            found[-1][1] = self.day_start + schema.NS_PER_DAY
         return [(start, end) for start, end in found]
 
 
@@ -168,19 +172,13 @@ def ingest_frames(
     `find_opening` is asked for yesterday's close only when the log says that the recording goes on from yesterday.
     Raises `InputError` when the records are of another venue, `NoDataError` when none is of the symbol.
     """
-    reader = _Reader(venue, symbol)
-    opening = None
+    reader = _Reader(venue, symbol, day_start, find_opening)
     for seq, record in enumerate(records):
-        if reader.continued_before and not reader.latest_ns and opening is None and record.kind == Kind.MESSAGE:
-            opening = find_opening()
-            if opening is not None:
-                last_quote = None if opening.quote is None else int(opening.quote[4])
-                reader.rows.resume(opening.update_id, day_start, opening.trade_id, last_quote)
         reader.feed(seq, record)
     _check_belongs(reader)
-    coverage = reader.coverage(day_start)
+    coverage = reader.coverage()
     reader.rows.finish(coverage[-1][1])
-    return _typed(reader, opening, coverage, day_start)
+    return _typed(reader, coverage)
 
 
 def _check_belongs(reader: _Reader) -> None:
@@ -199,8 +197,8 @@ def _check_belongs(reader: _Reader) -> None:
         raise NoDataError(f"no readable message of {reader.symbol} ({detail}): check the file, --venue and --symbol")
 
 
-def _typed(reader: _Reader, opening: Opening | None, coverage: list[tuple[int, int]], day_start: int) -> DayTicks:
-    rows = reader.rows
+def _typed(reader: _Reader, coverage: list[tuple[int, int]]) -> DayTicks:
+    rows, opening, day_start = reader.rows, reader.opening, reader.day_start
     numbers = _Numbers(rows)
     if opening is not None:
         numbers.include(opening)
