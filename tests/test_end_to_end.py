@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from synth_pipeline import cli, stages
-from synth_pipeline.capture import rawlog
+from synth_pipeline.archives import rawlog
 from synth_pipeline.schema import Instrument, parse_day
 from synth_pipeline.settings import Settings
 from synth_pipeline.stages import Workspace

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from synth_pipeline.archives import rawlog
 from synth_pipeline.archives.collector import Collector
-from synth_pipeline.capture import importing, rawlog
-from synth_pipeline.capture.rawlog import CONTINUES, Kind
+from synth_pipeline.archives.rawlog import CONTINUES, Kind
+from synth_pipeline.capture import importing
 from synth_pipeline.errors import InputError, NoDataError
 from synth_pipeline.schema import NS_PER_DAY, NS_PER_SECOND
 from tests import wire

@@ -9,7 +9,7 @@ import pytest
 
 from synth_pipeline import plugins, venues
 from synth_pipeline.archives.collector import Collector
-from synth_pipeline.capture.rawlog import CONTINUES, Kind, Record
+from synth_pipeline.archives.rawlog import CONTINUES, Kind, Record
 from synth_pipeline.errors import InputError, NoDataError
 from synth_pipeline.schema import NS_PER_SECOND, TICK_TABLES, Flag, Scale
 from synth_pipeline.ticks import book, ingest, quality

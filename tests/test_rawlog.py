@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synth_pipeline.capture import rawlog
-from synth_pipeline.capture.rawlog import Kind, Record, Writer
+from synth_pipeline.archives import rawlog
+from synth_pipeline.archives.rawlog import Kind, Record, Writer
 from synth_pipeline.errors import InputError
 
 records = st.lists(

@@ -75,28 +75,28 @@ def test_futures_chain_follows_pu_not_u_plus_one() -> None:
 
 def test_usdm_messages() -> None:
     venue = plugins.load(venues, "binance_usdm")()
-    book = venue.parse(wire.depth(5, 9, 3, [("1.5", "2")], [("1.6", "0")]), 1)
+    book = venue.parse(wire.depth(5, 9, 3, [("1.5", "2")], [("1.6", "0")]), 1)[0]
     assert book == BookUpdate("BTCUSDT", 1_700_006_400_101_000_000, 5, 9, 3, [("1.5", "2")], [("1.6", "0")])
-    assert venue.parse(wire.trade(7, "1.5", "2", sells=True), 1) == Trade(
+    assert venue.parse(wire.trade(7, "1.5", "2", sells=True), 1)[0] == Trade(
         "BTCUSDT", 1_700_006_400_106_000_000, 7, "1.5", "2", -1
     )
-    assert venue.parse(wire.trade(8, "1.5", "2", kind="INSURANCE_FUND"), 1).off_market
-    assert isinstance(venue.parse(wire.ticker(9, "1.5", "2", "1.6", "3"), 1), Quote)
-    assert venue.parse(wire.snapshot(4, [], []), 1).snapshot
+    assert venue.parse(wire.trade(8, "1.5", "2", kind="INSURANCE_FUND"), 1)[0].off_market
+    assert isinstance(venue.parse(wire.ticker(9, "1.5", "2", "1.6", "3"), 1)[0], Quote)
+    assert venue.parse(wire.snapshot(4, [], []), 1)[0].snapshot
     marked = b'{"stream":"btcusdt@markPrice@1s","data":{"e":"markPriceUpdate","s":"BTCUSDT","p":"1.5"}}'
-    assert venue.parse(marked, 1) == Ignored("BTCUSDT", "markPrice")
-    assert venue.parse(b'{"result":null,"id":1}', 1) == Ignored(None, "answer")
+    assert venue.parse(marked, 1)[0] == Ignored("BTCUSDT", "markPrice")
+    assert venue.parse(b'{"result":null,"id":1}', 1)[0] == Ignored(None, "answer")
 
 
 def test_spot_time_comes_from_receipt_where_the_venue_sends_none() -> None:
     venue = plugins.load(venues, "binance_spot")()
-    assert venue.parse(wire.ticker(9, "1.5", "2", "1.6", "3", spot=True), 77).event_ns == 77
+    assert venue.parse(wire.ticker(9, "1.5", "2", "1.6", "3", spot=True), 77)[0].event_ns == 77
 
 
 def test_microsecond_event_times_are_recognized() -> None:
     venue = plugins.load(venues, "binance_usdm")()
     payload = wire.trade(7, "1.5", "2").replace(b"1700006400106", b"1700006400106123")
-    assert venue.parse(payload, 1).event_ns == 1_700_006_400_106_123_000
+    assert venue.parse(payload, 1)[0].event_ns == 1_700_006_400_106_123_000
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,16 @@ _ZSTD_MAGIC, _GZIP_MAGIC, _XZ_MAGIC, _ZIP_MAGIC = b"\x28\xb5\x2f\xfd", b"\x1f\x8
 
 
 class Line(NamedTuple):
-    """One message of a frame archive: its receive time, None where none is readable, and its bytes."""
+    """One message of a frame archive: its receive time, None where none is readable, its bytes, and what a raw log
+    knows besides."""
 
     received_ns: int | None
     payload: bytes
+    kind: int = 0
+    """A `rawlog.Kind`: 0 a message, 1 a note of the recorder."""
+    monotonic_ns: int = 0
+    """The recorder's monotonic clock; 0 where the source has none."""
+    connection: int = 0
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import synth_pipeline.archives as archives
 import synth_pipeline.venues as venues
 from synth_pipeline import plugins
 from synth_pipeline.archives import Archive, FrameArchive, Line
-from synth_pipeline.capture.rawlog import CONTINUES, SILENCE_NS, Kind, Record, Writer
+from synth_pipeline.archives.rawlog import CONTINUES, SILENCE_NS, Kind, Record, Writer
 from synth_pipeline.errors import BadMessage, InputError
 from synth_pipeline.schema import NS_PER_DAY, day_start_ns
 
@@ -41,10 +41,11 @@ def _readable(venue: str, lines: Iterable[Line]) -> int:
     parser, count = plugins.load(venues, venue)(), 0
     for line in lines:
         try:
-            message = parser.parse(line.payload, 0)
+            messages = parser.parse(line.payload, 0)
         except BadMessage:
             continue
-        count += message.symbol is not None  # a REST snapshot or an answer reads the same on several venues
+        # A REST snapshot or an answer reads the same on several venues.
+        count += any(message.symbol is not None for message in messages)
     return count
 
 
@@ -89,8 +90,8 @@ def write_day(path: Path, lines: Iterable[Line], day: date, symbol: str) -> Writ
                 if near and latest is not None and latest < start and not messages:
                     log.append(Record(start, CONTINUES, Kind.EVENT))
                     from_yesterday = True
-                log.append(Record(received_ns, line.payload))
-                messages += 1
+                log.append(Record(received_ns, line.payload, line.kind, line.monotonic_ns, line.connection))
+                messages += line.kind == Kind.MESSAGE
                 without_time += line.received_ns is None
                 naming += any(name in line.payload for name in names)
             else:

@@ -12,8 +12,8 @@ from datetime import date
 from pathlib import Path
 
 from synth_pipeline import archives, plugins, venues
-from synth_pipeline.archives import FrameArchive, RowArchive
-from synth_pipeline.capture import importing, rawlog
+from synth_pipeline.archives import FrameArchive, RowArchive, rawlog
+from synth_pipeline.capture import importing
 from synth_pipeline.errors import InputError, NoDataError, UnknownNameError
 from synth_pipeline.lineage import manifests
 from synth_pipeline.lineage.digests import sha256_file
@@ -23,7 +23,7 @@ from synth_pipeline.schema import NS_PER_DAY, NS_PER_SECOND, Instrument, day_sta
 from synth_pipeline.stages.workspace import Built, Workspace, draft_of, materialize
 
 _IMPORT_SOURCES = ("schema.py", "capture", "archives", "stages/raw.py")
-_SIMULATION_SOURCES = ("schema.py", "rng.py", "capture/rawlog.py", "market", "stages/raw.py")
+_SIMULATION_SOURCES = ("schema.py", "rng.py", "archives/rawlog.py", "market", "stages/raw.py")
 SIMULATED = "simulated"
 """The venue whose raw captures come from the embedded market."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from synth_pipeline import archives, plugins, schema, venues
-from synth_pipeline.capture import rawlog
+from synth_pipeline.archives import rawlog
 from synth_pipeline.lineage.manifests import Manifest
 from synth_pipeline.schema import Instrument, day_start_ns
 from synth_pipeline.stages.workspace import Built, Workspace, draft_of, materialize

@@ -18,7 +18,7 @@ import numpy as np
 
 from synth_pipeline import schema
 from synth_pipeline.archives import Rows
-from synth_pipeline.capture.rawlog import CONTINUES, SILENCE_NS, Kind, Record
+from synth_pipeline.archives.rawlog import CONTINUES, SILENCE_NS, Kind, Record
 from synth_pipeline.errors import BadMessage, InputError, NoDataError
 from synth_pipeline.schema import Flag, Scale
 from synth_pipeline.ticks import book as books
@@ -109,10 +109,14 @@ class _Reader:
             return
         at = self._clock(seq, record)
         try:
-            message = self.venue.parse(record.payload, record.received_ns)
+            messages = self.venue.parse(record.payload, record.received_ns)
         except BadMessage as error:
             self.rows.reject(at, "raw", error.reason, str(error))
             return
+        for message in messages:
+            self._accept(at, message)
+
+    def _accept(self, at: Arrival, message: Message) -> None:
         if message.symbol is not None and message.symbol.upper() != self.symbol:
             self.others[message.symbol] += 1
             return

@@ -19,6 +19,57 @@ ROW_GROUP = 65_536
 _PLAIN = {"size", "bid_size", "ask_size", "side", "flags", "kind"}
 
 
+class TableWriter:
+    """Writes one table piece by piece at bounded memory; a row group is complete before the next begins.
+
+    The scale and the metadata may become known while writing: they are taken at `close`.
+    """
+
+    def __init__(self, path: Path, table: Table) -> None:
+        self._table = table
+        delta = {c.name: "DELTA_BINARY_PACKED" for c in table.columns if c.dtype == "int64" and c.name not in _PLAIN}
+        self._writer = pq.ParquetWriter(
+            path,
+            table.arrow,
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=False,
+            column_encoding=delta | {c.name: "PLAIN" for c in table.columns if c.name not in delta},
+            write_statistics=True,
+        )
+        self._pending: list[pa.Table] = []
+        self._pending_rows = 0
+        self.rows = 0
+        """Rows taken so far."""
+
+    def write(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Take some rows. Raises `SynthError` when the columns are not the table's."""
+        if set(columns) != set(self._table.names):
+            raise SynthError(f"table {self._table.name} takes {self._table.names}, not {tuple(columns)}")
+        arrays = [pa.array(columns[c.name], pa.type_for_alias(c.dtype)) for c in self._table.columns]
+        rows = pa.Table.from_arrays(arrays, schema=self._table.arrow)
+        self.rows += rows.num_rows
+        self._pending.append(rows)
+        self._pending_rows += rows.num_rows
+        if self._pending_rows >= ROW_GROUP:
+            self._flush(whole_groups=True)
+
+    def _flush(self, *, whole_groups: bool) -> None:
+        rows = pa.concat_tables(self._pending)
+        ready = rows.num_rows // ROW_GROUP * ROW_GROUP if whole_groups else rows.num_rows
+        self._writer.write_table(rows.slice(0, ready), row_group_size=ROW_GROUP)
+        self._pending, self._pending_rows = [rows.slice(ready)], rows.num_rows - ready
+
+    def close(self, scale: Scale | None = None, **metadata: str) -> int:
+        """Write what is pending, and the scale and metadata as key-value metadata; return the row count."""
+        if self._pending_rows:
+            self._flush(whole_groups=False)
+        extra = (scale.metadata() if scale else {}) | {key.encode(): value.encode() for key, value in metadata.items()}
+        self._writer.add_key_value_metadata(extra)
+        self._writer.close()
+        return self.rows
+
+
 def write_table(
     path: Path, table: Table, columns: Mapping[str, np.ndarray], scale: Scale | None = None, **metadata: str
 ) -> int:
@@ -26,23 +77,9 @@ def write_table(
 
     Raises `SynthError` when the columns are not the table's.
     """
-    if set(columns) != set(table.names):
-        raise SynthError(f"table {table.name} takes {table.names}, not {tuple(columns)}")
-    arrays = [pa.array(columns[column.name], pa.type_for_alias(column.dtype)) for column in table.columns]
-    extra = (scale.metadata() if scale else {}) | {key.encode(): value.encode() for key, value in metadata.items()}
-    rows = pa.Table.from_arrays(arrays, schema=table.arrow.with_metadata(extra))
-    delta = {c.name: "DELTA_BINARY_PACKED" for c in table.columns if c.dtype == "int64" and c.name not in _PLAIN}
-    pq.write_table(
-        rows,
-        path,
-        compression="zstd",
-        compression_level=3,
-        use_dictionary=False,
-        column_encoding=delta | {c.name: "PLAIN" for c in table.columns if c.name not in delta},
-        row_group_size=ROW_GROUP,
-        write_statistics=True,
-    )
-    return int(rows.num_rows)
+    writer = TableWriter(path, table)
+    writer.write(columns)
+    return writer.close(scale, **metadata)
 
 
 def read_table(path: Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -62,13 +99,13 @@ def _to_numpy(column: pa.ChunkedArray) -> np.ndarray:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """Return a file's own key-value metadata."""
-    metadata = pq.read_schema(path).metadata or {}
-    return {key.decode(): value.decode() for key, value in metadata.items()}
+    metadata = pq.read_metadata(path).metadata or {}
+    return {key.decode(): value.decode() for key, value in metadata.items() if key != b"ARROW:schema"}
 
 
 def read_scale(path: Path) -> Scale:
     """Return the scale that a tick file carries. Raises `SynthError` when it carries none."""
-    metadata = pq.read_schema(path).metadata or {}
+    metadata = pq.read_metadata(path).metadata or {}
     if b"tick_size" not in metadata:
         raise SynthError(f"{path} carries no tick_size: it is not a tick file of ours; ingest the capture again")
     return Scale.from_metadata(metadata)

@@ -138,8 +138,11 @@ class Venue(ABC):
         """Return the frames to send after connecting."""
 
     @abstractmethod
-    def parse(self, payload: bytes, received_ns: int) -> Message:
-        """Turn one payload into a message. Raises `BadMessage` with a reason slug."""
+    def parse(self, payload: bytes, received_ns: int) -> tuple[Message, ...]:
+        """Turn one payload into its messages, in the order they stand in it, at least one.
+
+        Raises `BadMessage` with a reason slug.
+        """
 
     @abstractmethod
     def sequence_rule(self) -> SequenceRule:

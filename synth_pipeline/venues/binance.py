@@ -139,14 +139,14 @@ class BinanceVenue(Venue):
         params = [f"{symbol.lower()}@{stream}" for symbol in symbols for stream in self.streams]
         return [msgspec.json.encode({"method": "SUBSCRIBE", "params": params, "id": 1})]
 
-    def parse(self, payload: bytes, received_ns: int) -> Message:
-        """Turn one payload into a message; `received_ns` stands in for a time that the venue does not send.
+    def parse(self, payload: bytes, received_ns: int) -> tuple[Message, ...]:
+        """Turn one payload into its one message; `received_ns` stands in for a time that the venue does not send.
 
         Raises `BadMessage`: `malformed_json`, `unexpected_form` (JSON of another shape) or `wrong_venue`.
         """
         try:
             head = self._head.decode(payload)
-            return self._dispatch(head, head.data if head.stream else payload, received_ns)
+            return (self._dispatch(head, head.data if head.stream else payload, received_ns),)
         except msgspec.ValidationError as error:
             raise BadMessage("unexpected_form", str(error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""The raw log: bytes as received, append-only, in checksummed zstd frames.
+"""The raw log of our own recorder: bytes as received, append-only, in checksummed zstd frames.
 
 Layout (little endian), version 1::
 
@@ -13,17 +13,21 @@ frame whose length or checksum does not fit is a torn tail: a reader says where,
 from __future__ import annotations
 
 import enum
+import re
 import struct
 import zlib
 from collections.abc import Iterator
+from datetime import date
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
 import zstandard
 
+from synth_pipeline.archives import FrameArchive, Line
 from synth_pipeline.errors import InputError
-from synth_pipeline.schema import NS_PER_SECOND
+from synth_pipeline.schema import NS_PER_DAY, NS_PER_SECOND, day_of
 
 MAGIC = b"SYNTHRAW\x01" + bytes(7)
 CONTINUES = b'{"event":"continues"}'
@@ -120,3 +124,29 @@ def _records(block: bytes) -> Iterator[Record]:
         position += _RECORD.size
         yield Record(received_ns, block[position : position + length], kind, monotonic_ns, connection)
         position += length
+
+
+_SYMBOL = re.compile(rb'"s(?:ymbol)?":"([A-Za-z0-9_\-]+)"')
+_PEEK = 200
+
+
+class RawLog(FrameArchive):
+    """A raw log read back as a recording."""
+
+    @classmethod
+    def matches(cls, path: Path, head: bytes) -> bool:  # noqa: ARG003 - the content decides
+        """The magic, of any version: `read` names a version that it does not know."""
+        return head.startswith(MAGIC[:8])
+
+    def symbols(self, path: Path) -> list[str]:
+        """Return the symbols of the first messages."""
+        payloads = (record.payload for record in islice(read(path), _PEEK))
+        return sorted({match[1].decode() for payload in payloads if (match := _SYMBOL.search(payload))})
+
+    def days(self, path: Path) -> list[date]:
+        """Return the UTC days of the receive stamps."""
+        return [day_of(number * NS_PER_DAY) for number in sorted({r.received_ns // NS_PER_DAY for r in read(path)})]
+
+    def lines(self, path: Path) -> Iterator[Line]:
+        """Yield every record, notes of the recorder included."""
+        return (Line(r.received_ns, r.payload, r.kind, r.monotonic_ns, r.connection) for r in read(path))
