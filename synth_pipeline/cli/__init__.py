@@ -1,0 +1,43 @@
+"""The command line: one command a verb, thin over `stages`.
+
+Results go to stdout, as a table or with `--json` as one JSON document; everything else goes to stderr. Exit codes: 0
+done, 2 the input is wrong (one line says what and how to mend it), 1 a fault of ours.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from synth_pipeline import __version__
+from synth_pipeline.cli import capture, graph, listings, servers
+from synth_pipeline.cli.face import app
+from synth_pipeline.errors import InputError, SynthError
+
+__all__ = ["app", "capture", "graph", "listings", "main", "servers"]
+
+
+def main() -> None:
+    """Run the command line; the entry point of `synth-pipeline` and `python -m synth_pipeline`."""
+    try:
+        app(prog_name="synth-pipeline")
+    except InputError as error:
+        _complain(error, 2)
+    except SynthError as error:
+        _complain(error, 1)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+def _complain(error: SynthError, code: int) -> None:
+    print(f"synth-pipeline: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201 - this is the face
+    sys.exit(code)
+
+
+@app.callback(invoke_without_command=True)
+def _top(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    if version:
+        print(f"synth-pipeline {__version__}")  # noqa: T201 - this is the face
+        raise typer.Exit

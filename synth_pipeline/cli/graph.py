@@ -1,0 +1,198 @@
+"""The graph and its stages: demo, run, ingest, features, fit, sample, evaluate."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from synth_pipeline.cli.face import (
+    Day,
+    GeneratorName,
+    Generators,
+    InstrumentName,
+    Json,
+    Sources,
+    Symbol,
+    Venue,
+    app,
+    opened_workspace,
+    out,
+    print_json,
+    print_manifests,
+    progress_bar,
+)
+from synth_pipeline.errors import InputError
+from synth_pipeline.schema import Instrument, parse_day
+from synth_pipeline.settings import Settings
+
+DEMO = (Instrument("simulated", "BTCUSDT"), date(2025, 1, 6))
+"""The cell that `demo` makes: an hour of the embedded market."""
+
+
+@app.command(epilog="Example: synth-pipeline demo --seconds 900")
+def demo(
+    seconds: Annotated[float, typer.Option(help="Length of the simulated recording.")] = 3600.0,
+    generators: Generators = None,
+    as_json: Json = False,
+) -> None:
+    """Run the whole graph on the embedded market; needs no data and no network."""
+    document = _run_graph(DEMO[0], [DEMO[1]], [], generators, seconds)
+    if as_json:
+        print_json(document)
+        return
+    _print_run(document)
+    itself = sys.argv[0]  # as it was called: the virtual environment need not be active
+    out.print("\nNext: look at the graph, the runs and their lineage in the browser")
+    out.print(f"  {itself} up", highlight=False)
+    out.print("or run it on a capture of your own")
+    out.print(f"  {itself} run CAPTURE.gz --venue binance_usdm --symbol BTCUSDT", highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: synth-pipeline run btcusdt_20240808.gz --venue binance_usdm --symbol BTCUSDT --json")
+def run(
+    sources: Sources,
+    venue: Venue = None,
+    symbol: Symbol = None,
+    generators: Generators = None,
+    as_json: Json = False,
+) -> None:
+    """Take recorded files the whole way: ticks, features, fitted generators, datasets, fidelity reports."""
+    from synth_pipeline import stages
+    from synth_pipeline.capture.importing import days_of
+
+    instrument = stages.identify(sources, venue, symbol)
+    document = _run_graph(instrument, days_of(sources), sources, generators, 0.0)
+    print_json(document) if as_json else _print_run(document)
+
+
+def _run_graph(
+    instrument: Instrument, days: list[date], sources: list[Path], generators: str | None, seconds: float
+) -> dict[str, Any]:
+    from synth_pipeline import generators as package
+    from synth_pipeline import plugins, stages
+    from synth_pipeline.orchestration import inprocess
+
+    started = time.perf_counter()
+    settings = Settings() if generators is None else Settings(generators=generators)
+    for name in settings.generator_names:
+        plugins.require(package, name)
+    with progress_bar() as progress:
+        done = inprocess.materialize(
+            settings, instrument, days, settings.generator_names, sources, seconds=seconds, progress=progress
+        )
+    document = stages.summary(stages.Workspace.of(settings), instrument, days, settings.generator_names)
+    return document | {
+        "materialized": [f"{step.asset} {step.day}" for step in done if not step.skipped],
+        "skipped": [f"{step.asset} {step.day}" for step in done if step.skipped],
+        "dagster": {"run_ids": sorted({step.run_id for step in done})},
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+
+
+def _print_run(document: dict[str, Any]) -> None:
+    book, features = document["book"], document["features"]
+    agreement = book["book_ticker_agreement"]
+    out.print(f"[bold]{document['instrument']}[/bold]  {', '.join(document['partitions'])}")
+    rows = ", ".join(f"{count:,} {name}" for name, count in document["rows"].items() if count)
+    out.print(f"  ticks      {rows}", highlight=False)
+    agreed = (
+        "no quote stream to compare with"
+        if agreement is None
+        else f"{agreement:.2%} of {book['book_ticker_matched']:,} quotes agree"
+    )
+    out.print(f"  book       {book['gaps']} gaps, {book['crossed']} crossed, {agreed}", highlight=False)
+    if document["quarantined"]:
+        out.print(
+            f"  quarantine {', '.join(f'{count:,} {reason}' for reason, count in document['quarantined'].items())}"
+        )
+    out.print(f"  features   {features['rows']:,} rows", highlight=False)
+    table = Table("generator", "fidelity", "fresh real data")
+    for name, found in document["generators"].items():
+        table.add_row(name, f"{found['fidelity']:.1f}", f"{found['floor']:.1f}")
+    out.print(table)
+    for name, found in document["generators"].items():
+        out.print(f"report of {name}: {found['report']}", soft_wrap=True, highlight=False)
+    made, skipped = len(document["materialized"]), len(document["skipped"])
+    out.print(f"{made} assets made, {skipped} unchanged and skipped, {document['seconds']:.1f} s", highlight=False)
+
+
+@app.command(epilog="Example: synth-pipeline ingest binance_usdm.BTCUSDT 2024-08-08")
+def ingest(instrument: InstrumentName, day: Day, as_json: Json = False) -> None:
+    """Turn one recorded day into tick tables."""
+    from synth_pipeline import stages
+
+    with opened_workspace() as workspace:
+        print_manifests([stages.ingest(workspace, Instrument.parse(instrument), parse_day(day))], as_json)
+
+
+@app.command(epilog="Example: synth-pipeline features binance_usdm.BTCUSDT 2024-08-08")
+def features(instrument: InstrumentName, day: Day, as_json: Json = False) -> None:
+    """Compute one day of grid features from its ticks."""
+    from synth_pipeline import stages
+
+    with opened_workspace() as workspace:
+        print_manifests([stages.featurize(workspace, Instrument.parse(instrument), parse_day(day))], as_json)
+
+
+@app.command(epilog="Example: synth-pipeline fit binance_usdm.BTCUSDT 2024-08-08 wgan_gp --set steps=2000")
+def fit(
+    instrument: InstrumentName,
+    day: Day,
+    generator: GeneratorName,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A parameter as name=value; may be repeated.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fit a generator on the features of the look-back that ends with a day."""
+    from synth_pipeline import stages
+
+    parameters = dict(_setting(text) for text in settings or [])
+    with opened_workspace() as workspace:
+        made = stages.fit(workspace, Instrument.parse(instrument), parse_day(day), generator, parameters)
+        print_manifests([made], as_json)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"parameter {text!r} is not of the form name=value")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+@app.command(epilog="Example: synth-pipeline sample binance_usdm.BTCUSDT 2024-08-08 wgan_gp --paths 100 --steps 7200")
+def sample(
+    instrument: InstrumentName,
+    day: Day,
+    generator: GeneratorName,
+    paths: Annotated[int | None, typer.Option(min=1, help="Independent paths.")] = None,
+    steps: Annotated[int | None, typer.Option(min=2, help="Grid steps of each path.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Sample connected paths from a fitted generator into a dataset."""
+    from synth_pipeline import stages
+
+    with opened_workspace() as workspace:
+        made = stages.sample(
+            workspace, Instrument.parse(instrument), parse_day(day), generator, paths=paths, steps=steps
+        )
+        print_manifests([made], as_json)
+
+
+@app.command(epilog="Example: synth-pipeline evaluate binance_usdm.BTCUSDT 2024-08-08 wgan_gp")
+def evaluate(instrument: InstrumentName, day: Day, generator: GeneratorName, as_json: Json = False) -> None:
+    """Score a dataset against held-out real data and write the fidelity report."""
+    from synth_pipeline import stages
+
+    with opened_workspace() as workspace:
+        print_manifests([stages.evaluate(workspace, Instrument.parse(instrument), parse_day(day), generator)], as_json)
