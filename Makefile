@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow check format up browser clean help
+.PHONY: demo test test-slow check format bench readme-figures up browser clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -33,6 +33,15 @@ check: $(STAMP)  ## ruff and mypy
 format: $(STAMP)  ## apply ruff's fixes and layout
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# One script a group of claims; what falls short is printed as it is. Never part of the tests.
+BENCHMARKS := $(filter-out common readme_figures record_%,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py))))
+bench: $(STAMP)  ## every benchmark, in full, into benchmarks/results/
+	@mkdir -p benchmarks/results
+	@set -e; for name in $(BENCHMARKS); do echo $$name; $(BIN)/python benchmarks/$$name.py --json > benchmarks/results/$$name.json.new; mv benchmarks/results/$$name.json.new benchmarks/results/$$name.json; done
+
+readme-figures: $(STAMP)  ## the README's table of figures, from benchmarks/results/
+	$(BIN)/python benchmarks/readme_figures.py
 
 up: $(STAMP)     ## Dagster UI, its daemon and the MLflow UI; one Ctrl-C stops all
 	$(BIN)/synth-pipeline up
