@@ -53,6 +53,15 @@ class GridFlag(enum.IntFlag):
     """The book had no bid or no ask at the label: mid, spread and what follows from them are NaN."""
 
 
+class BarFlag(enum.IntFlag):
+    """Quality marks of one bar (uint8)."""
+
+    GAP_BEFORE = 1
+    """Bars are missing between the row before and this one."""
+    PARTIAL = 2
+    """Something within the bar is missing (source bars, or a stretch of the recording): its values cover the rest."""
+
+
 @dataclass(frozen=True)
 class Column:
     """One column: its name, storage type and unit."""
@@ -193,10 +202,46 @@ GRID = Table(
         Column("imbalance_10", "float64", "the same over the ten best levels; NaN where depth is unknown"),
         Column("ofi", "float64", "order-flow imbalance of the touch, size (Cont, Kukanov, Stoikov 2014)"),
         Column("realized_variance", "float64", "sum of squared log-mid changes within the bucket"),
+        Column("depth_mid", "float64", "price, mean of the ten best levels of both sides weighted by size"),
+        Column("book_slope", "float64", "size per price, growth of cumulative depth with distance from the mid"),
+        Column("imbalance_5", "float64", "imbalance_1 over the five best levels"),
+        Column("ofi_1", "float64", "size, order-flow imbalance of the best level, from book events"),
+        Column("ofi_2", "float64", "size, the same of the second level"),
+        Column("ofi_3", "float64", "size, of the third"),
+        Column("ofi_4", "float64", "size, of the fourth"),
+        Column("ofi_5", "float64", "size, of the fifth"),
+        Column("depth_added", "float64", "size added to the ten best levels of both sides"),
+        Column("depth_removed", "float64", "size removed from them: traded or cancelled"),
+        Column("quote_count", "float64", "quotes that arrived; NaN where a gap hides some"),
+        Column("quote_first", "float64", "s from the bucket's start to its first quote; NaN without one"),
+        Column("quote_last", "float64", "s from the bucket's start to its last quote; NaN without one"),
+        Column("quote_interval_squares", "float64", "s², sum of squared times between quotes of the bucket"),
+        Column("last_price", "float64", "price of the bucket's last trade; NaN without one"),
+        Column("trade_first", "float64", "s from the bucket's start to its first trade; NaN without one"),
+        Column("trade_last", "float64", "s from the bucket's start to its last trade; NaN without one"),
+        Column("trade_interval_squares", "float64", "s², sum of squared times between trades of the bucket"),
         Column("flags", "uint8", "schema.GridFlag"),
     ),
     ("label_ns",),
 )
+
+BARS = Table(
+    "bars",
+    (
+        Column("open_ns", "int64", "ns UTC, first moment that the bar covers"),
+        Column("close_ns", "int64", "ns UTC, the bar's end, exclusive: what the row says was known then"),
+        Column("open", "float64", "price"),
+        Column("high", "float64", "price"),
+        Column("low", "float64", "price"),
+        Column("close", "float64", "price"),
+        Column("volume", "float64", "size traded; contracts on inverse instruments; NaN where the source has none"),
+        Column("turnover", "float64", "value traded: quote currency, base on inverse instruments; NaN where unknown"),
+        Column("trade_count", "float64", "trades; NaN where unknown"),
+        Column("flags", "uint8", "schema.BarFlag"),
+    ),
+    ("open_ns",),
+)
+"""Bars of any kind. A missing bar is an absent row, never an invented one."""
 
 
 @dataclass(frozen=True)

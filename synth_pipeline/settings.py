@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
 
 from synth_pipeline.errors import InputError
 from synth_pipeline.schema import NS_PER_SECOND, Instrument
@@ -20,6 +21,12 @@ class Settings(BaseSettings):
 
     home: Path = Field(
         Path(".synth"), description="Root of all data: raw ticks features checkpoints synthetic reports."
+    )
+    inbox: Path = Field(
+        Path("inbox"), validate_default=True, description="Where recordings are dropped; relative to the home."
+    )
+    inbox_settle_seconds: float = Field(
+        60.0, ge=0, description="How long a file in the inbox must lie unchanged before it counts as whole."
     )
     seed: int = Field(0, ge=0, description="Seed of everything random; same inputs and seed give the same bytes.")
     step_ms: int = Field(500, gt=0, description="Grid step of the features, in milliseconds.")
@@ -35,6 +42,11 @@ class Settings(BaseSettings):
     generators: str = Field(
         "self_exciting_jump_diffusion,wgan_gp", description="Generators that get assets and that `run` fits, by comma."
     )
+    venue_urls: dict[str, dict[Literal["websocket", "rest"], str]] = Field(
+        default_factory=dict,
+        description="Other addresses of venues, as JSON: "
+        '{"binance_usdm": {"websocket": "ws://127.0.0.1:9443", "rest": "http://127.0.0.1:9443"}}.',
+    )
     tracking: bool = Field(True, description="Whether every materialization leaves an MLflow run.")
     mlflow_tracking_uri: str = Field("", description="MLflow store; empty means sqlite in the home folder.")
     dagster_url: str = Field("http://127.0.0.1:3000", description="Where links to the Dagster UI point.")
@@ -48,11 +60,19 @@ class Settings(BaseSettings):
             first = error.errors()[0]
             name = "_".join(map(str, first["loc"])).upper()
             raise InputError(f"setting SYNTH_{name}={first['input']!r} does not fit: {first['msg']}") from None
+        except SettingsError as error:
+            raise InputError(f"a setting is no JSON where it must be ({error}): see its description") from None
 
     @field_validator("home")
     @classmethod
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().resolve()
+
+    @field_validator("inbox")
+    @classmethod
+    def _under_home(cls, inbox: Path, info: ValidationInfo) -> Path:
+        # Without a valid home there is an error of its own.
+        return Path(info.data.get("home", "."), inbox.expanduser())
 
     @field_validator("step_ms")
     @classmethod

@@ -19,10 +19,13 @@ DOMAIN: dict[str, set[str]] = {
     "venues": set(),
     "archives": set(),
     "capture": {"venues", "archives"},
-    "ticks": {"venues", "archives", "capture"},
+    # windows of the store are found through the manifests of their days
+    "ticks": {"venues", "archives", "capture", "lineage"},
+    "bars": set(),
     "features": set(),
     "generators": {"features"},
     "market": {"ticks", "generators"},
+    "exchange": {"venues", "archives", "capture", "ticks", "market"},
     "synthesis": {"generators", "market", "fidelity"},
     "fidelity": set(),
     "reports": {"fidelity"},
@@ -46,6 +49,8 @@ ONLY_IN = {
     "typer": {"cli"},
     "fastapi": {"service"},
     "socket": {"orchestration"},
+    "websockets": {"capture", "exchange"},
+    "prometheus_client": {"capture"},
     "random": set(),
 }
 """Libraries and the only parts of the package that may import them."""

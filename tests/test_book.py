@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synth_pipeline.schema import Flag
-from synth_pipeline.ticks import book
+from synth_pipeline.ticks import book, quality
 from synth_pipeline.ticks.quality import book_ticker_agreement
 from tests import naive
 
@@ -37,6 +37,36 @@ def test_replay_equals_the_dictionary(wanted: list[Any]) -> None:
     assert found.top.tolist() == [top for top, _ in expected]
     assert found.depth.tolist() == [depth for _, depth in expected]
     assert found.update_id.tolist() == [number + 7 for number in range(len(wanted))]
+
+
+@given(events, st.lists(st.integers(0, 200), max_size=4), st.booleans())
+def test_a_book_fed_in_pieces_is_the_same_book(wanted: list[Any], cuts: list[int], gap: bool) -> None:
+    rows = _rows(wanted)
+    rows["flags"] = rows["flags"] | np.where(np.arange(len(rows["flags"])) % 7 == 0, Flag.BAD_CLOCK, 0).astype(np.uint8)
+    whole, fed = book.replay(rows), book.Book()
+    pieces = [fed.feed(part) for part in _cut(rows, sorted(cuts))]
+    for name in ("recv_ns", "update_id", "flags", "top", "depth"):
+        joined = np.concatenate([getattr(piece, name) for piece in pieces])
+        assert joined.tolist() == getattr(whole, name).tolist(), name
+    assert (fed.bids.tolist(), fed.asks.tolist()) == (whole.bids.tolist(), whole.asks.tolist())
+    quotes, top = [], None
+    for piece in pieces:
+        quotes.append(book.quotes_of(piece, top)["seq"])
+        top = piece.top[-1] if len(piece.top) else top
+    assert np.concatenate(quotes).tolist() == book.quotes_of(whole)["seq"].tolist()
+    recorded = {name: values[:0] if gap else values for name, values in _as_quotes(whole).items()}
+    assert book_ticker_agreement(pieces, [recorded]) == book_ticker_agreement([whole], _cut(recorded, sorted(cuts)))
+
+
+def _cut(rows: dict[str, np.ndarray], cuts: list[int]) -> list[dict[str, np.ndarray]]:
+    parts = {name: np.split(values, cuts) for name, values in rows.items()}
+    return [{name: values[number] for name, values in parts.items()} for number in range(len(cuts) + 1)]
+
+
+def _as_quotes(replay: book.Replay) -> dict[str, np.ndarray]:
+    """Every second event's top as a recorded quote, one size off in some."""
+    rows = {name: replay.top[::2, column] for column, name in enumerate(quality._TOP)}
+    return rows | {"update_id": replay.update_id[::2], "bid_size": rows["bid_size"] + (rows["bid_size"] == 3)}
 
 
 def test_more_levels_than_the_first_allocation() -> None:
@@ -74,7 +104,7 @@ def test_agreement_needs_all_four_numbers() -> None:
         "ask_price": np.array([12, 12, 1]),
         "ask_size": np.array([1, 1, 1]),
     }
-    agreement = book_ticker_agreement(found, quotes)
+    agreement = book_ticker_agreement([found], [quotes])
     assert agreement == (2, 1)
     assert agreement.share == 0.5
-    assert book_ticker_agreement(found, {name: values[:0] for name, values in quotes.items()}).share is None
+    assert book_ticker_agreement([found], []).share is None

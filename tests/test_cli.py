@@ -80,7 +80,7 @@ def test_an_unknown_venue_symbol_and_generator(invoke: Invoke, tmp_path: Path) -
 
 def test_a_file_of_another_kind(invoke: Invoke, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing like a capture\n" * 20)
-    _assert_one_line(invoke("run", tmp_path / "notes.txt"), "of no known format", "collector, lobster")
+    _assert_one_line(invoke("run", tmp_path / "notes.txt"), "of no known format", "collector, ", "lobster, ")
 
 
 def test_too_short_a_recording_says_how_much_is_needed(invoke: Invoke, tmp_path: Path) -> None:

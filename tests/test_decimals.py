@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synth_pipeline.ticks.decimals import as_decimal, infer_grid, to_integers
+from synth_pipeline.ticks.decimals import Steps, as_decimal, infer_grid, to_integers
+from tests import naive_ticks
 
 
 @given(
@@ -50,6 +51,22 @@ def test_grid_knows_ticks_of_two_and_five() -> None:
     assert infer_grid(np.arange(1, 3000, dtype=np.int64) * 50, 0.999) == 50
     assert infer_grid(np.arange(1, 3000, dtype=np.int64) * 25, 0.999) == 5
     assert infer_grid(np.zeros(3, dtype=np.int64), 0.999) == 1
+
+
+values = st.lists(
+    st.integers(-5, 2**63 - 1) | st.integers(0, 999).flatmap(lambda v: st.integers(0, 15).map(lambda k: v * 10**k)),
+    max_size=30,
+)
+
+
+@given(st.lists(values, max_size=4), st.sampled_from([1.0, 0.999, 0.5]))
+def test_counting_last_digits_piece_by_piece_finds_the_same_grid(parts: list[list[int]], majority: float) -> None:
+    steps = Steps()
+    for part in parts:
+        steps.add(np.array(part, dtype=np.int64))
+    every = [value for part in parts for value in part]
+    assert steps.coarsest(majority) == naive_ticks.coarsest_step(every, majority)
+    assert infer_grid(np.array(every, dtype=np.int64), majority) == steps.coarsest(majority)
 
 
 @given(st.integers(0, 2**62))

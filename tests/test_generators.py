@@ -17,13 +17,6 @@ from scipy import stats
 from synth_pipeline import generators, plugins
 from synth_pipeline.errors import InputError, TooLittleDataError
 from synth_pipeline.generators import Generator
-from synth_pipeline.generators.self_exciting_jump_diffusion import (
-    Law,
-    SelfExcitingJumpDiffusion,
-    filtered,
-    rounded_density,
-    simulated,
-)
 from synth_pipeline.generators.wgan_gp import Critic, MirroredLSTM, Parameters, WassersteinGAN, gradient_penalty
 from synth_pipeline.rng import stream
 from synth_pipeline.series import FloatArray, Series
@@ -245,128 +238,9 @@ def test_any_tick_size_gives_lawful_samples(name: str, tick: float, price: float
     assert_lawful(generator.sample(2, 80, rng=stream(seed, "sample")))
 
 
-# The self-exciting jump diffusion.
-
-QUIET = Law(2e-4, 0.4, 0.5, 0.5, 2e-3, 4.0, 0.05, 2.0)
-"""Jumps ten times the diffusion, so that a few thousand steps determine every parameter."""
-
-
-def as_series(returns: FloatArray, *, tick: float = 0.0) -> Series:
-    """Prices that start at 1000 and follow these returns."""
-    prices = 1000 * np.exp(np.cumsum(returns))
-    prices = np.rint(2 * prices / tick) * tick / 2 if tick else prices
-    return Series(prices[np.newaxis, :, np.newaxis], ("mid",), 500_000_000, np.array([0]), tick)
-
-
 def autocorrelation(values: FloatArray, lag: int) -> float:
     """Mean over paths of the autocorrelation along the last axis."""
     return float(np.mean([np.corrcoef(row[lag:], row[:-lag])[0, 1] for row in np.atleast_2d(values)]))
-
-
-def test_simulation_is_its_slow_twin() -> None:
-    fast = simulated(stream(0, "twin"), 400, 50, QUIET)
-    slow = naive.simulated_slowly(stream(0, "twin"), 400, 50, QUIET)
-    for ours, theirs in zip(fast, slow, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-15)
-
-
-def test_the_filter_is_its_slow_twin_and_restarts_after_a_gap() -> None:
-    returns, _ = simulated(stream(1, "twin"), 60, 500, QUIET)
-    opens = np.isin(np.arange(60), (0, 25))
-    means, variances = np.empty((2, 60))
-    likelihood = filtered(returns, opens, 0.0, QUIET, means, variances)
-    slow_likelihood, slow_means = naive.filtered_slowly(returns, opens, QUIET)
-    assert likelihood == pytest.approx(slow_likelihood, abs=1e-5)
-    np.testing.assert_allclose(means, slow_means, rtol=1e-5)
-    assert means[25] == QUIET.mean_intensity != means[24]
-
-
-def test_assuming_a_gamma_density_costs_little_likelihood() -> None:
-    returns, _ = simulated(stream(2, "exact"), 300, 500, QUIET)
-    opens = np.arange(300) == 0
-    assumed = filtered(returns, opens, 0.0, QUIET, *np.empty((2, 300)))
-    assert abs(assumed - naive.exact_log_likelihood(returns, QUIET)) < 0.5
-
-
-@given(spread=st.floats(0.01, 8.0), move=st.floats(-12.0, 12.0))
-def test_rounding_is_a_triangle_averaged_over_the_normal(spread: float, move: float) -> None:
-    errors = (np.arange(20_000) + 0.5) / 10_000 - 1
-    exact = np.mean(stats.norm.pdf(move + errors, scale=spread) * (1 - np.abs(errors))) * 2
-    made = rounded_density(move, spread, 1.0)
-    # Sheppard's correction is a series in (resolution / spread)²; elsewhere only the quadrature errs.
-    assert made == pytest.approx(exact, rel=5e-3 if spread >= 2 and abs(move) < 4 * spread else 2e-2, abs=1e-4)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_maximum_likelihood_recovers_the_law(seed: int) -> None:
-    returns, _ = simulated(stream(seed, "recovery"), 3_000, 1_000, QUIET)
-    summary = SelfExcitingJumpDiffusion().fit(as_series(returns, tick=0.01), rng=stream(0, "fit")).summary()
-    for name, truth in QUIET._asdict().items():
-        assert abs(summary[name] - truth) < 3.5 * summary[f"{name}_se"], name
-    assert abs(summary["base_intensity"] - 0.2) < 3.5 * summary["base_intensity_se"]
-    assert summary["pit_ks"] < 1.6 / np.sqrt(3_000)
-    assert summary["jump_share_of_variance"] == pytest.approx(0.985, abs=0.01)
-
-
-def test_prices_are_a_martingale() -> None:
-    wild = Law(0.01, 0.5, 0.6, 0.3, 0.05, 3.0, 0.1, 3.0)
-    ends = np.array(
-        [
-            np.exp(simulated(rng, 50, 0, wild)[0].sum())
-            for rng in (stream(0, "martingale", path) for path in range(20_000))
-        ]
-    )
-    z = (ends.mean() - 1) / (ends.std() / np.sqrt(len(ends)))
-    assert abs(z) < 3
-    # Without the compensator the mean would stand far above one.
-    assert ends.std() > 0.3
-
-
-def test_samples_do_not_drift() -> None:
-    generator = fitted("self_exciting_jump_diffusion")
-    sample = generator.sample(2_000, 60, rng=stream(0, "drift"))
-    growth = sample.column("mid")[:, -1] / sample.column("mid")[0, 0] - 1
-    assert abs(growth.mean()) < 3 * growth.std() / np.sqrt(len(growth))
-
-
-def test_the_mean_intensity_is_base_over_one_less_branching() -> None:
-    law = QUIET._replace(decay=0.8)
-    _, intensities = simulated(stream(0, "intensity"), 400_000, 1_000, law)
-    base = law.mean_intensity * (1 - law.branching_ratio)
-    assert intensities.mean() == pytest.approx(base / (1 - law.branching_ratio), rel=0.02)
-    assert intensities.min() >= base
-
-
-def test_volatility_clusters_and_fades() -> None:
-    returns = np.abs(fitted("self_exciting_jump_diffusion").sample(20, 3_000, rng=stream(0, "clusters")).log_returns())
-    near, far = autocorrelation(returns, 1), autocorrelation(returns, 60)
-    assert near > 0.05
-    assert abs(far) < 0.02
-
-
-def test_samples_rest_as_often_as_the_market() -> None:
-    real = naive.market(700).log_returns()
-    made = fitted("self_exciting_jump_diffusion").sample(20, 700, rng=stream(0, "rest")).log_returns()
-    assert np.mean(made == 0) == pytest.approx(np.mean(real == 0), abs=0.06)
-
-
-def test_a_plain_random_walk_is_fitted_too() -> None:
-    returns = 1e-3 * stream(0, "walk").standard_normal(1_000)
-    generator = SelfExcitingJumpDiffusion().fit(as_series(returns), rng=stream(0, "fit"))
-    made = generator.sample(10, 1_000, rng=stream(0, "sample")).log_returns()
-    assert made.std() == pytest.approx(1e-3, rel=0.1)
-    assert abs(stats.kurtosis(made, axis=None)) < 1
-
-
-def test_hours_of_a_real_market_are_matched(real: Any) -> None:
-    closes = np.loadtxt(real("binance_usdm_BTCUSDT_1h_to20230630.csv.xz"), delimiter=",", skiprows=1, usecols=4)
-    bars = Series(closes[np.newaxis, -3_000:, np.newaxis], ("close",), 3_600 * 10**9, np.array([0]), 0.1)
-    generator = SelfExcitingJumpDiffusion().fit(bars, rng=stream(0, "fit"))
-    made = generator.sample(4, 3_000, rng=stream(0, "sample")).log_returns()
-    observed = bars.log_returns()
-    assert stats.ks_2samp(made.ravel(), observed.ravel()).statistic < 0.04
-    for lag in (1, 5, 20):
-        assert abs(autocorrelation(np.abs(made), lag) - autocorrelation(np.abs(observed), lag)) < 0.12
 
 
 # The Wasserstein GAN.

@@ -15,17 +15,24 @@ from hypothesis import strategies as st
 
 from synth_pipeline import schema
 from synth_pipeline.errors import InputError
-from synth_pipeline.features import kernels
+from synth_pipeline.features import depth, kernels
 from synth_pipeline.features.grid import grid_features
 from synth_pipeline.schema import Flag, GridFlag, Scale
 from tests import naive_features
-from tests.tick_tables import Ticks, depth_table, quotes_table, trades_table
+from tests.tick_tables import Ticks, depth_table, ladder_table, quotes_table, trades_table
 
 STEP = 10
 HORIZON = 120
 LINEAR = Scale(Decimal("0.1"), Decimal("0.001"))
 INVERSE = Scale(Decimal("0.5"), Decimal("10"), inverse=True)
-ROUNDED = {"microprice": 1e-14, "vwap": 1e-14, "realized_variance": 1e-12}
+ROUNDED = {
+    "microprice": 1e-14,
+    "vwap": 1e-14,
+    "realized_variance": 1e-12,
+    "depth_mid": 1e-14,
+    "book_slope": 1e-13,
+    **dict.fromkeys(("quote_interval_squares", "trade_interval_squares"), 1e-14),
+}
 """Columns that are not the nearest double of their exact value, and how far from it they may lie."""
 
 
@@ -33,6 +40,7 @@ def features(
     quotes: dict[str, np.ndarray] | None = None,
     trades: dict[str, np.ndarray] | None = None,
     depth: dict[str, np.ndarray] | None = None,
+    ladder: dict[str, np.ndarray] | None = None,
     **options: Any,
 ) -> dict[str, np.ndarray]:
     """Features of 0..HORIZON, all of it covered, unless the options say otherwise."""
@@ -44,6 +52,7 @@ def features(
         options.pop("gaps", ()),
         options.pop("coverage", [(0, HORIZON)]),
         options.pop("scale", LINEAR),
+        ladder=ladder,
         **(whole | options),
     )
 
@@ -61,7 +70,27 @@ def ticks(draw: st.DrawFn) -> Ticks:
     trade = st.tuples(st.integers(90, 110), st.integers(1, 9), st.sampled_from([-1, 0, 1]), st.sampled_from([1, 1, 17]))
     trades = [(at, *draw(trade)) for at in draw(times(20))]
     depth = [(at, draw(lots), draw(lots), draw(st.booleans())) for at in draw(times(15))]
-    return {"quotes": quotes_table(*quotes), "trades": trades_table(*trades), "depth": depth_table(*depth)}
+    rungs = [(at, *draw(ladders())) for at in draw(times(20))]
+    return {
+        "quotes": quotes_table(*quotes),
+        "trades": trades_table(*trades),
+        "depth": depth_table(*depth),
+        "ladder": ladder_table(*rungs),
+    }
+
+
+@st.composite
+def ladders(draw: st.DrawFn) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Both sides of a book, mostly of about ten levels at nearly the same prices, sometimes short, empty or crossed."""
+    missing = draw(st.sets(st.integers(0, 12), max_size=draw(st.sampled_from([2, 13]))))
+    prices = [offset for offset in range(13) if offset not in missing]
+    size = st.integers(1, 6)
+    touch = draw(st.integers(99, 101))
+    bids = [(touch - offset, draw(size)) for offset in prices]
+    asks = [(touch + draw(st.sampled_from([1, 2])) + offset, draw(size)) for offset in prices]
+    asks = sorted(dict(asks).items())
+    shift = draw(st.sampled_from([0, 0, 0, 0, -2]))
+    return bids[:10], [(price + shift, lots) for price, lots in asks[: draw(st.sampled_from([10, 10, 10, 3, 0]))]]
 
 
 def gap_lists() -> st.SearchStrategy[list[tuple[str, int, int]]]:
@@ -143,7 +172,7 @@ def window_rows(market: Ticks, start_ns: int, end_ns: int) -> Ticks:
     """The rows that a window needs: its own, and one quote and depth row carried in."""
     first_ns, last_ns = -(-start_ns // STEP) * STEP, -(-end_ns // STEP) * STEP
     bounds = {name: np.searchsorted(table["recv_ns"], [first_ns, last_ns]) for name, table in market.items()}
-    carried = {"quotes": 1, "depth": 1, "trades": 0}
+    carried = {"quotes": 1, "depth": 1, "ladder": 1, "trades": 0}
     return {
         name: rows_from(table, max(bounds[name][0] - carried[name], 0), bounds[name][1])
         for name, table in market.items()
@@ -373,11 +402,12 @@ def test_touching_coverage_is_no_gap() -> None:
 
 
 def test_empty_tables_have_rows_without_numbers() -> None:
-    row = features()
+    row = features(ladder=ladder_table())
     assert len(row["label_ns"]) == HORIZON // STEP
     assert (row["flags"] == GridFlag.NO_BOOK | GridFlag.STALE).all()
     assert {name for name in schema.GRID.names if np.isnan(row[name]).all()} == {
-        *("mid", "microprice", "spread", "imbalance_1", "imbalance_10", "vwap", "ofi", "realized_variance")
+        *("mid", "microprice", "spread", "imbalance_1", "imbalance_10", "vwap", "ofi", "realized_variance"),
+        *("last_price", "quote_first", "quote_last", "trade_first", "trade_last", *depth.NAMES),
     }
     assert (row["trade_count"] == 0).all()
 

@@ -141,6 +141,31 @@ def test_polars_agrees(market: Ticks, rows: dict[str, np.ndarray]) -> None:
     assert_close(rows, columns, realized_variance=1e-8)
 
 
+def test_polars_agrees_on_arrivals(market: Ticks, rows: dict[str, np.ndarray]) -> None:
+    labels = pl.DataFrame({"label_ns": rows["label_ns"]})
+    kept = {"quotes": Flag.SNAPSHOT, "trades": Flag.OFF_MARKET}
+    for table, flag in kept.items():
+        name, since = table[:-1], pl.col("recv_ns") % HALF_SECOND_NS / 1e9
+        arrived = (
+            pl.DataFrame(market[table])
+            .filter(pl.col("flags") & int(flag) == 0)
+            .with_columns(label_ns=(pl.col("recv_ns") // HALF_SECOND_NS + 1) * HALF_SECOND_NS)
+            .with_columns(interval=pl.col("recv_ns").diff().over("label_ns"))
+        )
+        stated = arrived.group_by("label_ns", maintain_order=True).agg(
+            pl.len().alias(f"{name}_count"),
+            since.first().alias(f"{name}_first"),
+            since.last().alias(f"{name}_last"),
+            ((pl.col("interval") / 1e9) ** 2).sum().alias(f"{name}_interval_squares"),
+            *([(pl.col("price").last() / 10).alias("last_price")] if table == "trades" else []),
+        )
+        oracle = labels.join(stated, on="label_ns", how="left", maintain_order="left").with_columns(
+            pl.col(f"{name}_count", f"{name}_interval_squares").fill_null(0)
+        )
+        columns = {column: oracle[column].to_numpy() for column in oracle.columns[1:]}
+        assert_close(rows, columns, **dict.fromkeys(columns, 1e-12))
+
+
 def test_windows_in_threads_equal_one_pass() -> None:
     market = random_market(20_000)
     whole = wide_features(market)

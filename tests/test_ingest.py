@@ -7,22 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synth_pipeline import plugins, venues
 from synth_pipeline.archives.collector import Collector
 from synth_pipeline.archives.rawlog import CONTINUES, Kind, Record
 from synth_pipeline.errors import InputError, NoDataError
 from synth_pipeline.schema import NS_PER_SECOND, TICK_TABLES, Flag, Scale
-from synth_pipeline.ticks import book, ingest, quality
-from synth_pipeline.ticks.ingest import DayTicks
+from synth_pipeline.ticks import book, quality
+from synth_pipeline.ticks.opening import Opening
 from tests import wire
+from tests.ingested import Ingested, ingest_day
 from tests.wire import START_NS
 
 Frames = list[tuple[int, bytes]]
 
 
-def _ingest(frames: Frames, venue: str = "binance_usdm", symbol: str = "BTCUSDT") -> DayTicks:
+def _ingest(frames: Frames, venue: str = "binance_usdm", symbol: str = "BTCUSDT") -> Ingested:
     records = [Record(START_NS + offset, payload) for offset, payload in frames]
-    return ingest.ingest_frames(records, plugins.load(venues, venue)(), symbol, START_NS, lambda: None)
+    return ingest_day(records, venue, symbol, day_start=START_NS)
 
 
 def _is_depth(frame: tuple[int, bytes]) -> bool:
@@ -40,8 +40,10 @@ def test_a_clean_stream_raises_no_alarm() -> None:
     assert len(ticks.tables["gaps"]["start_ns"]) == 0
     rebuilt = book.replay(ticks.tables["book_levels"])
     assert rebuilt.crossed == 0
-    agreement = quality.book_ticker_agreement(rebuilt, ticks.tables["quotes"])
+    agreement = quality.book_ticker_agreement([rebuilt], [ticks.tables["quotes"]])
     assert agreement.matched == agreement.agreed == 199
+    assert ticks.counts["crossed"] == 0
+    assert (ticks.counts["book_ticker_matched"], ticks.counts["book_ticker_agreement"]) == (199, 1.0)
 
 
 def test_tables_have_the_columns_and_types_of_the_schema() -> None:
@@ -104,8 +106,8 @@ def test_a_loss_without_another_snapshot_quarantines_the_rest_and_says_so() -> N
     ticks = _ingest(frames[: depths[30]] + frames[depths[30] + 1 :])
     assert ticks.counts["gaps"] == 1
     assert ticks.counts["quarantined"] == {"after_gap": len(depths) - 31}
-    assert ticks.close_update_id is None
-    assert ticks.tables["gaps"]["end_ns"][-1] == ticks.coverage[-1][1]
+    assert ticks.ticks.close_update_id is None
+    assert ticks.tables["gaps"]["end_ns"][-1] == ticks.ticks.coverage[-1][1]
 
 
 def test_overtaken_updates_are_put_in_order_and_known_when_the_missing_one_came() -> None:
@@ -163,7 +165,7 @@ def test_prices_off_the_tick_are_quarantined_never_rounded() -> None:
     frames[50:50] = [(frames[50][0], wire.trade(10_000, "100.05", "1.000"))]
     frames.append((frames[-1][0] + 1, wire.ticker(10**9, "100.03", "1", "100.1", "1")))
     ticks = _ingest(frames)
-    assert str(ticks.scale.tick_size) == "0.1"
+    assert str(ticks.ticks.scale.tick_size) == "0.1"
     assert ticks.counts["quarantined"]["off_tick"] == 2
     assert "100.05" in " ".join(ticks.tables["quarantine"]["detail"])
 
@@ -206,7 +208,7 @@ def test_silence_splits_the_coverage() -> None:
     frames = wire.market(3)
     later = [(offset + 600 * NS_PER_SECOND, payload) for offset, payload in wire.market(6)[-20:]]
     ticks = _ingest(frames + later)
-    assert len(ticks.coverage) == 2
+    assert len(ticks.ticks.coverage) == 2
     assert "silence" in ticks.tables["gaps"]["reason"].tolist()
 
 
@@ -227,7 +229,7 @@ def test_without_quotes_the_book_gives_them() -> None:
     frames = [frame for frame in wire.market(5) if b"bookTicker" not in frame[1]]
     ticks = _ingest(frames)
     assert ticks.counts["quotes_from"] == "book"
-    assert (ticks.tables["quotes"]["bid_size"][:3] * float(ticks.scale.lot_size)).tolist() == [5, 2, 3]
+    assert (ticks.tables["quotes"]["bid_size"][:3] * float(ticks.ticks.scale.lot_size)).tolist() == [5, 2, 3]
 
 
 def test_midnight_opens_with_yesterdays_close() -> None:
@@ -237,18 +239,18 @@ def test_midnight_opens_with_yesterdays_close() -> None:
     first, second = _ingest(frames[:cut]), frames[cut:]
     close = book.replay(first.tables["book_levels"])
     quotes, trades = first.tables["quotes"], first.tables["trades"]
-    opening = ingest.Opening(
+    opening = Opening(
         close.bids,
         close.asks,
         np.array([quotes[name][-1] for name in ("bid_price", "bid_size", "ask_price", "ask_size", "update_id")]),
-        first.scale,
-        first.close_update_id or 0,
+        first.ticks.scale,
+        first.ticks.close_update_id or 0,
         int(trades["trade_id"][-1]),
     )
     records = [Record(START_NS, CONTINUES, Kind.EVENT)]
     records += [Record(START_NS + offset, payload) for offset, payload in second]
-    day = ingest.ingest_frames(records, plugins.load(venues, "binance_usdm")(), "BTCUSDT", START_NS, lambda: opening)
-    assert day.coverage[0][0] == START_NS
+    day = ingest_day(records, day_start=START_NS, opening=opening)
+    assert day.ticks.coverage[0][0] == START_NS
     assert day.counts["quarantined"] == {}
     assert day.tables["quotes"]["flags"][0] == Flag.SNAPSHOT | Flag.LAST
     assert (
@@ -273,12 +275,13 @@ def test_real_captures_raise_no_alarm_and_agree_with_their_quotes(
 ) -> None:
     lines = Collector().lines(real(name))
     records = [Record(line.received_ns or 0, line.payload) for line in lines]
-    ticks = ingest.ingest_frames(records, plugins.load(venues, venue)(), symbol, 0, lambda: None)
+    ticks = ingest_day(records, venue, symbol)
+    assert ingest_day(records, venue, symbol, block_bytes=200_000, frame_records=701).content == ticks.content
     assert ticks.counts["quarantined"] == {}
     assert ticks.counts["gaps"] == ticks.counts["trade_gaps"] == 0
     rebuilt = book.replay(ticks.tables["book_levels"])
     assert rebuilt.crossed == 0
-    agreement = quality.book_ticker_agreement(rebuilt, ticks.tables["quotes"])
+    agreement = quality.book_ticker_agreement([rebuilt], [ticks.tables["quotes"]])
     assert agreement.matched > 500
     assert agreement.share == 1.0
     # A stronger claim than equal ids: after every event the top is the last quote at or before it.
@@ -289,9 +292,9 @@ def test_real_captures_raise_no_alarm_and_agree_with_their_quotes(
     assert (rebuilt.top[known] == recorded[before[known]]).all()
 
 
-def _opening(scale: Scale, bid: tuple[int, int], ask: tuple[int, int]) -> ingest.Opening:
+def _opening(scale: Scale, bid: tuple[int, int], ask: tuple[int, int]) -> Opening:
     quote = np.array([*bid, *ask, 99])
-    return ingest.Opening(np.array([bid]), np.array([ask]), quote, scale, 99, None)
+    return Opening(np.array([bid]), np.array([ask]), quote, scale, 99, None)
 
 
 def test_a_finer_book_of_yesterday_is_carried_over_exactly() -> None:
@@ -299,8 +302,10 @@ def test_a_finer_book_of_yesterday_is_carried_over_exactly() -> None:
     frames = [(number, wire.depth(100 + number, 100 + number, 99 + number, [("99.0", "5")])) for number in range(200)]
     records = [Record(START_NS, CONTINUES, Kind.EVENT)]
     records += [Record(START_NS + offset, payload) for offset, payload in frames]
-    day = ingest.ingest_frames(records, plugins.load(venues, "binance_usdm")(), "BTCUSDT", START_NS, lambda: opening)
-    top = book.replay(day.tables["book_levels"]).top[0] * np.array([day.scale.tick_size, day.scale.lot_size] * 2)
+    day = ingest_day(records, day_start=START_NS, opening=opening)
+    top = book.replay(day.tables["book_levels"]).top[0] * np.array(
+        [day.ticks.scale.tick_size, day.ticks.scale.lot_size] * 2
+    )
     assert [str(value) for value in top] == ["100.07", "0.005", "100.11", "0.007"]
 
 
@@ -377,4 +382,48 @@ def test_a_snapshot_that_no_update_follows_says_nothing_of_later() -> None:
     ticks = _ingest(frames)
     gaps = ticks.tables["gaps"]
     assert gaps["reason"].tolist() == ["never_bridged"]
-    assert gaps["end_ns"].tolist() == [ticks.coverage[-1][1]]
+    assert gaps["end_ns"].tolist() == [ticks.ticks.coverage[-1][1]]
+    assert ticks.ticks.close_update_id is None
+
+
+def test_what_hides_the_book_hides_the_quotes_that_are_made_from_it() -> None:
+    frames = [frame for frame in wire.market(10) if b"bookTicker" not in frame[1]]
+    depths = [number for number, frame in enumerate(frames) if _is_depth(frame)]
+    lost, found = depths[30], depths[60]
+    late = wire.snapshot(100 + 3 * 60, [("100.0", "5.000")], [("100.1", "5.000")])
+    frames = [*frames[:lost], *frames[lost + 1 : found], (frames[found][0], late), *frames[found:]]
+    ticks = _ingest(frames)
+    gaps = ticks.tables["gaps"]
+    spans = {
+        stream: list(zip(gaps["start_ns"][rows].tolist(), gaps["end_ns"][rows].tolist(), strict=True))
+        for stream in ("book_levels", "quotes")
+        if (rows := gaps["stream"] == stream).any()
+    }
+    assert len(spans["book_levels"]) == 1
+    assert set(spans["book_levels"]) < set(spans["quotes"])
+    assert (np.diff(gaps["start_ns"]) >= 0).all()
+
+
+def test_a_quote_with_an_empty_side_is_kept() -> None:
+    frames = wire.market(5)
+    frames.append((frames[-1][0] + 1, wire.ticker(10**6, "100.0", "1", "0.0", "0.000")))
+    frames.append((frames[-1][0] + 2, wire.ticker(10**6 + 1, "0.0", "1", "100.1", "1")))
+    ticks = _ingest(frames)
+    assert ticks.counts["quarantined"] == {"not_positive": 1}
+    assert [ticks.tables["quotes"][name][-1] for name in ("bid_price", "ask_price", "ask_size")] == [1000, 0, 0]
+
+
+def test_a_rejected_row_brings_its_payload_and_its_words() -> None:
+    frames = wire.market(60)
+    odd = wire.trade(10_000, "100.0500", "1.0"), wire.ticker(10**9, "100.03", "1", "100.1", "2")
+    frames[50:50] = [(frames[50][0], odd[0])]
+    frames.append((frames[-1][0] + 1, odd[1]))
+    frames.append((frames[-1][0] + 1, wire.depth(1898, 1900, 1897, [("100.07", "1")], [("100.2", "0")])))
+    table = _ingest(frames).tables["quarantine"]
+    rows = list(zip(table["stream"], table["reason"], table["detail"], table["payload"], strict=True))
+    assert rows[:2] == [
+        ("trades", "off_tick", "price 100.0500 size 1.0", odd[0]),
+        ("quotes", "off_tick", "bid 100.03 x 1, ask 100.1 x 2", odd[1]),
+    ]
+    assert rows[2][:3] == ("book_levels", "off_tick", "update 1900: bid price 100.07 size 1")
+    assert (np.diff(table["seq"]) > 0).all()

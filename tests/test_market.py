@@ -21,9 +21,9 @@ from synth_pipeline import market
 from synth_pipeline.errors import InputError
 from synth_pipeline.market import engine
 from synth_pipeline.market.efficient_price import advance_price, price_law
-from synth_pipeline.market.exchange import DepthStream, Exchange, simulate
 from synth_pipeline.market.order_flow import advance, flow_law, new_market, rewind
 from synth_pipeline.market.parameters import Parameters
+from synth_pipeline.market.simulation import DepthStream, Simulation, simulate
 from synth_pipeline.rng import stream
 from synth_pipeline.schema import NS_PER_DAY, NS_PER_SECOND
 from tests.naive_market import check_totals, depth
@@ -260,14 +260,14 @@ def test_a_diff_names_what_was_undone_and_waits_for_what_was_not():
 )
 def test_top_levels_equal_the_engine_s_wherever_the_snapshot_falls(seed, snapshot_after_ms, interval_ms):
     parameters = replace(DEFAULTS, snapshot_after_ms=snapshot_after_ms, diff_interval_ms=interval_ms)
-    exchange = Exchange("BTCUSDT", NOON_NS, rng=stream(seed, "market"), parameters=parameters)
+    simulation = Simulation("BTCUSDT", NOON_NS, rng=stream(seed, "market"), parameters=parameters)
     frames = []
     for second in (2, 3, 4):
         # The depth clock ticks here, so all that differs from the engine's book has been published.
-        frames += exchange.advance(NOON_NS + second * NS_PER_SECOND)
+        frames += simulation.advance(NOON_NS + second * NS_PER_SECOND)
         *_, (book, _, _) = replay(parse(frames))
         scaled = [[(price * 10, quantity * 1000) for price, quantity in side] for side in book.top(10)]
-        assert scaled == [depth(exchange.book, side, 10) for side in range(2)]
+        assert scaled == [depth(simulation.book, side, 10) for side in range(2)]
 
 
 FORMS = {

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synth_pipeline import plugins, stages, venues
+from synth_pipeline import plugins, stages
 from synth_pipeline.archives.collector import Collector
 from synth_pipeline.archives.rawlog import Record
 from synth_pipeline.capture import importing
@@ -20,8 +20,10 @@ from synth_pipeline.features.grid import grid_features
 from synth_pipeline.lineage import manifests
 from synth_pipeline.schema import GRID, NS_PER_DAY, NS_PER_SECOND, Instrument, day_start_ns
 from synth_pipeline.stages import Workspace
-from synth_pipeline.ticks import book, ingest, store
+from synth_pipeline.ticks import book, store
+from synth_pipeline.ticks.ladder import Ladders
 from tests import wire
+from tests.ingested import ingest_day
 
 BTC = Instrument("binance_usdm", "BTCUSDT")
 TODAY, TOMORROW = date(2023, 11, 15), date(2023, 11, 16)
@@ -47,18 +49,20 @@ def _one_pass(sources: list[Path], instrument: Instrument, step_ns: int) -> dict
     """The same grid, from one ingestion that knows no midnight."""
     lines = importing.chained(importing.in_order(sources))
     records = [Record(line.received_ns or 0, line.payload) for line in lines]
-    ticks = ingest.ingest_frames(records, plugins.load(venues, instrument.venue)(), instrument.symbol, 0, lambda: None)
-    gaps = ticks.tables["gaps"]
+    made = ingest_day(records, instrument.venue, instrument.symbol)
+    ticks, tables = made.ticks, made.tables
+    gaps = tables["gaps"]
     return grid_features(
-        ticks.tables["quotes"],
-        ticks.tables["trades"],
-        book.depth_of(book.replay(ticks.tables["book_levels"]), visible_levels=0),
+        tables["quotes"],
+        tables["trades"],
+        book.depth_of(book.replay(tables["book_levels"]), visible_levels=0),
         list(zip(gaps["stream"].tolist(), gaps["start_ns"].tolist(), gaps["end_ns"].tolist(), strict=True)),
         ticks.coverage,
         ticks.scale,
         step_ns=step_ns,
         start_ns=0,
         end_ns=2**62,
+        ladder=Ladders().feed(tables["book_levels"]),
     )
 
 
@@ -171,8 +175,8 @@ def test_a_failing_ingest_leaves_what_was_there(
             raise OSError(28, "No space left on device")
         return write(*args, **kwargs)  # type: ignore[arg-type]
 
-    write = store.write_table
-    monkeypatch.setattr(store, "write_table", full)
+    write = store.TableWriter.close
+    monkeypatch.setattr(store.TableWriter, "close", full)
     with pytest.raises(Exception, match="No space left"):
         stages.ingest(workspace, BTC, TODAY)
     assert (folder / manifests.NAME).read_bytes() == before

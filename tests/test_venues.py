@@ -1,5 +1,7 @@
 """Sequence rules and the differences between the venues' wire formats."""
 
+import json
+
 import pytest
 
 from synth_pipeline import plugins, venues
@@ -118,3 +120,88 @@ def test_a_refusal_names_its_reason(name: str, payload: bytes, reason: str) -> N
     with pytest.raises(BadMessage) as refused:
         plugins.load(venues, name)().parse(payload, 1)
     assert refused.value.reason == reason
+
+
+_COMMON = {"s": "BTCUSD_PERP", "ps": "BTCUSD", "E": 5, "T": 4}
+
+
+@pytest.mark.parametrize(
+    ("name", "payload", "stream"),
+    [
+        ("binance_usdm", wire.depth(5, 9, 3), "book_levels"),
+        ("binance_usdm", wire.ticker(9, "1", "1", "2", "1"), "quotes"),
+        ("binance_usdm", wire.trade(7, "1", "1"), "trades"),
+        ("binance_usdm", wire.snapshot(4, [], []), "book_levels"),
+        ("binance_spot", wire.depth(5, 9, None), "book_levels"),
+        ("binance_spot", wire.ticker(9, "1", "1", "2", "1", spot=True), "quotes"),
+        ("binance_spot", wire.trade(7, "1", "1", kind=None), "trades"),
+        (
+            "binance_coinm",
+            json.dumps({"e": "depthUpdate", "U": 5, "u": 9, "pu": 3, "b": [], "a": []} | _COMMON),
+            "book_levels",
+        ),
+        (
+            "binance_coinm",
+            json.dumps({"e": "bookTicker", "u": 9, "b": "1", "B": "1", "a": "2", "A": "1"} | _COMMON),
+            "quotes",
+        ),
+        ("binance_spot", b'{"u":9,"s":"BTCUSDT","b":"1","B":"1","a":"2","A":"1"}', "quotes"),
+    ],
+)
+def test_a_head_says_what_the_whole_message_says(name: str, payload: bytes | str, stream: str) -> None:
+    payload = payload if isinstance(payload, bytes) else payload.encode()
+    venue = plugins.load(venues, name)()
+    head, (message,) = venue.head(payload), venue.parse(payload, 0)
+    assert (head.stream, head.symbol) == (stream, message.symbol)
+    if isinstance(message, BookUpdate):
+        assert (head.first_id, head.last_id, head.previous_id, head.snapshot) == (
+            *(message.first_id, message.last_id, message.previous_id, message.snapshot),
+        )
+    else:
+        assert head.last_id == (message.update_id if isinstance(message, Quote) else message.trade_id)
+    assert (head.event_ns > 0) == (b'"E"' in payload)
+
+
+def test_a_head_of_anything_else() -> None:
+    venue = plugins.load(venues, "binance_usdm")()
+    assert venue.head(b'{"result":null,"id":1}').stream == "answer"
+    assert venue.head(b'{"error":{"code":2,"msg":"Invalid request"},"id":1}').stream == "refusal"
+    assert venue.head(b'{"stream":"btcusdt@trade","data":{"t":"seven"}}').stream == "unexpected_form"
+    marked = b'{"stream":"btcusdt@markPrice@1s","data":{"e":"markPriceUpdate","s":"BTCUSDT","p":"1.5"}}'
+    assert (venue.head(marked).symbol, venue.head(marked).stream) == ("BTCUSDT", "markPrice")
+    for broken in (b"", b'{"stream":', b"\xff"):
+        with pytest.raises(BadMessage, match="malformed_json"):
+            venue.head(broken)
+
+
+def test_subscriptions_are_cut_into_frames_the_venue_takes() -> None:
+    venue = plugins.load(venues, "binance_spot")()
+    frames = venue.subscribe([f"COIN{number}USDT" for number in range(70)])
+    assert max(map(len, frames)) < 4096
+    params = [name for frame in frames for name in json.loads(frame)["params"]]
+    assert len(params) == len(set(params)) == 210
+    assert params[:3] == ["coin0usdt@depth@100ms", "coin0usdt@bookTicker", "coin0usdt@trade"]
+    assert [json.loads(frame)["id"] for frame in frames] == [1, 2, 3]
+    (frame,) = venue.unsubscribe(["BTCUSDT"], ["trade"])
+    assert json.loads(frame) == {"method": "UNSUBSCRIBE", "params": ["btcusdt@trade"], "id": 1}
+
+
+def test_usdm_streams_are_routed() -> None:
+    usdm, spot = (plugins.load(venues, name)() for name in ("binance_usdm", "binance_spot"))
+    assert [usdm.path_of(stream) for stream in usdm.streams] == ["/public/stream", "/public/stream", "/market/stream"]
+    assert {spot.path_of(stream) for stream in spot.streams} == {"/stream"}
+
+
+@pytest.mark.parametrize("name", plugins.names(venues))
+def test_every_venue_states_what_the_recorder_needs(name: str) -> None:
+    venue = plugins.load(venues, name)()
+    assert venue.websocket_url.startswith(("ws://", "wss://"))
+    assert venue.rest_url.startswith(("http://", "https://"))
+    assert all(venue.path_of(stream).startswith("/") for stream in venue.streams)
+    assert {"book_levels", "quotes", "trades"} == {venue.stream_kind(stream) for stream in venue.streams}
+    assert venue.time_path.startswith("/")
+    assert venue.snapshot_path is None or (0 < venue.snapshot_weight <= venue.weight_per_minute)
+    assert venue.sequence_rule().snapshot_overwrites == (venue.snapshot_path is None)
+    assert venue.server_time_ns(b'{"serverTime":1700006400000,"time":1700006400000}') == wire.START_NS
+    with pytest.raises(BadMessage):
+        venue.server_time_ns(b"<html>")

@@ -9,7 +9,7 @@ from synth_pipeline.rng import stream
 from synth_pipeline.schema import Flag
 
 Ticks = dict[str, dict[str, np.ndarray]]
-"""`quotes` and `trades` as their tick tables, `depth` as the grid takes it."""
+"""`quotes` and `trades` as their tick tables, `depth` and, where there is one, `ladder` as the grid takes them."""
 
 HALF_SECOND_NS = 500_000_000
 SPAN_NS = 600 * HALF_SECOND_NS
@@ -38,6 +38,17 @@ def depth_table(*rows: tuple[int, int, int, bool]) -> dict[str, np.ndarray]:
     columns = np.array(rows, dtype=np.int64).reshape(-1, 4).T
     table = dict(zip(("recv_ns", "bid_size_10", "ask_size_10", "known"), columns, strict=True))
     return table | {"known": table["known"].astype(np.bool_)}
+
+
+def ladder_table(*rows: tuple[int, list[tuple[int, int]], list[tuple[int, int]]]) -> dict[str, np.ndarray]:
+    """Rows of recv_ns and both sides as (price, size), best first, ten levels at most."""
+    out = np.zeros((4, len(rows), 10), dtype=np.int64)
+    for event, (_, *sides) in enumerate(rows):
+        for which, side in enumerate(sides):
+            for level, (price, size) in enumerate(side[:10]):
+                out[2 * which, event, level], out[2 * which + 1, event, level] = price, size
+    names = ("bid_price", "bid_size", "ask_price", "ask_size")
+    return {"recv_ns": np.array([row[0] for row in rows], dtype=np.int64), **dict(zip(names, out, strict=True))}
 
 
 def random_market(rows: int) -> Ticks:

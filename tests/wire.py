@@ -68,3 +68,45 @@ def market(seconds: int, *, start_id: int = 100) -> list[tuple[int, bytes]]:
         frames.append((at + 2, trade(number, "100.1" if number % 2 else "100.0", "0.250", sells=number % 2 == 0)))
         previous = last
     return frames
+
+
+def bybit_book(
+    u: int, bids: Levels, asks: Levels, *, whole: bool = False, depth: int = 200, symbol: str = "BTCUSDT"
+) -> bytes:
+    """An orderbook message of Bybit v5; `whole` makes it a snapshot."""
+    return json.dumps(
+        {
+            "topic": f"orderbook.{depth}.{symbol}",
+            "type": "snapshot" if whole else "delta",
+            "ts": 1_700_006_400_105,
+            "data": {"s": symbol, "b": bids, "a": asks, "u": u, "seq": 10 * u},
+            "cts": 1_700_006_400_101,
+        },
+        separators=(",", ":"),
+    ).encode()
+
+
+def bybit_trades(
+    *ids: str, symbol: str = "BTCUSDT", side: str = "Buy", block: bool = False, rpi: bool = False
+) -> bytes:
+    """A publicTrade message of Bybit v5 that packs a trade for each id."""
+    trades = [
+        {
+            "T": 1_700_006_400_106,
+            "s": symbol,
+            "S": side,
+            "v": "0.250",
+            "p": "100.10",
+            "i": each,
+            "BT": block,
+            "RPI": rpi,
+        }
+        for each in ids
+    ]
+    document = {"topic": f"publicTrade.{symbol}", "type": "snapshot", "ts": 1_700_006_400_107, "data": trades}
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def uuid_of(number: int) -> str:
+    """A trade id as Bybit's derivatives send it."""
+    return f"{number:08x}-0000-5000-8000-000000000000"

@@ -2,7 +2,8 @@
 
     1700000000123456789 {"stream":"btcusdt@trade","data":{…}}
 
-The stamp is ns or µs since the epoch (by its digits); REST snapshots stand between the stream events.
+The stamp is ns, µs or ms since the epoch, line by line as its digits say; REST snapshots stand between the stream
+events. Logs of Bitstamp's orders have a format of their own.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from pathlib import Path
 from synth_pipeline.archives import FrameArchive, Line, opened
 from synth_pipeline.schema import NS_PER_DAY, NS_PER_SECOND, day_of
 
-_LINE = re.compile(rb"(\d{16}|\d{19}) (.*)", re.DOTALL)
-_FIRST = re.compile(rb"\d{16}(?:\d{3})? ?\{")
+_LINE = re.compile(rb"(\d{13}|\d{16}|\d{19}) (.*)", re.DOTALL)
+_FIRST = re.compile(rb"\d{13}(?:\d{3}){0,2} ?\{(?!.*\"channel\": ?\"live_(?:orders|trades)_)")
 _STREAM = re.compile(rb'"s(?:ymbol)?":"([A-Za-z0-9_\-]+)"')
 _PEEK = 200
 _CONTRADICTION_NS = 60 * NS_PER_SECOND
@@ -29,7 +30,7 @@ class Collector(FrameArchive):
 
     @classmethod
     def matches(cls, path: Path, head: bytes) -> bool:  # noqa: ARG003 - the content decides
-        """A first line that starts with a 16- or 19-digit stamp and a brace."""
+        """A first line that starts with a stamp of 13, 16 or 19 digits and a brace."""
         return any(_FIRST.match(line) for line in head.split(b"\n")[:20])
 
     def symbols(self, path: Path) -> list[str]:
@@ -43,7 +44,7 @@ class Collector(FrameArchive):
         stamps = {line.received_ns // NS_PER_DAY for line in self.lines(path) if line.received_ns is not None}
         return [day_of(number * NS_PER_DAY) for number in sorted(stamps)]
 
-    def lines(self, path: Path) -> Iterator[Line]:
+    def lines(self, path: Path, venue: str | None = None) -> Iterator[Line]:  # noqa: ARG002 - of one venue
         """Yield one `Line` per non-empty line; an unreadable stamp gives `received_ns=None`.
 
         So does a stamp outside the years 2000 to 2100, and one that its neighbours, which agree, contradict by over a
@@ -68,7 +69,7 @@ def _parsed(text: bytes) -> Line:
     if match is None:
         return Line(None, text)
     stamp = int(match[1])
-    return Line(stamp * 1000 if len(match[1]) == 16 else stamp, match[2])
+    return Line(stamp * 10 ** (19 - len(match[1])), match[2])
 
 
 def _stands_alone(before: int | None, line: Line, following: Line | None) -> bool:

@@ -1,1 +1,1 @@
-"""Raw bytes, kept as they came: the raw log, and the way of recorded files into it."""
+"""Raw bytes, kept as they came: the live recorder, and the way of recorded files into the raw store."""

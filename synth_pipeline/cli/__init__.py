@@ -12,11 +12,11 @@ from typing import Annotated
 import typer
 
 from synth_pipeline import __version__
-from synth_pipeline.cli import capture, graph, listings, servers
+from synth_pipeline.cli import bars, capture, exchange, graph, inbox, listings, servers
 from synth_pipeline.cli.face import app
 from synth_pipeline.errors import InputError, SynthError
 
-__all__ = ["app", "capture", "graph", "listings", "main", "servers"]
+__all__ = ["app", "bars", "capture", "exchange", "graph", "inbox", "listings", "main", "servers"]
 
 
 def main() -> None:

@@ -13,10 +13,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from synth_pipeline.errors import InputError
 from synth_pipeline.progress import Progress, silent
 from synth_pipeline.settings import Settings
 
 if TYPE_CHECKING:
+    from synth_pipeline.archives import Form
     from synth_pipeline.stages import Workspace
 
 app = typer.Typer(
@@ -31,6 +33,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Sources = Annotated[list[Path], typer.Argument(help="Recorded files, compressed or not.", metavar="FILE")]
 Venue = Annotated[str | None, typer.Option(help="Venue, such as binance_usdm; read from the files when left out.")]
 Symbol = Annotated[str | None, typer.Option(help="Symbol, such as BTCUSDT; read from the files when left out.")]
+Columns = Annotated[
+    str,
+    typer.Option(help="What the columns of a table mean, such as time=DateTime,price=Price,size=Volume."),
+]
+Timezone = Annotated[str, typer.Option(help="Time zone of a table's wall times, such as America/Chicago.")]
 Generators = Annotated[str | None, typer.Option(help="Generators by comma; default: the setting SYNTH_GENERATORS.")]
 InstrumentName = Annotated[
     str, typer.Argument(help="venue.SYMBOL, such as binance_usdm.BTCUSDT.", metavar="INSTRUMENT")
@@ -41,6 +48,16 @@ GeneratorName = Annotated[
 ]
 
 out, err = Console(), Console(stderr=True)
+
+
+def form_of(columns: str, timezone: str) -> Form | None:
+    """Return what the options say of a table, None when they say nothing. Raises `InputError` for another form."""
+    from synth_pipeline.archives import Form
+
+    pairs = [text.partition("=") for text in columns.split(",") if text]
+    if wrong := next((text for text, equals, value in pairs if not (equals and value)), None):
+        raise InputError(f"--columns {wrong!r} is not of the form meaning=column, such as time=DateTime,price=Price")
+    return Form({role.strip(): name.strip() for role, _, name in pairs}, timezone) if pairs or timezone else None
 
 
 def print_json(document: Any) -> None:

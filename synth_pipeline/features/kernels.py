@@ -3,7 +3,7 @@
 Here lives what walks every tick. What a gap, a coverage or a scale *means* is decided in `features.grid`; nothing here
 knows of it. Edge j of a grid is the moment `first_edge_ns + j * step_ns`; bucket b lies between edges b and b + 1, and
 edge b + 1 is its label. `rows[j]` counts the rows received before edge j: bucket b holds rows `rows[b]` up to
-`rows[b + 1]`, and row `rows[j] - 1` is the last one known at edge j. `busy` lists the buckets that hold rows.
+`rows[b + 1]`, and row `rows[j] - 1` is the last one known at edge j.
 
 Every bucket is summed on its own, in row order, so that how a day is cut into windows changes no bit. Sizes are added
 in float64, where whole numbers are exact up to 2**53 and then round; int64 would wrap unseen.
@@ -31,40 +31,76 @@ _GROUP = 256  # buckets labelled at once, while the rows before their labels are
 _SERIES_LIMIT = 0.01  # up to here four terms of the artanh series are exact to the last bit or two
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def is_in_time_order(recv_ns: IntArray) -> bool:
-    """Return whether no row was received before the one above it."""
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _steps_back(recv_ns: IntArray) -> int:
+    """Return a negative number where a row was received before the one above it."""
     steps_back = np.int64(0)
     for row in range(1, recv_ns.size):
         steps_back |= recv_ns[row] - recv_ns[row - 1]
-    return bool(steps_back >= 0)
+    return int(steps_back)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def rows_before_edges(recv_ns: IntArray, first_edge_ns: int, step_ns: int, rows: IntArray) -> None:
-    """Fill `rows[j]` with the number of rows received before edge j.
+def is_in_time_order(recv_ns: IntArray) -> bool:
+    """Return whether no row was received before the one above it."""
+    return bool(_steps_back(recv_ns) >= 0)
 
-    `recv_ns` is in time order and holds the rows within the edges only. Each row leaves its number at the edge that
-    follows it, so the last row of a bucket wins; then edges that no row wrote to take over the count before them. No
-    bucket is searched for.
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _bucket_numbers(
+    recv_ns: IntArray, edge_ns: int, step_ns: int, after_ns: np.int64, before_ns: np.int64, to: IntArray
+) -> bool:
+    """Fill `to` with the bucket of each row, the edge being where bucket 0 starts.
+
+    Returns False, and fills nothing, unless the rows are in time order and lie within [after_ns, before_ns): numbers
+    of others would be no place to write to. The product with the reciprocal may be one bucket off; the remainder says
+    so.
     """
-    rows[:] = 0
+    if (_steps_back(recv_ns) | (recv_ns[0] - after_ns) | (before_ns - 1 - recv_ns[recv_ns.size - 1])) < 0:
+        return False
     per_step = 1.0 / step_ns
-    following = np.empty(_BLOCK, dtype=np.int64)
+    for i in range(recv_ns.size):
+        late = recv_ns[i] - edge_ns
+        bucket = np.int64(late * per_step)
+        remainder = late - bucket * step_ns
+        to[i] = bucket + np.int64(remainder >= step_ns) - np.int64(remainder < 0)
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def last_rows(recv_ns: IntArray, first_edge_ns: int, step_ns: int, last: IntArray) -> bool:
+    """Fill `last[b]` with 1 + the number of the last row of bucket b, 0 where it has none; return whether sorted.
+
+    `recv_ns` holds the rows within the edges only. Each row leaves its number at its bucket, so the last one wins and
+    no bucket is searched for.
+    """
+    last[:] = 0
+    numbers = np.empty(_BLOCK, dtype=np.int64)
+    after_ns, before_ns = np.int64(first_edge_ns), np.int64(first_edge_ns + last.size * step_ns)
     for start in range(0, recv_ns.size, _BLOCK):
         block = recv_ns[start : start + _BLOCK]
+        if not _bucket_numbers(block, first_edge_ns, step_ns, after_ns, before_ns, numbers):
+            return False
+        after_ns = block[block.size - 1]
         for i in range(block.size):
-            late = block[i] - first_edge_ns
-            bucket = np.int64(late * per_step)
-            # The product may be one bucket off; the remainder says so.
-            remainder = late - bucket * step_ns
-            following[i] = bucket + 1 + np.int64(remainder >= step_ns) - np.int64(remainder < 0)
-        for i in range(block.size):
-            rows[np.uint64(following[i])] = start + i + 1
+            last[np.uint64(numbers[i])] = start + i + 1
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def rows_before_edges(recv_ns: IntArray, first_edge_ns: int, step_ns: int, rows: IntArray) -> bool:
+    """Fill `rows[j]` with the number of rows received before edge j; return whether they are in time order.
+
+    `recv_ns` holds the rows within the edges only. An edge whose bucket has no row takes over the count before it.
+    """
+    rows[0] = 0
+    is_sorted = last_rows(recv_ns, first_edge_ns, step_ns, rows[1:])
     count = np.int64(0)
     for edge in range(rows.size):
-        count = max(count, rows[edge])
+        more = rows[edge] - count
+        count += more & ~(more >> 63)  # the larger of the two, without a branch to mispredict
         rows[edge] = count
+    return is_sorted
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
@@ -136,7 +172,7 @@ def _touch(
     first: int,
     tick: Ratio,
     last: IntArray,
-    out: FloatArray,
+    out: tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray],
 ) -> None:
     """Label a group of buckets from bucket `first` on: mid, microprice, spread, imbalance; NaN for a one-sided book.
 
@@ -167,30 +203,35 @@ def quote_features(
     ask_price: IntArray,
     ask_size: IntArray,
     rows: IntArray,
-    busy: IntArray,
     unlinked: NDArray[np.bool_],
     tick: Ratio,
     lot: Ratio,
-    out: FloatArray,
+    out: tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray],
 ) -> None:
-    """Fill `out`, shape (6, buckets): mid, microprice, spread, imbalance at the label; OFI, realized variance within.
+    """Fill mid, microprice, spread and imbalance at the label of every bucket; OFI and realized variance within it.
 
     Microprice is (bid * ask size + ask * bid size) / (bid size + ask size), written as mid + spread / 2 * imbalance.
     Where `unlinked[b]`, the first change of bucket b does not count, since what came before is not known; so it is
     wherever `rows[b]` is 0.
     """
     if rows[-1] == 0:
-        out[:] = math.nan
+        for column in out:
+            column[:] = math.nan
         return
-    out[4:] = 0.0
+    ofi, realized_variance = out[4], out[5]
+    ofi[:], realized_variance[:] = 0.0, 0.0
     flow, squared = np.empty(_BLOCK, dtype=np.float64), np.empty(_BLOCK, dtype=np.float64)
     last = np.empty((4, _GROUP), dtype=np.int64)
-    block, block_end, turn = np.int64(0), np.int64(0), 0
+    busy = np.empty(_GROUP, dtype=np.int64)
+    block, block_end = np.int64(0), np.int64(0)
     for group in range(0, rows.size - 1, _GROUP):
         group_end = min(group + _GROUP, rows.size - 1)
-        while turn < busy.size and busy[turn] < group_end:
+        count = np.int64(0)
+        for bucket in range(group, group_end):
+            busy[np.uint64(count)] = bucket
+            count += np.int64(rows[bucket + 1] != rows[bucket])
+        for turn in range(count):
             b = np.uint64(busy[turn])
-            turn += 1
             row, stop = rows[b] + np.int64(unlinked[b]), rows[b + np.uint64(1)]
             net, squares = 0.0, 0.0
             while row < stop:
@@ -203,53 +244,81 @@ def quote_features(
                     net += flow[i]
                     squares += squared[i]
                 row = upto
-            out[4, b] = net * lot[0] / lot[1]
-            out[5, b] = squares
+            ofi[b] = net * lot[0] / lot[1]
+            realized_variance[b] = squares
         labels = rows[group + 1 : group_end + 1]
         _touch(bid_price, bid_size, ask_price, ask_size, labels, group, tick, last, out)
 
 
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _vwap(anchor: int | np.int64, volume: float, deviation: float, tick: Ratio, inverse: bool) -> float:
+    """Return the VWAP of `trade_features`, NaN without a volume."""
+    if volume <= 0:
+        return math.nan
+    shift = anchor * deviation / (volume - deviation) if inverse else deviation / volume
+    return (anchor + shift) * tick[0] / tick[1]
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
-def trade_features(
+def trade_features(  # noqa: C901 - one pass over the trades; a call in it would cost a third of its time
+    recv_ns: IntArray,
     price: IntArray,
     size: IntArray,
     side: NDArray[np.int8],
     flags: NDArray[np.uint8],
     excluded: int,
-    rows: IntArray,
-    busy: IntArray,
+    first_edge_ns: int,
+    step_ns: int,
     tick: Ratio,
     lot: Ratio,
     inverse: bool,
-    out: FloatArray,
-) -> None:
-    """Fill `out`, shape (4, buckets): VWAP, volume, signed volume, trade count; rows with an `excluded` flag apart.
+    out: tuple[FloatArray, FloatArray, FloatArray, FloatArray],
+) -> bool:
+    """Fill VWAP, volume, signed volume and trade count of every bucket; rows with an `excluded` flag apart.
 
-    VWAP is summed as deviation from the bucket's first price p0, which keeps the products small and makes the VWAP of
-    a single price that price: p0 + D / Q with D = sum q (p - p0) and Q = sum q. Inverse contracts are weighted by the
-    base amount q / p instead: Q / sum(q / p) = p0 + p0 D / (Q - D) with D = sum q (p - p0) / p.
+    Return whether the rows are in time order; they are those within the edges. Where the array of the trade count is
+    empty, the last two are left out. VWAP is summed as deviation from the bucket's first price p0, which keeps the
+    products small and makes the VWAP of a single price that price: p0 + D / Q with D = sum q (p - p0) and Q = sum q.
+    Inverse contracts are weighted by the base amount q / p instead: Q / sum(q / p) = p0 + p0 D / (Q - D) with
+    D = sum q (p - p0) / p.
     """
-    out[0] = math.nan
-    out[1:] = 0.0
-    for turn in range(busy.size):
-        b = np.uint64(busy[turn])
-        trades, volume, signed, deviation, anchor = 0, 0.0, 0.0, 0.0, np.int64(0)
-        for row in range(np.uint64(rows[b]), np.uint64(rows[b + np.uint64(1)])):
+    vwap, volume, signed_volume, trade_count = out
+    vwap[:] = math.nan
+    volume[:], signed_volume[:], trade_count[:] = 0.0, 0.0, 0.0
+    is_whole = trade_count.size > 0
+    numbers = np.empty(_BLOCK, dtype=np.int64)
+    after_ns, before_ns = np.int64(first_edge_ns), np.int64(first_edge_ns + volume.size * step_ns)
+    bucket, anchor = np.uint64(volume.size), np.int64(0)
+    trades, total, signed, deviation = 0.0, 0.0, 0.0, 0.0
+    for start in range(0, recv_ns.size, _BLOCK):
+        block = recv_ns[start : start + _BLOCK]
+        if not _bucket_numbers(block, first_edge_ns, step_ns, after_ns, before_ns, numbers):
+            return False
+        after_ns = block[block.size - 1]
+        for i in range(block.size):
+            row = np.uint64(start + i)
             if flags[row] & excluded:
                 continue
-            if trades == 0:
-                anchor = price[row]
-            trades += 1
-            volume += size[row]
-            signed += side[row] * size[row]
+            if np.uint64(numbers[i]) != bucket:
+                if trades > 0:
+                    vwap[bucket] = _vwap(anchor, total, deviation, tick, inverse)
+                    volume[bucket] = total * lot[0] / lot[1]
+                    if is_whole:
+                        signed_volume[bucket], trade_count[bucket] = signed * lot[0] / lot[1], trades
+                bucket, anchor = np.uint64(numbers[i]), price[row]
+                trades, total, signed, deviation = 0.0, 0.0, 0.0, 0.0
+            trades += 1.0
+            total += size[row]
             weighted = float(price[row] - anchor) * size[row]
             deviation += weighted / price[row] if inverse else weighted
-        if volume > 0:
-            shift = anchor * deviation / (volume - deviation) if inverse else deviation / volume
-            out[0, b] = (anchor + shift) * tick[0] / tick[1]
-        out[1, b] = volume * lot[0] / lot[1]
-        out[2, b] = signed * lot[0] / lot[1]
-        out[3, b] = trades
+            if is_whole:
+                signed += side[row] * size[row]
+    if trades > 0:
+        vwap[bucket] = _vwap(anchor, total, deviation, tick, inverse)
+        volume[bucket] = total * lot[0] / lot[1]
+        if is_whole:
+            signed_volume[bucket], trade_count[bucket] = signed * lot[0] / lot[1], trades
+    return True
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -269,3 +338,81 @@ def depth_imbalance(
             out[b] = float(bid_size[row] - ask_size[row]) / (float(bid_size[row]) + float(ask_size[row]))
         else:
             out[b] = math.nan
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def lean_touch(
+    bid_price: IntArray,
+    ask_price: IntArray,
+    bid_size: IntArray,
+    ask_size: IntArray,
+    last: IntArray,
+    before: int,
+    tick: Ratio,
+    mid: FloatArray,
+    spread: FloatArray,
+) -> None:
+    """Fill mid and spread at the labels, given what `last_rows` found in the rows after the first `before`.
+
+    A quote is known at every label. `last` may share its memory with `mid`. Where the sizes are empty arrays, every
+    quote is taken to be two-sided: two columns less to read.
+    """
+    has_sizes = bid_size.size > 0
+    found = np.ones((4, _GROUP), dtype=np.int64)
+    bids, asks, bid_sizes, ask_sizes = found[0], found[1], found[2], found[3]
+    known = np.int64(before)
+    for group in range(0, last.size, _GROUP):
+        inside = last[group : group + _GROUP]
+        mids, widths = mid[group : group + _GROUP], spread[group : group + _GROUP]
+        for b in range(inside.size):
+            more = inside[b] + before - known
+            known += more & ~(more >> 63)  # the larger of the two, without a branch to mispredict
+            row = np.uint64(known - 1)
+            bids[b], asks[b] = bid_price[row], ask_price[row]
+            if has_sizes:
+                bid_sizes[b], ask_sizes[b] = bid_size[row], ask_size[row]
+        for b in range(inside.size):
+            is_two_sided = (bid_sizes[b] > 0) & (ask_sizes[b] > 0)
+            mids[b] = float(bids[b] + asks[b]) * tick[0] / (2.0 * tick[1]) if is_two_sided else math.nan
+            widths[b] = float(asks[b] - bids[b]) * tick[0] / tick[1] if is_two_sided else math.nan
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def arrivals(
+    recv_ns: IntArray,
+    flags: NDArray[np.uint8],
+    excluded: int,
+    first_edge_ns: int,
+    step_ns: int,
+    last_row: IntArray,
+    out: tuple[FloatArray, FloatArray, FloatArray, FloatArray],
+) -> bool:
+    """Fill count, first and last (ns after the bucket's start, NaN without one) and sum of squared intervals (ns²).
+
+    `last_row[b]` becomes 1 + the number of the last row of bucket b that counts, 0 without one; rows with an `excluded`
+    flag do not count. Intervals are those between two arrivals of the same bucket. Returns whether the rows are in time
+    order.
+    """
+    count, first, last, squares = out
+    count[:], first[:], last[:], squares[:] = 0.0, math.nan, math.nan, 0.0
+    last_row[:] = 0
+    numbers = np.empty(_BLOCK, dtype=np.int64)
+    after_ns, before_ns = np.int64(first_edge_ns), np.int64(first_edge_ns + count.size * step_ns)
+    for start in range(0, recv_ns.size, _BLOCK):
+        block = recv_ns[start : start + _BLOCK]
+        if not _bucket_numbers(block, first_edge_ns, step_ns, after_ns, before_ns, numbers):
+            return False
+        after_ns = block[block.size - 1]
+        for i in range(block.size):
+            if flags[start + i] & excluded:
+                continue
+            b = np.uint64(numbers[i])
+            since = float(block[i] - first_edge_ns - numbers[i] * step_ns)
+            if last_row[b] == 0:
+                first[b] = since
+            else:
+                squares[b] += (since - last[b]) ** 2
+            last[b] = since
+            last_row[b] = start + i + 1
+            count[b] += 1.0
+    return True

@@ -8,6 +8,7 @@ below.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -18,7 +19,19 @@ from synth_pipeline.errors import InputError
 from synth_pipeline.progress import Progress, silent
 from synth_pipeline.series import Series
 
-MACHINERY = frozenset({"neural"})
+MACHINERY = frozenset(
+    {
+        "companions",
+        "conditional_variance",
+        "diurnal",
+        "hawkes",
+        "hidden_markov",
+        "inference",
+        "jump_filter",
+        "neural",
+        "price_process",
+    }
+)
 """Files here that are shared machinery, not generators."""
 
 
@@ -42,6 +55,8 @@ class Generator(ABC):
     """Longest connected path; None means unlimited."""
     minimum_steps: ClassVar[int] = 100
     """Fewest steps without a gap that `fit` accepts."""
+    notes: Sequence[str] = ()
+    """What the fit fell back on and why, one line each; they go into the checkpoint's manifest."""
 
     def __init__(self, parameters: Any = None) -> None:
         self.parameters = self.Parameters() if parameters is None else parameters
@@ -65,7 +80,7 @@ class Generator(ABC):
             raise InputError(f"parameter {first['loc'][0]}={first['input']!r} does not fit: {first['msg']}") from None
         for known_name in known:
             value = getattr(parameters, known_name)
-            if isinstance(value, int | float) and not value > 0:
+            if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
                 raise InputError(f"parameter {known_name}={value!r} does not fit: it must be positive")
         return cls(parameters)
 

@@ -17,7 +17,7 @@ import msgspec
 from synth_pipeline.errors import SynthError
 from synth_pipeline.lineage.digests import json_value, sha256_file, sha256_json
 
-Stage = Literal["raw", "ticks", "features", "checkpoints", "synthetic", "reports"]
+Stage = Literal["raw", "bars", "ticks", "features", "checkpoints", "synthetic", "reports"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 """Every stage, upstream first; each is a folder of the home."""
 
@@ -49,7 +49,7 @@ class Manifest:
 
     stage: Stage
     key: str
-    """`venue.SYMBOL/day`, with `/generator` where one is involved."""
+    """`venue.SYMBOL/day`, with `/generator` where one is involved; of bars `venue.SYMBOL/timeframe`."""
     inputs: dict[str, str]
     """Digest by name: the REF of an upstream manifest, or `file:NAME` for a file from outside."""
     code_version: str

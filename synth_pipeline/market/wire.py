@@ -1,22 +1,20 @@
-"""What the simulated venue says, byte for byte in the format of Binance USD-M.
+"""What the simulated venue says: `Encoder` is the contract, `Wire` the format of Binance USD-M, byte for byte.
 
 Wire format: https://developers.binance.com/docs, section USD-M futures: "Diff. Book Depth Streams", "Individual Symbol
 Book Ticker Streams", trade streams, and the REST "Order Book". Ticks and lots come in, JSON goes out; what is published
-when is decided in `exchange`.
+when is decided in `simulation`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from typing import ClassVar, Protocol
 
 from synth_pipeline.errors import InputError
 
 Level = Sequence[int]
 """Price in ticks, size in lots."""
-
-_PRICE_DECIMALS = 2
-"""USD-M prices carry at least two decimals, whatever the tick size."""
 
 
 class Decimals:
@@ -33,16 +31,51 @@ class Decimals:
         return f"{whole}.{rest:0{self._decimals}d}" if self._decimals else str(whole)
 
 
+class Encoder(Protocol):
+    """Writes the messages of one symbol in some venue's format: times in ms, prices in ticks, sizes in lots."""
+
+    def depth_update(
+        self,
+        *,
+        sent_ms: int,
+        event_ms: int,
+        first_id: int,
+        last_id: int,
+        previous_id: int,
+        bids: Iterable[Level],
+        asks: Iterable[Level],
+    ) -> bytes:
+        """Encode changed levels: absolute sizes, zero where a level is gone."""
+
+    def book_ticker(self, *, sent_ms: int, event_ms: int, update_id: int, bid: Level, ask: Level) -> bytes:
+        """Encode the touch."""
+
+    def trade(
+        self, *, sent_ms: int, event_ms: int, trade_id: int, price: int, size: int, buyer_is_maker: bool
+    ) -> bytes:
+        """Encode one print."""
+
+    def snapshot(
+        self, *, sent_ms: int, event_ms: int, last_id: int, bids: Iterable[Level], asks: Iterable[Level]
+    ) -> bytes:
+        """Encode the whole book: levels best first."""
+
+
 class Wire:
-    """Encodes the messages of one symbol."""
+    """Encodes the messages of one symbol of Binance USD-M."""
+
+    price_decimals: ClassVar[int] = 2
+    """Prices carry at least as many, whatever the tick size."""
+    size_decimals: ClassVar[int] = 0
+    """The same of sizes."""
 
     def __init__(self, symbol: str, tick_size: Decimal, lot_size: Decimal) -> None:
-        if not symbol.isalnum() or not symbol.isascii():
+        if not symbol.replace("_", "").isalnum() or not symbol.isascii():
             raise InputError(f"symbol {symbol!r} is not made of letters and digits, such as BTCUSDT")
         self._symbol = symbol.upper()
         self._stream = symbol.lower()
-        self._price = Decimals(tick_size, _PRICE_DECIMALS)
-        self._size = Decimals(lot_size)
+        self._price = Decimals(tick_size, self.price_decimals)
+        self._size = Decimals(lot_size, self.size_decimals)
 
     def depth_update(
         self,

@@ -11,6 +11,7 @@ import dagster as dg
 from pydantic import Field
 
 from synth_pipeline import generators, plugins, stages
+from synth_pipeline.archives import Form
 from synth_pipeline.orchestration.partitions import CELLS, cell_of, days_back
 from synth_pipeline.orchestration.resources import Verbs
 from synth_pipeline.orchestration.results import result
@@ -28,6 +29,8 @@ class RawCaptureConfig(dg.Config):
         default=[], description="Recorded files; none means what is stored, or the embedded market."
     )
     seconds: float = Field(default=3600.0, description="Length of a simulated recording, for the venue `simulated`.")
+    columns: dict[str, str] = Field(default={}, description="Of a table: its columns by meaning (time, price, …).")
+    timezone: str = Field(default="", description="Of a table: the time zone of its wall times.")
 
 
 @dg.asset(
@@ -41,9 +44,9 @@ def raw_capture(
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Bytes as received: one raw log (or one archive file) a day."""
     workspace = verbs.workspace(context)
-    manifest = stages.record(
-        workspace, *cell_of(context), [Path(path) for path in config.sources], seconds=config.seconds
-    )
+    form = Form(config.columns, config.timezone)
+    sources = [Path(path) for path in config.sources]
+    manifest = stages.record(workspace, *cell_of(context), sources, seconds=config.seconds, form=form or None)
     size = sum(artifact.bytes for artifact in manifest.outputs.values())
     return result(context, workspace, manifest, checks={"non_empty": (size > 0, f"{size} bytes", size)})
 

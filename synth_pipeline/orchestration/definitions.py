@@ -3,6 +3,7 @@
 import dagster as dg
 
 from synth_pipeline.orchestration.assets import all_assets
+from synth_pipeline.orchestration.inbox import inbox
 from synth_pipeline.orchestration.resources import Verbs
 
 
@@ -11,6 +12,7 @@ def definitions() -> dg.Definitions:
     """Return the code location."""
     return dg.Definitions(
         assets=all_assets(),
+        sensors=[inbox],
         resources={"verbs": Verbs()},
         # Forked steps import the package once; a spawned one pays two seconds for it every time.
         executor=dg.multiprocess_executor.configured(

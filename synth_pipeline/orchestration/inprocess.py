@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 
+from synth_pipeline.archives import Form
 from synth_pipeline.errors import InputError
 from synth_pipeline.orchestration.assets import FEATURES, TICKS, all_assets
 from synth_pipeline.orchestration.partitions import DAYS, INSTRUMENTS, cell
@@ -57,6 +58,7 @@ def materialize(
     sources: Sequence[Path],
     *,
     seconds: float = 3600.0,
+    form: Form | None = None,
     progress: Progress = silent,
 ) -> list[Materialized]:
     """Materialize raw capture to features of every day, then the generators' assets of the last.
@@ -66,9 +68,10 @@ def materialize(
     assets = all_assets()
     base = [dg.AssetKey("raw_capture"), *map(dg.AssetKey, TICKS), FEATURES]
     of_generators = [dg.AssetKey([name, asset]) for name in generators for asset in GENERATOR_ASSETS]
-    raw = {
-        "ops": {"raw_capture": {"config": {"sources": [str(path.resolve()) for path in sources], "seconds": seconds}}}
-    }
+    config: dict[str, Any] = {"sources": [str(path.resolve()) for path in sources], "seconds": seconds}
+    if form:
+        config |= {"columns": dict(form.columns), "timezone": form.timezone}
+    raw = {"ops": {"raw_capture": {"config": config}}}
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     for day in days:
         if not DAYS.has_partition_key(day.isoformat()):

@@ -14,6 +14,11 @@ class Verbs:
         self._settings = settings
         self._progress = progress
 
+    @property
+    def settings(self) -> Settings:
+        """The settings in effect."""
+        return self._settings or Settings()
+
     def workspace(self, context: dg.AssetExecutionContext) -> Workspace:
         """Return the workspace of one step; without a progress of its own it reports into the step's log."""
         tags = {
@@ -21,8 +26,7 @@ class Verbs:
             "dagster/asset_key": context.op_execution_context.op_handle.name.replace("__", "/"),
             "dagster/partition": str(context.partition_key),
         }
-        settings = self._settings or Settings()
-        return Workspace.of(settings, tags=tags, progress=self._progress or _to_log(context))
+        return Workspace.of(self.settings, tags=tags, progress=self._progress or _to_log(context))
 
 
 def _to_log(context: dg.AssetExecutionContext) -> Progress:

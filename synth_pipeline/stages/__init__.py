@@ -1,9 +1,11 @@
-"""The verbs: record, ingest, featurize, fit, sample, evaluate. Plain functions on plain files, one partition a call.
+"""The verbs: record, bars, ingest, featurize, fit, sample, evaluate. Plain functions on files, one partition a call.
 
 This is the only place where domain packages meet. A verb drafts a manifest from what it depends on, returns the old
 one at once when nothing changed (`skipped`), and otherwise builds the partition aside and commits it whole.
 """
 
+from synth_pipeline.stages.bars import bars_from_file, bars_from_source, resample_bars
+from synth_pipeline.stages.days import ingest_days, recorded_days
 from synth_pipeline.stages.features import feature_series, featurize
 from synth_pipeline.stages.models import evaluate, fit, load_generator, sample
 from synth_pipeline.stages.raw import identify, known_venues, record
@@ -13,15 +15,20 @@ from synth_pipeline.stages.workspace import Workspace
 
 __all__ = [
     "Workspace",
+    "bars_from_file",
+    "bars_from_source",
     "evaluate",
     "feature_series",
     "featurize",
     "fit",
     "identify",
     "ingest",
+    "ingest_days",
     "known_venues",
     "load_generator",
     "record",
+    "recorded_days",
+    "resample_bars",
     "sample",
     "summary",
 ]

@@ -20,8 +20,12 @@ from synth_pipeline.ticks import store
 _SOURCES = (
     "schema.py",
     "features/kernels.py",
+    "features/buckets.py",
+    "features/arrivals.py",
+    "features/depth.py",
     "features/grid.py",
     "ticks/book.py",
+    "ticks/ladder.py",
     "ticks/store.py",
     "stages/features.py",
 )
@@ -38,6 +42,7 @@ def featurize(workspace: Workspace, instrument: Instrument, day: date) -> Manife
 def _featurize(workspace: Workspace, ticks: Manifest, instrument: Instrument, day: date, place: Path) -> Built:
     from synth_pipeline.features.grid import grid_features
     from synth_pipeline.ticks import book
+    from synth_pipeline.ticks.ladder import Ladders
 
     folder = workspace.folder("ticks", instrument, day)
     quotes, trades, levels, gaps = (
@@ -45,16 +50,18 @@ def _featurize(workspace: Workspace, ticks: Manifest, instrument: Instrument, da
     )
     metadata = store.read_metadata(ticks.file(folder, "book_levels"))
     scale = store.read_scale(ticks.file(folder, "quotes"))
+    visible_levels = int(metadata["visible_levels"])
     columns = grid_features(
         quotes,
         trades,
-        book.depth_of(book.replay(levels), visible_levels=int(metadata["visible_levels"])),
+        book.depth_of(book.replay(levels), visible_levels),
         list(zip(gaps["stream"].tolist(), gaps["start_ns"].tolist(), gaps["end_ns"].tolist(), strict=True)),
         [(start, end) for start, end in json.loads(metadata["coverage"])],
         scale,
         step_ns=workspace.settings.step_ns,
         start_ns=day_start_ns(day),
         end_ns=day_start_ns(day) + NS_PER_DAY,
+        ladder=Ladders(visible_levels).feed(levels),
     )
     path = place / "features.parquet"
     rows = store.write_table(path, schema.GRID, columns, scale, step_ns=str(workspace.settings.step_ns))

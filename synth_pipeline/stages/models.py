@@ -98,7 +98,7 @@ def _fit(
     folder = place / "checkpoint"
     folder.mkdir()
     model.save(folder)
-    facts = model.summary() | {"train_steps": train.steps}
+    facts = model.summary() | {"train_steps": train.steps, "notes": list(model.notes)}
     return Built({"checkpoint": folder}, facts, model=f"{instrument}.{draft.config['generator']}")
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
-import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -12,7 +10,7 @@ from datetime import date
 from pathlib import Path
 
 from synth_pipeline import archives, plugins, venues
-from synth_pipeline.archives import FrameArchive, RowArchive, rawlog
+from synth_pipeline.archives import Archive, Form, FrameArchive, RowArchive, plain_symbol, rawlog
 from synth_pipeline.capture import importing
 from synth_pipeline.errors import InputError, NoDataError, UnknownNameError
 from synth_pipeline.lineage import manifests
@@ -28,34 +26,40 @@ SIMULATED = "simulated"
 """The venue whose raw captures come from the embedded market."""
 
 
-def identify(sources: Sequence[Path], venue: str | None, symbol: str | None) -> Instrument:
+def identify(sources: Sequence[Path], venue: str | None, symbol: str | None, form: Form | None = None) -> Instrument:
     """Decide which instrument the files are of; what is not given is read from the files.
 
-    Raises `UnknownNameError` for an unknown venue, `InputError` when the files contradict what was given or do not say.
+    Raises `UnknownNameError` for an unknown venue of messages, `InputError` when the files contradict what was given or
+    do not say.
     """
-    archive = importing.archive_of(sources[0])
-    archive_name = type(archive).__module__.rpartition(".")[2]
-    if archive.venue is not None:
-        if venue not in (None, archive.venue, archive_name):
-            raise InputError(
-                f"{sources[0]} is a {archive_name} file, of venue {archive.venue!r}, not {venue!r}: check --venue"
-            )
-        venue = archive.venue
+    archive = importing.archive_of(sources[0], form)
+    told = archive.venue_of(sources[0])
+    if told is not None and venue in (None, told, _name_of(archive)):
+        venue = told
+    elif told is not None:
+        raise InputError(f"{sources[0]} is a {_name_of(archive)} file, of venue {told!r}, not {venue!r}: check --venue")
     elif isinstance(archive, FrameArchive) and venue in (None, *plugins.names(venues)):
         venue = _common_venue(sources, venue)
     if venue is None:
         raise InputError(
             f"{sources[0]} does not say which venue it is of: pass --venue, one of {', '.join(known_venues())}"
+            + (" or a name of your own" if isinstance(archive, RowArchive) else "")
         )
-    if venue not in known_venues():
+    if venue not in known_venues() and isinstance(archive, FrameArchive):
         raise UnknownNameError("venue", venue, known_venues())
-    return Instrument(venue, symbol or _only_symbol(sources[0], archive.symbols(sources[0])))
+    return Instrument(venue, plain_symbol(symbol or _only_symbol(sources[0], archive.symbols(sources[0]))))
+
+
+def _name_of(archive: Archive) -> str:
+    return type(archive).__module__.rpartition(".")[2]
 
 
 def _common_venue(sources: Sequence[Path], venue: str | None) -> str | None:
     """The venue that the messages of every file are of, None when no file's messages say."""
     for path, archive in importing.in_order(sources):
         found = importing.venues_of(path, archive)
+        if venue is None and len(archive.venues(path)) > 1:
+            raise InputError(f"{path} holds messages of {' and '.join(found)}: pass the one you mean with --venue")
         if venue is not None and found and venue not in found:
             raise InputError(
                 f"{path} is not of venue {venue!r}: its messages are those of {' or '.join(found)}; check --venue"
@@ -83,11 +87,13 @@ def record(
     sources: Sequence[Path] = (),
     *,
     seconds: float = 3600.0,
+    form: Form | None = None,
 ) -> Manifest:
     """Bring one day of raw bytes into the store: from recorded files, or `seconds` of the embedded market.
 
-    Without sources, what is stored already is the capture. Raises `NoDataError` when there is none, `InputError` for
-    files that cannot be read.
+    Several files are one recording, or tables of one instrument (trades and the book, say); `form` is what a user says
+    of a table. Without sources, what is stored already is the capture. Raises `NoDataError` when there is none,
+    `InputError` for files that cannot be read.
     """
     if not sources and instrument.venue != SIMULATED:
         return replace(workspace.require("raw", "give the recorded files and record", instrument, day), skipped=True)
@@ -97,20 +103,31 @@ def record(
             raise InputError(f"{seconds} seconds cannot be recorded: give a positive number")
         draft = draft_of(workspace, "raw", key, {}, _SIMULATION_SOURCES, {"seconds": seconds}, seeded=True)
         return materialize(workspace, draft, lambda place: _simulate(workspace, instrument, day, seconds, place))
-    files = _members(list(dict.fromkeys(archives.require_file(path).resolve() for path in sources)))
-    draft = draft_of(workspace, "raw", key, _digests(files), _IMPORT_SOURCES, {})
-    return materialize(workspace, draft, lambda place: _import(files, instrument, day, place))
+    found = _whole_sources(list(dict.fromkeys(archives.require_file(path).resolve() for path in sources)), form)
+    config = {"columns": dict(form.columns), "timezone": form.timezone} if form else {}
+    draft = draft_of(
+        workspace, "raw", key, _digests([file for files, _ in found for file in files]), _IMPORT_SOURCES, config
+    )
+    return materialize(workspace, draft, lambda place: _import(found, instrument, day, place))
 
 
-def _members(paths: list[Path]) -> list[Path]:
-    """Add what belongs to a row archive of several files. Raises `InputError` for several row archives."""
-    archive = importing.archive_of(paths[0])
-    if not isinstance(archive, RowArchive):
-        return paths
-    members = archive.members(paths[0])
-    if not set(paths) <= set(members):
-        raise InputError(f"{paths[0]} is one session a file: give each of {len(paths)} such files a run of its own")
-    return members
+_Source = tuple[list[Path], Archive]
+"""The files of one source, the one that names it first, and their archive."""
+
+
+def _whole_sources(paths: list[Path], form: Form | None) -> list[_Source]:
+    """Add to each file what belongs to it. Raises `InputError` for tables and recordings together."""
+    found: list[_Source] = []
+    for path in paths:
+        archive = importing.archive_of(path, form)
+        if any(path in files for files, _ in found):
+            continue
+        members = archive.members(path) if isinstance(archive, RowArchive) else [path]
+        found.append(([path, *(member for member in members if member != path)], archive))
+    if len({isinstance(archive, RowArchive) for _, archive in found}) > 1:
+        names = " and ".join(str(files[0]) for files, _ in found)
+        raise InputError(f"{names} are tables and recordings: give one kind at a time")
+    return found
 
 
 def _digests(files: list[Path]) -> dict[str, str]:
@@ -123,45 +140,54 @@ def _digests(files: list[Path]) -> dict[str, str]:
 
 
 def _simulate(workspace: Workspace, instrument: Instrument, day: date, seconds: float, place: Path) -> Built:
-    from synth_pipeline.market import exchange
+    from synth_pipeline.market import simulation
 
     start = day_start_ns(day)
     end = start + min(int(seconds * NS_PER_SECOND), NS_PER_DAY)
     rng = stream(workspace.settings.seed, "market", str(instrument), day.isoformat())
     path = place / "capture.rawlog"
     with rawlog.Writer(path) as log:
-        for frame in exchange.simulate(instrument.symbol, start, end, rng=rng, progress=workspace.progress):
+        for frame in simulation.simulate(instrument.symbol, start, end, rng=rng, progress=workspace.progress):
             log.append(rawlog.Record(frame.received_ns, frame.payload))
     return Built({"capture": path}, {"format": "rawlog", "messages": log.records}, {"capture": log.records})
 
 
-def _import(sources: Sequence[Path], instrument: Instrument, day: date, place: Path) -> Built:
-    archive = importing.archive_of(sources[0])
-    if isinstance(archive, RowArchive):
-        archive.rows(sources[0], instrument.symbol, day)
-        name = type(archive).__module__.rpartition(".")[2]
-        return Built({"archive": _kept(sources, place)}, {"format": name})
+def _import(sources: Sequence[_Source], instrument: Instrument, day: date, place: Path) -> Built:
+    if isinstance(sources[0][1], RowArchive):
+        return _keep(sources, instrument, day, place)
     path = place / "capture.rawlog"
-    written = importing.write_day(path, importing.chained(importing.in_order(sources)), day, instrument.symbol)
-    names = ", ".join(map(str, sources))
+    paths = [files[0] for files, _ in sources]
+    # Only a file that names several venues is read for one: the embedded market's own stand in for Binance's.
+    lines = importing.chained(importing.in_order(paths), instrument.venue)
+    written = importing.write_day(path, lines, day, instrument.symbol)
+    names = ", ".join(map(str, paths))
     if not written.messages:
-        days = ", ".join(each.isoformat() for each in importing.days_of(sources))
+        days = ", ".join(each.isoformat() for each in importing.days_of(paths))
         raise NoDataError(f"{names}: no message on {day}; the days are {days}")
     if not written.naming_symbol:
-        held = sorted({symbol for source in sources for symbol in archive.symbols(source)})
+        held = sorted({symbol for files, archive in sources for symbol in archive.symbols(files[0])})
         raise NoDataError(
             f"{names}: no message of {instrument.symbol} on {day}; the capture holds {', '.join(held)}; check --symbol"
         )
     return Built({"capture": path}, {"format": "rawlog"} | asdict(written), {"capture": written.messages})
 
 
-def _kept(members: Sequence[Path], place: Path) -> Path:
-    """Copy a row archive as it is; one of several files is kept as one ZIP of them."""
-    if len(members) == 1:
-        return Path(shutil.copyfile(members[0], place / members[0].name))
-    kept = place / "archive.zip"
-    with zipfile.ZipFile(kept, "w", zipfile.ZIP_DEFLATED) as archive:
-        for member in members:
-            # A fixed date: the same files give the same bytes.
-            archive.writestr(zipfile.ZipInfo(member.name), member.read_bytes(), zipfile.ZIP_DEFLATED)
-    return kept
+def _keep(sources: Sequence[_Source], instrument: Instrument, day: date, place: Path) -> Built:
+    """Store the day's part of each table, as it came, and read it back once."""
+    kept: dict[str, Path] = {}
+    formats: dict[str, str] = {}
+    rows: dict[str, int] = {}
+    for number, (files, archive) in enumerate(sources, start=1):
+        assert isinstance(archive, RowArchive)
+        held = archive.symbols(files[0])
+        if held and instrument.symbol not in held:
+            raise NoDataError(f"{files[0]} holds {', '.join(held)}, not {instrument.symbol}: check --symbol")
+        name = "archive" if number == 1 else f"archive_{number}"
+        aside = place / f"{name}.part"
+        aside.mkdir()
+        path = archive.keep(files[0], instrument.symbol, day, aside)
+        kept[name] = path.rename(place / f"{name}{path.suffix}")
+        aside.rmdir()
+        head = type(archive)().scan(kept[name], instrument.symbol, day)
+        formats[name], rows[name] = _name_of(archive), head.records
+    return Built(kept, {"format": formats["archive"], "formats": formats}, rows)

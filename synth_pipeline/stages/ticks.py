@@ -6,17 +6,13 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from synth_pipeline import archives, plugins, schema, venues
-from synth_pipeline.archives import rawlog
+from synth_pipeline import archives, plugins, venues
 from synth_pipeline.lineage.manifests import Manifest
 from synth_pipeline.schema import Instrument, day_start_ns
 from synth_pipeline.stages.workspace import Built, Workspace, draft_of, materialize
-from synth_pipeline.ticks import store
 
 if TYPE_CHECKING:
-    from synth_pipeline.ticks.ingest import Opening
+    from synth_pipeline.ticks.opening import Opening
 
 
 def ingest(workspace: Workspace, instrument: Instrument, day: date) -> Manifest:
@@ -49,58 +45,43 @@ def _continued_from(workspace: Workspace, raw: Manifest, instrument: Instrument,
 def _ingest(
     workspace: Workspace, raw: Manifest, before: Manifest | None, instrument: Instrument, day: date, place: Path
 ) -> Built:
-    from synth_pipeline.ticks import book, ingest, quality
+    from synth_pipeline.ticks import ingest, rows
 
     folder = workspace.folder("raw", instrument, day)
     if raw.facts["format"] == "rawlog":
         ticks = ingest.ingest_frames(
-            rawlog.read(raw.file(folder, "capture")),
+            raw.file(folder, "capture"),
             plugins.load(venues, instrument.venue)(),
             instrument.symbol,
             day_start_ns(day),
             lambda: _close_of(workspace, before, instrument, day - timedelta(days=1)),
+            place,
+            messages=raw.facts["messages"],
+            progress=workspace.progress,
         )
     else:
-        archive = plugins.load(archives, raw.facts["format"])()
-        ticks = ingest.ingest_rows(archive.rows(raw.file(folder, "archive"), instrument.symbol, day))
-    rebuilt = book.replay(ticks.tables["book_levels"])
-    agreement = quality.book_ticker_agreement(rebuilt, ticks.tables["quotes"])
-    from_stream = ticks.counts.get("quotes_from") == "stream"
-    files, rows = {}, {}
-    for name, columns in ticks.tables.items():
-        files[name] = place / f"{name}.parquet"
-        rows[name] = store.write_table(files[name], schema.TICK_TABLES[name], columns, ticks.scale, **ticks.metadata())
+        formats = raw.facts["formats"]
+        sources = [(plugins.load(archives, formats[name])(), raw.file(folder, name)) for name in raw.outputs]
+        ticks = rows.ingest_rows(sources, instrument.symbol, day, place, inverse=_is_inverse(instrument))
     facts = ticks.counts | {
-        "crossed": rebuilt.crossed,
-        "book_ticker_agreement": agreement.share if from_stream else None,
-        "book_ticker_matched": agreement.matched if from_stream else 0,
-        "rows": rows,
+        "rows": ticks.rows,
         "coverage": ticks.coverage,
         "tick_size": str(ticks.scale.tick_size),
         "lot_size": str(ticks.scale.lot_size),
     }
-    return Built(files, facts, rows)
+    return Built(ticks.files, facts, ticks.rows)
+
+
+def _is_inverse(instrument: Instrument) -> bool:
+    known = instrument.venue in plugins.names(venues)
+    return known and bool(plugins.load(venues, instrument.venue).inverse)
 
 
 def _close_of(workspace: Workspace, ticks: Manifest | None, instrument: Instrument, day: date) -> Opening | None:
     """The book and the quote as a day left them, None when its book was unknown at the end."""
-    from synth_pipeline.ticks import book, ingest
+    from synth_pipeline.ticks.opening import read_close
 
     if ticks is None:
         return None
     folder = workspace.folder("ticks", instrument, day)
-    levels = ticks.file(folder, "book_levels")
-    close = store.read_metadata(levels).get("close_update_id")
-    if close is None:
-        return None
-    rebuilt = book.replay(store.read_table(levels))
-    quotes, trades = (store.read_table(ticks.file(folder, name)) for name in ("quotes", "trades"))
-    names = ("bid_price", "bid_size", "ask_price", "ask_size", "update_id")
-    return ingest.Opening(
-        bids=rebuilt.bids,
-        asks=rebuilt.asks,
-        quote=np.array([quotes[name][-1] for name in names]) if len(quotes["recv_ns"]) else None,
-        scale=store.read_scale(levels),
-        update_id=int(close),
-        trade_id=int(trades["trade_id"].max()) if len(trades["recv_ns"]) else None,
-    )
+    return read_close({name: ticks.file(folder, name) for name in ("book_levels", "quotes", "trades")})

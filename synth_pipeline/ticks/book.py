@@ -44,33 +44,78 @@ class Replay(NamedTuple):
         return int(((bid >= ask) & (bid_size > 0) & (ask_size > 0)).sum())
 
 
-def replay(levels: Mapping[str, np.ndarray]) -> Replay:
-    """Rebuild the book from rows of `schema.BOOK_LEVELS` in their stored order.
+class Book:
+    """A book that is fed with rows of `schema.BOOK_LEVELS`, piece by piece, and remembers where it stands."""
 
-    A run of SNAPSHOT rows replaces the book; the book is read after each row flagged LAST.
-    """
-    last = np.flatnonzero(levels["flags"] & _LAST)
-    top, depth, bids, asks = _replay(levels["side"], levels["price"], levels["size"], levels["flags"], len(last))
-    recv_ns, event_ns, seq, update_id = (levels[name][last] for name in ("recv_ns", "event_ns", "seq", "update_id"))
-    starts = np.concatenate(([0], last[:-1] + 1)) if len(last) else last
-    flags = np.bitwise_or.reduceat(levels["flags"], starts) if len(last) else levels["flags"][:0]
-    return Replay(recv_ns, event_ns, seq, update_id, flags, top, depth, bids, asks)
+    def __init__(self) -> None:
+        self._books = np.zeros((2, 1024, 2), np.int64)  # 0 bids, 1 asks with negated prices: both ascend to the best
+        self._counts = np.zeros(2, np.int64)
+        self._before = _LAST
+        self._open_flags = 0
+
+    @property
+    def bids(self) -> np.ndarray:
+        """Shape (levels, 2): price and size as they stand, best last."""
+        return self._books[0, : self._counts[0]].copy()
+
+    @property
+    def asks(self) -> np.ndarray:
+        """Shape (levels, 2): price and size as they stand, best last."""
+        return np.multiply(self._books[1, : self._counts[1]], [-1, 1])
+
+    def feed(self, levels: Mapping[str, np.ndarray]) -> Replay:
+        """Apply rows in their stored order and return the events that end among them.
+
+        A run of SNAPSHOT rows replaces the book; the book is read after each row flagged LAST.
+        """
+        flags = levels["flags"]
+        last = np.flatnonzero(flags & _LAST)
+        self._books, top, depth = _replay(
+            levels["side"], levels["price"], levels["size"], flags, len(last), self._books, self._counts, self._before
+        )
+        recv_ns, event_ns, seq, update_id = (levels[name][last] for name in ("recv_ns", "event_ns", "seq", "update_id"))
+        return Replay(
+            recv_ns, event_ns, seq, update_id, self._flags_of_events(flags, last), top, depth, self.bids, self.asks
+        )
+
+    def _flags_of_events(self, flags: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """All marks of each event's rows; an event may have begun in the piece before and end in the next."""
+        if len(flags):
+            self._before = int(flags[-1])
+        found = np.empty(0, np.uint8)
+        tail = flags
+        if len(last):
+            found = np.bitwise_or.reduceat(flags[: last[-1] + 1], np.concatenate(([0], last[:-1] + 1)))
+            found[0] |= self._open_flags
+            self._open_flags, tail = 0, flags[last[-1] + 1 :]
+        self._open_flags |= int(np.bitwise_or.reduce(tail, initial=0))
+        return found
+
+
+def replay(levels: Mapping[str, np.ndarray]) -> Replay:
+    """Rebuild the book from all rows of `schema.BOOK_LEVELS` at once."""
+    return Book().feed(levels)
 
 
 @njit(cache=True)
 def _replay(
-    side: np.ndarray, price: np.ndarray, size: np.ndarray, flags: np.ndarray, events: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    books = np.zeros((2, 1024, 2), np.int64)  # 0 bids, 1 asks with negated prices: both ascend to the best
-    counts = np.zeros(2, np.int64)
+    side: np.ndarray,
+    price: np.ndarray,
+    size: np.ndarray,
+    flags: np.ndarray,
+    events: int,
+    books: np.ndarray,
+    counts: np.ndarray,
+    before: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the book, which may have grown, and top and depth of every event; `before` are the flags of the row before
+    the first."""
     top, depth = np.zeros((events, 4), np.int64), np.zeros((events, 2), np.int64)
     event = 0
     for row in range(len(side)):
-        opens_snapshot = flags[row] & _SNAPSHOT and (
-            row == 0 or not flags[row - 1] & _SNAPSHOT or flags[row - 1] & _LAST
-        )
-        if opens_snapshot:
+        if flags[row] & _SNAPSHOT and (not before & _SNAPSHOT or before & _LAST):
             counts[:] = 0
+        before = flags[row]
         which = 0 if side[row] > 0 else 1
         if counts[which] == books.shape[1]:
             larger = np.zeros((2, 2 * books.shape[1], 2), np.int64)
@@ -87,9 +132,7 @@ def _replay(
                 for level in range(max(0, count - DEPTH), count):
                     depth[event, which] += books[which, level, 1]
             event += 1
-    bids, asks = books[0, : counts[0]].copy(), books[1, : counts[1]].copy()
-    asks[:, 0] = -asks[:, 0]
-    return top, depth, bids, asks
+    return books, top, depth
 
 
 @njit(cache=True)
@@ -127,14 +170,14 @@ def depth_of(book: Replay, visible_levels: int) -> dict[str, np.ndarray]:
     }
 
 
-def quotes_of(book: Replay) -> dict[str, np.ndarray]:
+def quotes_of(book: Replay, top_before: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Return the top as rows of `schema.QUOTES`, for recordings without quotes: its changes, and every full book.
 
-    A full book says what the top is even when that equals the last one known, which a gap may lie behind.
+    A full book says what the top is even when that equals the last one known, which a gap may lie behind. `top_before`
+    is the top after the event before the first, None when there was none.
     """
-    changed = np.ones(len(book.recv_ns), dtype=bool)
-    changed[1:] = (book.top[1:] != book.top[:-1]).any(axis=1)
-    rows = np.flatnonzero(changed | ((book.flags & _SNAPSHOT) > 0))
+    before = np.concatenate(([[-1] * 4] if top_before is None else top_before[None], book.top))
+    rows = np.flatnonzero((before[1:] != before[:-1]).any(axis=1) | ((book.flags & _SNAPSHOT) > 0))
     return {
         "recv_ns": book.recv_ns[rows],
         "event_ns": book.event_ns[rows],

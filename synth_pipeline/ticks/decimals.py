@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from decimal import Decimal
 
 import numpy as np
@@ -60,10 +59,53 @@ def _parse(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values, valid
 
 
-def _candidates() -> Iterable[int]:
-    for power in range(14, -1, -1):
-        for leading in (5, 2, 1):
-            yield leading * 10**power
+_MOST_ZEROS = 19
+_EVEN, _FIVE, _OTHER = range(3)
+
+
+class Steps:
+    """Counts on which steps of 1, 2 or 5 × 10^k units the positive ones of many values lie, a piece at a time.
+
+    A value lies on every such step below its last digit that is not zero; on the three steps at that digit it lies by
+    whether the digit is even, five, or neither. So the place and kind of that digit are all that need be counted.
+    """
+
+    def __init__(self) -> None:
+        self._counts = np.zeros((_MOST_ZEROS, 3), dtype=np.int64)
+
+    def add(self, values: np.ndarray) -> None:
+        """Take some values."""
+        _count_last_digits(values, self._counts)
+
+    def coarsest(self, majority: float) -> int:
+        """Return the coarsest step on which at least this share of the values lies, 1 for no values."""
+        total = int(self._counts.sum())
+        for power in range(14 if total else -1, -1, -1):
+            beyond = int(self._counts[power + 1 :].sum())
+            even, five, other = self._counts[power].tolist()
+            for leading, here in ((5, five), (2, even), (1, even + five + other)):
+                if beyond + here >= majority * total:
+                    return int(leading * 10**power)
+        return 1
+
+
+@njit(cache=True)
+def _count_last_digits(values: np.ndarray, counts: np.ndarray) -> None:
+    for value in values:
+        if value <= 0:
+            continue
+        zeros = 0
+        # Constant divisors: each is a multiplication.
+        while value % 100_000_000 == 0:
+            value, zeros = value // 100_000_000, zeros + 8
+        if value % 10_000 == 0:
+            value, zeros = value // 10_000, zeros + 4
+        if value % 100 == 0:
+            value, zeros = value // 100, zeros + 2
+        if value % 10 == 0:
+            value, zeros = value // 10, zeros + 1
+        digit = value % 10
+        counts[zeros, _FIVE if digit == 5 else _EVEN if digit % 2 == 0 else _OTHER] += 1
 
 
 def infer_grid(values: np.ndarray, majority: float) -> int:
@@ -74,14 +116,9 @@ def infer_grid(values: np.ndarray, majority: float) -> int:
     do hold dust finer than today's lot rule (a Binance spot snapshot of 2024 carries three such levels). Returns 1
     for no values.
     """
-    positive = values[values > 0]
-    if positive.size == 0:
-        return 1
-    distinct, counts = np.unique(positive, return_counts=True)
-    for step in _candidates():
-        if counts[distinct % step == 0].sum() >= majority * positive.size:
-            return step
-    return 1
+    steps = Steps()
+    steps.add(values)
+    return steps.coarsest(majority)
 
 
 def as_decimal(units: int) -> Decimal:

@@ -1,11 +1,14 @@
 """Tick and feature tables as Parquet files: writing, reading, scanning. Paths are always explicit, never globs.
 
-Encodings: times, ids and prices DELTA_BINARY_PACKED, the rest plain, no dictionaries, zstd-3, row groups of 64 k rows.
+Encodings, chosen on recorded captures (`docs/tick-store.md` has the table, `benchmarks/sizes.py` makes it): what rises
+(times, ids, arrival order) DELTA_BINARY_PACKED, but the receive time that a book event's rows share plain; prices and
+sizes of levels and sizes of trades and orders BYTE_STREAM_SPLIT; sides and flags by dictionary; the rest plain. zstd-3,
+quotes zstd-9 and their exchange time, whole milliseconds, zstd-15; row groups of 64 k rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synth_pipeline.errors import SynthError
-from synth_pipeline.schema import Scale, Table
+from synth_pipeline.schema import Column, Scale, Table
 
 ROW_GROUP = 65_536
-_PLAIN = {"size", "bid_size", "ask_size", "side", "flags", "kind"}
+_RISING = {"recv_ns", "event_ns", "seq", "update_id", "trade_id", "label_ns", "open_ns", "close_ns"}
+_REPEATED = {("book_levels", "recv_ns")}
+_SPLIT = {("book_levels", "price"), ("book_levels", "size"), ("orders", "size"), ("trades", "size")}
+_DICTIONARY = {"side", "flags", "kind"}
+_LEVELS = {"quotes": 9}
+_LEVELS_OF_COLUMNS = {("quotes", "event_ns"): 15}
+_LEVEL = 3
 
 
 class TableWriter:
@@ -27,14 +36,13 @@ class TableWriter:
 
     def __init__(self, path: Path, table: Table) -> None:
         self._table = table
-        delta = {c.name: "DELTA_BINARY_PACKED" for c in table.columns if c.dtype == "int64" and c.name not in _PLAIN}
         self._writer = pq.ParquetWriter(
             path,
             table.arrow,
             compression="zstd",
-            compression_level=3,
-            use_dictionary=False,
-            column_encoding=delta | {c.name: "PLAIN" for c in table.columns if c.name not in delta},
+            compression_level={name: compression_level(table.name, name) for name in table.names},
+            use_dictionary=[name for name in table.names if name in _DICTIONARY],
+            column_encoding={c.name: _encoding(table.name, c) for c in table.columns if c.name not in _DICTIONARY},
             write_statistics=True,
         )
         self._pending: list[pa.Table] = []
@@ -70,6 +78,18 @@ class TableWriter:
         return self.rows
 
 
+def compression_level(table: str, column: str) -> int:
+    """Return the zstd level of one column."""
+    return _LEVELS_OF_COLUMNS.get((table, column), _LEVELS.get(table, _LEVEL))
+
+
+def _encoding(table: str, column: Column) -> str:
+    place = (table, column.name)
+    if column.dtype == "int64" and column.name in _RISING and place not in _REPEATED:
+        return "DELTA_BINARY_PACKED"
+    return "BYTE_STREAM_SPLIT" if place in _SPLIT else "PLAIN"
+
+
 def write_table(
     path: Path, table: Table, columns: Mapping[str, np.ndarray], scale: Scale | None = None, **metadata: str
 ) -> int:
@@ -91,10 +111,26 @@ def read_table(path: Path, names: Sequence[str] | None = None) -> dict[str, np.n
     return {name: _to_numpy(table.column(name)) for name in table.column_names}
 
 
+def row_groups(path: Path, names: Sequence[str] | None = None) -> Iterator[dict[str, np.ndarray]]:
+    """Yield columns of one file, a row group at a time. Raises `SynthError` for a damaged file."""
+    try:
+        with pq.ParquetFile(path) as file:
+            for number in range(file.num_row_groups):
+                table = file.read_row_group(number, columns=None if names is None else list(names))
+                yield {name: _to_numpy(table.column(name)) for name in table.column_names}
+    except (OSError, pa.ArrowException) as error:
+        raise SynthError(f"{path} is damaged ({error}): delete its folder and run again") from error
+
+
 def _to_numpy(column: pa.ChunkedArray) -> np.ndarray:
     # Chunk by chunk: ChunkedArray.to_numpy imports pandas.
     chunks = [chunk.to_numpy(zero_copy_only=False) for chunk in column.chunks]
     return np.concatenate(chunks) if chunks else np.empty(0, dtype=np.int64)
+
+
+def row_count(path: Path) -> int:
+    """Return how many rows a file has."""
+    return int(pq.read_metadata(path).num_rows)
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 Wire format: https://developers.binance.com/docs — "Web Socket Streams" and "How to manage a local order book
 correctly" of the spot, USD-M and COIN-M sections. A combined stream wraps each event as `{"stream": …, "data": …}`; a
-REST depth snapshot is recognized by its `lastUpdateId`.
+REST depth snapshot is recognized by its `lastUpdateId`. The server pings every 20 s (spot) or 3 minutes (futures) and
+takes 5 (spot) or 10 (futures) frames of ours a second, up to 1,024 streams a connection, 24 hours long.
 """
 
 from __future__ import annotations
@@ -14,13 +15,31 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from synth_pipeline.errors import BadMessage
-from synth_pipeline.venues import BookUpdate, Ignored, Levels, Message, Quote, SequenceRule, Trade, Venue, Verdict
+from synth_pipeline.venues import (
+    BookUpdate,
+    Head,
+    Ignored,
+    Levels,
+    Message,
+    Quote,
+    SequenceRule,
+    Trade,
+    Venue,
+    Verdict,
+)
 
 NS_PER_MS = 1_000_000
 _LATEST_MS = 9 * 10**12
 """The year 2255 in ms: a larger stamp counts µs. Neither reaches beyond int64 as ns."""
 Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Stamp = Annotated[int, msgspec.Meta(ge=0, le=1000 * _LATEST_MS)]
+_KINDS = {
+    "depth": "book_levels",
+    "depthUpdate": "book_levels",
+    "bookTicker": "quotes",
+    "trade": "trades",
+}
+"""What we call the venue's streams and event types."""
 
 
 class _Head(msgspec.Struct, gc=False):
@@ -30,6 +49,35 @@ class _Head(msgspec.Struct, gc=False):
     id: int | str | None = None
     last_update_id: int | None = msgspec.field(name="lastUpdateId", default=None)
     bid_size: str | None = msgspec.field(name="B", default=None)
+
+
+class _Ids(msgspec.Struct, gc=False):
+    """Where an event stands in its stream."""
+
+    s: str | None = None
+    e: str = ""
+    U: int = 0
+    u: int = 0
+    pu: int | None = None
+    t: int = 0
+    E: int = 0
+    T: int = 0
+
+
+class _Place(_Ids, gc=False):
+    """The same of any payload: a combined event, a bare one, a REST answer, an answer to a request."""
+
+    stream: str = ""
+    data: _Ids | None = None
+    id: int | str | None = None
+    error: msgspec.Raw = msgspec.Raw()
+    last_update_id: int | None = msgspec.field(name="lastUpdateId", default=None)
+    symbol: str | None = None
+    bid_size: str | None = msgspec.field(name="B", default=None)
+
+
+class _Clock(msgspec.Struct, gc=False):
+    server_time: int = msgspec.field(name="serverTime")
 
 
 class Depth(msgspec.Struct, gc=False):
@@ -90,13 +138,20 @@ def to_ns(stamp: int) -> int:
     return stamp * 1000 if stamp > _LATEST_MS else stamp * NS_PER_MS
 
 
+def _placed(ids: _Ids, kind: str) -> Head:
+    if kind == "book_levels":
+        return Head(ids.s, kind, ids.U, ids.u, ids.pu, False, to_ns(ids.E or ids.T))
+    number = ids.t if kind == "trades" else ids.u
+    return Head(ids.s, kind, number, number, None, False, to_ns(ids.E or ids.T))
+
+
 class SpotRule(SequenceRule):
     """Spot: the first update after snapshot L has U <= L+1 <= u; then U == previous u + 1.
 
     An update that overlaps what is known (U <= last+1 <= u) is in order: its sizes are absolute, as of u.
     """
 
-    def judge(self, update: BookUpdate, last_id: int, bridging: bool) -> Verdict:  # noqa: ARG002 - one rule for both
+    def judge(self, update: BookUpdate | Head, last_id: int, bridging: bool) -> Verdict:  # noqa: ARG002 - one rule for both
         """See the class."""
         if update.last_id <= last_id:
             return Verdict.DUPLICATE
@@ -111,7 +166,7 @@ class FuturesRule(SequenceRule):
     repeats are the same.
     """
 
-    def judge(self, update: BookUpdate, last_id: int, bridging: bool) -> Verdict:
+    def judge(self, update: BookUpdate | Head, last_id: int, bridging: bool) -> Verdict:
         """See the class."""
         if update.last_id < last_id or (update.last_id == last_id and not bridging):
             return Verdict.DUPLICATE
@@ -124,20 +179,66 @@ class FuturesRule(SequenceRule):
 class BinanceVenue(Venue):
     """A Binance segment; a subclass states its facts and which of the segments' marks its events carry."""
 
-    streams: ClassVar[tuple[str, ...]]
-    session_hours: ClassVar[float] = 24.0
+    websocket_path: ClassVar[str] = "/stream"
+    streams_per_connection: ClassVar[int] = 1024
+    # Frames above 4 KiB are refused: a hundred of the longest names fit.
+    streams_per_frame: ClassVar[int] = 100
+    session_hours: ClassVar[float | None] = 24.0
 
     def __init__(self) -> None:
+        self._place = msgspec.json.Decoder(_Place)
+        self._kinds: dict[str, str] = {}
         self._head = msgspec.json.Decoder(_Head)
         self._depth = msgspec.json.Decoder(Depth)
         self._ticker = msgspec.json.Decoder(Ticker)
         self._print = msgspec.json.Decoder(Print)
         self._snapshot = msgspec.json.Decoder(Snapshot)
 
-    def subscribe(self, symbols: Sequence[str]) -> list[bytes]:
-        """Return one SUBSCRIBE frame for every stream of every symbol."""
-        params = [f"{symbol.lower()}@{stream}" for symbol in symbols for stream in self.streams]
-        return [msgspec.json.encode({"method": "SUBSCRIBE", "params": params, "id": 1})]
+    def topic(self, symbol: str, stream: str) -> str:
+        """`btcusdt@depth@100ms`."""
+        return f"{symbol.lower()}@{stream}"
+
+    def stream_kind(self, stream: str) -> str:
+        """The part before the update speed says what it is."""
+        kind = stream.partition("@")[0]
+        return _KINDS.get(kind, kind)
+
+    def request(self, topics: Sequence[str], *, wanted: bool, number: int) -> bytes:
+        """One SUBSCRIBE or UNSUBSCRIBE frame."""
+        method = "SUBSCRIBE" if wanted else "UNSUBSCRIBE"
+        return msgspec.json.encode({"method": method, "params": list(topics), "id": number})
+
+    def server_time_ns(self, answer: bytes) -> int:
+        """Milliseconds as `serverTime`."""
+        try:
+            return msgspec.json.decode(answer, type=_Clock).server_time * NS_PER_MS
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadMessage("unexpected_form", str(error)) from None
+
+    def head(self, payload: bytes) -> Head:
+        """One pass over the payload that reads ids and times only."""
+        try:
+            place = self._place.decode(payload)
+        except msgspec.ValidationError:
+            return Head(None, "unexpected_form")
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadMessage("malformed_json", str(error)) from None
+        if place.data is None:
+            return self._bare(place)
+        kind = self._kinds.get(place.stream)
+        if kind is None:
+            kind = self._kinds[place.stream] = self.stream_kind(place.stream.partition("@")[2])
+        return _placed(place.data, kind)
+
+    def _bare(self, place: _Place) -> Head:
+        """An event outside a combined stream, or an answer."""
+        if place.last_update_id is not None:
+            last = place.last_update_id
+            stamp = to_ns(place.E or place.T)
+            return Head(place.symbol, "book_levels", last, last, snapshot=True, event_ns=stamp)
+        if place.e or place.bid_size is not None:
+            return _placed(place, self.stream_kind(place.e or "bookTicker"))
+        return Head(None, "refusal" if len(place.error) else "answer")
 
     def parse(self, payload: bytes, received_ns: int) -> tuple[Message, ...]:
         """Turn one payload into its one message; `received_ns` stands in for a time that the venue does not send.

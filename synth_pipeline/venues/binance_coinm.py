@@ -22,9 +22,12 @@ class BinanceCoinm(BinanceVenue):
     One BTC contract is worth 100 USD, every other contract 10 USD.
     """
 
-    websocket_url: ClassVar[str] = "wss://dstream.binance.com/stream"
+    websocket_url: ClassVar[str] = "wss://dstream.binance.com"
     rest_url: ClassVar[str] = "https://dapi.binance.com"
-    snapshot_path: ClassVar[str] = "/dapi/v1/depth?symbol={symbol}&limit=1000"
+    snapshot_path: ClassVar[str | None] = "/dapi/v1/depth?symbol={symbol}&limit=1000"
+    snapshot_weight: ClassVar[int] = 20
+    weight_per_minute: ClassVar[int] = 2400
+    time_path: ClassVar[str] = "/dapi/v1/time"
     streams: ClassVar[tuple[str, ...]] = ("depth@0ms", "bookTicker", "trade")
     inverse: ClassVar[bool] = True
 

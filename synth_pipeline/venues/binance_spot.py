@@ -22,9 +22,12 @@ class BinanceSpot(BinanceVenue):
     `bookTicker` carries no time and no event type, the REST snapshot neither time nor symbol.
     """
 
-    websocket_url: ClassVar[str] = "wss://stream.binance.com:9443/stream"
+    websocket_url: ClassVar[str] = "wss://stream.binance.com:9443"
     rest_url: ClassVar[str] = "https://api.binance.com"
-    snapshot_path: ClassVar[str] = "/api/v3/depth?symbol={symbol}&limit=5000"
+    snapshot_path: ClassVar[str | None] = "/api/v3/depth?symbol={symbol}&limit=5000"
+    snapshot_weight: ClassVar[int] = 250
+    weight_per_minute: ClassVar[int] = 6000
+    time_path: ClassVar[str] = "/api/v3/time"
     streams: ClassVar[tuple[str, ...]] = ("depth@100ms", "bookTicker", "trade")
 
     def check_segment(self, event: Depth | Ticker | Print) -> str | None:

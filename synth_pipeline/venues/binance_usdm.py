@@ -22,10 +22,21 @@ class BinanceUsdm(BinanceVenue):
     `X` other than MARKET (INSURANCE_FUND, ADL, NA) is a transfer that no order in the book took part in.
     """
 
-    websocket_url: ClassVar[str] = "wss://fstream.binance.com/stream"
+    websocket_url: ClassVar[str] = "wss://fstream.binance.com"
     rest_url: ClassVar[str] = "https://fapi.binance.com"
-    snapshot_path: ClassVar[str] = "/fapi/v1/depth?symbol={symbol}&limit=1000"
+    snapshot_path: ClassVar[str | None] = "/fapi/v1/depth?symbol={symbol}&limit=1000"
+    snapshot_weight: ClassVar[int] = 20
+    weight_per_minute: ClassVar[int] = 2400
+    time_path: ClassVar[str] = "/fapi/v1/time"
     streams: ClassVar[tuple[str, ...]] = ("depth@0ms", "bookTicker", "trade")
+
+    def path_of(self, stream: str) -> str:
+        """Since 2026-04-23 the segment serves book and quotes on one entry point, everything else on another.
+
+        https://developers.binance.com/docs/derivatives/usds-margined-futures/websocket-market-streams/Important-WebSocket-Change-Notice
+        """
+        routed = "public" if self.stream_kind(stream) in {"book_levels", "quotes"} else "market"
+        return f"/{routed}{self.websocket_path}"
 
     def check_segment(self, event: Depth | Ticker | Print) -> str | None:
         """USD-M depth has `pu`; its events have no pair (`ps`), its quotes have an event type, its trades no `M`."""

@@ -26,7 +26,7 @@ from synth_pipeline.market.efficient_price import price_law
 from synth_pipeline.market.engine import ASK, BID, Book, depth
 from synth_pipeline.market.order_flow import advance, flow_law, new_market, rewind
 from synth_pipeline.market.parameters import Parameters
-from synth_pipeline.market.wire import Level, Wire
+from synth_pipeline.market.wire import Encoder, Level, Wire
 from synth_pipeline.progress import Progress, silent
 from synth_pipeline.rng import per_path
 from synth_pipeline.schema import NS_PER_SECOND
@@ -55,9 +55,12 @@ def simulate(
     *,
     rng: np.random.Generator,
     parameters: Parameters | None = None,
+    encoder: Encoder | None = None,
     progress: Progress = silent,
 ) -> Iterator[Frame]:
     """Yield every frame received from `start_ns` up to, not including, `end_ns`, at constant memory.
+
+    The format is Binance USD-M's unless an encoder of another venue's is given.
 
     A longer stretch begins with the very frames of a shorter one. The depth snapshot arrives about `snapshot_after_ms`
     plus `snapshot_latency_ms` after the start; a stretch that ends before has none. Raises `InputError` for an empty
@@ -67,26 +70,34 @@ def simulate(
         raise InputError(
             f"the simulation ends at {end_ns} ns, not after its start at {start_ns} ns: choose a later end"
         )
-    exchange = Exchange(symbol, start_ns, rng=rng, parameters=parameters or Parameters())
-    return _until(exchange, start_ns, end_ns, progress)
+    simulation = Simulation(symbol, start_ns, rng=rng, parameters=parameters or Parameters(), encoder=encoder)
+    return _until(simulation, start_ns, end_ns, progress)
 
 
-def _until(exchange: Exchange, start_ns: int, end_ns: int, progress: Progress) -> Iterator[Frame]:
+def _until(simulation: Simulation, start_ns: int, end_ns: int, progress: Progress) -> Iterator[Frame]:
     total = math.ceil((end_ns - start_ns) / NS_PER_SECOND)
     for now_ns in range(start_ns + _STRIDE_NS, end_ns + _STRIDE_NS, _STRIDE_NS):
-        yield from takewhile(lambda frame: frame.received_ns < end_ns, exchange.advance(min(now_ns, end_ns)))
+        yield from takewhile(lambda frame: frame.received_ns < end_ns, simulation.advance(min(now_ns, end_ns)))
         progress(min((now_ns - start_ns) // NS_PER_SECOND, total), total, "simulating")
 
 
-class Exchange:
+class Simulation:
     """A venue with one symbol and one recorder connected to it since `start_ns`."""
 
-    def __init__(self, symbol: str, start_ns: int, *, rng: np.random.Generator, parameters: Parameters) -> None:
+    def __init__(
+        self,
+        symbol: str,
+        start_ns: int,
+        *,
+        rng: np.random.Generator,
+        parameters: Parameters,
+        encoder: Encoder | None = None,
+    ) -> None:
         self._flow_rng, id_rng, delay_rng, latency_rng = per_path(rng, 4)
         self._parameters = parameters
         self._price, self._flow = price_law(parameters), flow_law(parameters)
         self._market = new_market(start_ns - _WARM_UP_NS, parameters, self._price, self._flow, self._flow_rng)
-        self._wire = Wire(symbol, parameters.tick_size, parameters.lot_size)
+        self._wire = encoder or Wire(symbol, parameters.tick_size, parameters.lot_size)
         self._id_steps = _endless(lambda size: id_rng.geometric(1 / _MEAN_ID_STEP, size))
         self._connection = Connection(parameters, delay_rng, latency_rng)
         self._snapshot_ns: int | None = start_ns + parameters.snapshot_after_ms * _NS_PER_MS
