@@ -429,3 +429,25 @@ def test_a_real_bybit_recording_comes_back_in_its_own_words(real: Callable[[str]
                 mirror.change(message["data"]["b"], message["data"]["a"])
     assert mirror is not None
     assert mirror.top(50) == [[tuple(level) for level in book["result"][side]] for side in "ba"]
+
+
+def test_of_a_recording_of_two_venues_only_one_is_served(real: Callable[[str], Path]) -> None:
+    path = real("bybit_v5_raw_20260809.jsonl.zst")
+    served = {}
+    for venue in ("bybit_linear", "bybit_spot"):
+        protocol = protocol_of(venue)
+        served[venue] = {item.payload for item in Recorded([path], protocol).items()}
+    assert served["bybit_linear"]
+    assert served["bybit_spot"]
+    assert not served["bybit_linear"] & served["bybit_spot"]
+
+
+def test_a_market_of_now_tells_the_time_before_it_starts() -> None:
+    async def run() -> tuple[int, int]:
+        async with serve("simulated", "binance_usdm", speed=1.0) as exchange:
+            first = (await ask(exchange, "/fapi/v1/time"))["serverTime"]
+            await asyncio.sleep(0.05)
+            return first, (await ask(exchange, "/fapi/v1/time"))["serverTime"]
+
+    first, second = asyncio.run(run())
+    assert second >= first + 40

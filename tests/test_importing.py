@@ -48,7 +48,7 @@ def test_missing_empty_and_foreign_files(tmp_path: Path) -> None:
     with pytest.raises(NoDataError, match="is empty"):
         importing.archive_of(tmp_path / "empty.gz")
     (tmp_path / "poem.txt").write_text("no market here\n" * 10)
-    with pytest.raises(InputError, match="of no known format: known are .*collector, .*lobster"):
+    with pytest.raises(InputError, match=r"of no known format: known are .*collector, .*lobster"):
         importing.archive_of(tmp_path / "poem.txt")
 
 
@@ -154,3 +154,10 @@ def test_one_stamp_minutes_ahead_does_not_drag_the_others_along(tmp_path: Path) 
     path.write_bytes(b"\n".join(lines))
     stamps = [line.received_ns for line in Collector().lines(path)]
     assert [at for at, stamp in enumerate(stamps) if stamp is None] == [20]
+
+
+def test_a_table_of_bars_is_told_where_it_belongs(tmp_path: Path) -> None:
+    path = tmp_path / "hourly.csv"
+    path.write_text("Date,Open,High,Low,Close,Volume\n2020-01-01 00:00:00+00:00,7189.43,7190.52,7170.15,7171.55,2449\n")
+    with pytest.raises(InputError, match="synth-pipeline bars"):
+        importing.archive_of(path)

@@ -58,7 +58,7 @@ class BarSource(ABC):
     def page(self, symbol: str, timeframe: Timeframe, start_ns: int, end_ns: int) -> list[Row]:
         """Return the bars that open in [start, end), oldest first; the caller asks for one page at most.
 
-        Raises `InputError` when the source refuses the request, `SynthError` when it cannot be reached.
+        Raises `InputError` when the source refuses the request, `NoDataError` when it cannot be reached.
         """
 
     def newest(self, symbol: str, timeframe: Timeframe, before_ns: int) -> int | None:

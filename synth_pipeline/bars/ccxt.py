@@ -12,7 +12,7 @@ import numpy as np
 
 from synth_pipeline.bars import BarSource, Row
 from synth_pipeline.bars.timeframe import Timeframe
-from synth_pipeline.errors import InputError, SynthError, UnknownNameError
+from synth_pipeline.errors import InputError, NoDataError, UnknownNameError
 
 NS_PER_MS = 1_000_000
 PREFIX = "ccxt_"
@@ -59,7 +59,7 @@ class CcxtBars(BarSource):
         except (self._errors.BadSymbol, self._errors.NotSupported, self._errors.BadRequest) as error:
             raise InputError(f"{self._exchange.id} refuses {symbol!r}: {error}; check the symbol") from error
         except self._errors.BaseError as error:
-            raise SynthError(
+            raise NoDataError(
                 f"{self._exchange.id} does not answer ({error}): what came before is kept, run the command again later"
             ) from error
         return [

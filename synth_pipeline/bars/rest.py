@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 
 from synth_pipeline.bars import BarSource
-from synth_pipeline.errors import InputError, SynthError
+from synth_pipeline.errors import InputError, NoDataError, SynthError
 
 Answer = TypeVar("Answer")
 ATTEMPTS = 6
@@ -68,14 +68,14 @@ class RestSource(BarSource):
     def ask(self, path: str, params: Mapping[str, Any], read: Callable[[Any], Answer]) -> Answer:
         """Return what `read` makes of the JSON answer.
 
-        Raises `InputError` for a refusal, `SynthError` when the venue stays out of reach or answers in another form.
+        Raises `InputError` for a refusal, `NoDataError` when the venue stays out of reach or answers in another form.
         """
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return self._ask_once(path, params, read)
             except Later as later:
                 if attempt == ATTEMPTS or (later.seconds or 0) > LONGEST_WAIT:
-                    raise SynthError(
+                    raise NoDataError(
                         f"{self.base_url}{path} gave no answer in {attempt} attempt(s), the last one: {later}; "
                         "what came before is kept, run the same command again later"
                     ) from later

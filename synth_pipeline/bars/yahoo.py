@@ -14,7 +14,7 @@ import numpy as np
 
 from synth_pipeline.bars import BarSource, Row
 from synth_pipeline.bars.timeframe import Timeframe
-from synth_pipeline.errors import InputError, SynthError
+from synth_pipeline.errors import InputError, NoDataError
 from synth_pipeline.schema import NS_PER_DAY, NS_PER_SECOND
 
 _TIMEFRAMES = {name: name for name in ("1m", "2m", "5m", "15m", "30m", "1h", "1d")} | {
@@ -60,7 +60,7 @@ class YahooBars(BarSource):
                 interval=self.timeframes[str(timeframe)], auto_adjust=False, actions=False, **span
             )
         except self._library.exceptions.YFRateLimitError as error:
-            raise SynthError(f"yahoo asks for patience ({error}): run the same command again in a while") from error
+            raise NoDataError(f"yahoo asks for patience ({error}): run the same command again in a while") from error
         if frame.empty:
             return []
         index = frame.index.tz_localize(None) if daily and frame.index.tz is not None else frame.index

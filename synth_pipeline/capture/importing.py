@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -19,6 +20,7 @@ from synth_pipeline.errors import BadMessage, InputError
 from synth_pipeline.schema import NS_PER_DAY, day_start_ns
 
 _SNIFFED_LINES = 200
+_BARS = re.compile(rb"open.*high.*low.*close", re.IGNORECASE)
 GENERIC = "generic_csv"
 """The archive that a user's word about a table makes it."""
 
@@ -35,6 +37,8 @@ def archive_of(path: Path, form: Form | None = None) -> Archive:
         archive = plugins.load(archives, name)
         if archive.matches(path, head):
             return archive()  # type: ignore[no-any-return]
+    if _BARS.search(head.partition(b"\n")[0]):
+        raise InputError(f"{path} holds bars, not ticks: bring them in with `synth-pipeline bars {path}`")
     known = ", ".join(plugins.names(archives))
     raise InputError(
         f"{path} is of no known format: known are {known}; of a table, say what its columns mean with --columns"

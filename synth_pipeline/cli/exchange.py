@@ -30,7 +30,9 @@ def exchange(
         list[str] | None, typer.Option(help="`simulated`, or a recorded file; several files are served as one.")
     ] = None,
     speed: Annotated[str, typer.Option(help="1 is as recorded, 10 ten times as fast, max as fast as possible.")] = "1",
-    port: Annotated[int, typer.Option(help="Port of streams and REST; 0 takes any that is free.")] = 9443,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of streams and REST; 0 takes any that is free.")
+    ] = 9443,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     fault: Annotated[list[str] | None, typer.Option(help=_FAULTS)] = None,
     symbols: Annotated[str, typer.Option(help="Symbols of the simulated market, by comma; one when left out.")] = "",
@@ -40,7 +42,9 @@ def exchange(
     bars: Annotated[
         list[str] | None, typer.Option(help="SYMBOL=FILE: answer klines from bars in a CSV or Parquet file.")
     ] = None,
-    clients: Annotated[int, typer.Option(help="The market starts when this many clients have subscribed.")] = 1,
+    clients: Annotated[
+        int, typer.Option(min=1, help="The market starts when this many connections have subscribed.")
+    ] = 1,
     retime: Annotated[
         bool, typer.Option("--retime", help="Move recorded stamps so that the first message is of now.")
     ] = False,
@@ -100,14 +104,15 @@ def _source(names: list[str] | None) -> str | list[Path] | None:
 
 
 def _bars(text: str) -> tuple[str, Bars]:
-    from synth_pipeline.archives import require_file
+    from synth_pipeline.archives import opened
     from synth_pipeline.bars import files
     from synth_pipeline.exchange.bars import Bars
 
     symbol, _, name = text.partition("=")
     if not name:
         raise InputError(f"--bars {text!r} is not of the form SYMBOL=FILE, such as BTCUSDT=bars.csv")
-    found, _ = files.read(require_file(Path(name)).read_bytes(), name, files.Options(symbol=None))
+    with opened(Path(name)) as file:
+        found, _ = files.read(file.read(), name, files.Options(symbol=None))
     if not len(found):
         raise NoDataError(f"{name} holds no bars: nothing to serve")
     of = found.columns

@@ -124,6 +124,8 @@ class Feed:
     @property
     def now_ns(self) -> int:
         """The market's time."""
+        if self._retime and not self.started.is_set():
+            return time_ns()
         now_ns = self.at_ns
         if self._speed is not None and self.started.is_set():
             elapsed_s = (monotonic() - self._started_at) * self._speed

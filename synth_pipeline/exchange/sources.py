@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from time import time_ns
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,6 +52,9 @@ class Source(ABC):
 class Nothing(Source):
     """A venue without a market, for one that answers klines only."""
 
+    def __init__(self) -> None:
+        self.start_ns = time_ns()
+
     def items(self) -> Iterator[Item]:
         """Yield none."""
         return iter(())
@@ -88,9 +92,9 @@ class Recorded(Source):
 
     def _lines(self) -> Iterator[Line]:
         if len(self._files) > 1:
-            return chained(self._files)
+            return chained(self._files, self._protocol.name)
         path, archive = self._files[0]
-        return archive.lines(path)
+        return archive.lines(path, self._protocol.name)
 
 
 class Simulated(Source):
