@@ -2,13 +2,13 @@
 
 The peer is the quickest msgspec decoder that we could write: one typed Struct a stream, chosen by a byte of its
 name, no garbage collection, levels flattened in C, decimals turned into exact integers by one compiled pass over all of
-them. Both check forms and ids; both read the same compressed frames; every column is compared first.
+them. Both check forms and ids; both read the same compressed frames; every column is compared first. As in
+ingestion, the scanner runs in one thread beside the one that decompresses; msgspec holds the interpreter's lock.
 """
 
 from __future__ import annotations
 
 import gc
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -33,15 +33,13 @@ from synth_pipeline.venues.binance import Depth, Print, Snapshot, Ticker, to_ns
 
 Tables = dict[str, np.ndarray]
 BAR, SEQUENCE_BAR = 5.0, 1e6
-THREADS = min(os.cpu_count() or 1, ingest.THREADS)
-"""Scan ahead, as in ingestion; msgspec holds the interpreter's lock and would gain nothing by threads."""
 
 
-def by_scanner(log: Path, venue: Venue, symbol: str, threads: int = THREADS) -> Tables:
+def by_scanner(log: Path, venue: Venue, symbol: str) -> Tables:
     """Our way, as ingestion goes it: what the scanner refuses goes to the venue's parser."""
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("trades", "quotes", "events", "levels")}
     seq = 0
-    for block in scan_ahead(ingest.frames_of(log), Names(venue, symbol), threads):
+    for block in scan_ahead(ingest.frames_of(log), Names(venue, symbol)):
         times = block.records[:, columns.RECEIVED]
         timed = Timed(block, times, np.zeros(len(times), np.int64), seq)
         plain = []
@@ -158,8 +156,7 @@ def decode(log: Path, venue: Venue, symbol: str, rounds: int) -> dict[str, float
     assert _same(ours, theirs), f"{log}: the two decoders differ"
     count = ours["trades"].shape[1] + ours["quotes"].shape[1] + ours["events"].shape[1]
     ways: dict[str, Callable[[], Any]] = {
-        f"scanner, {THREADS} threads": lambda: by_scanner(log, venue, symbol),
-        "scanner, 1 thread": lambda: by_scanner(log, venue, symbol, 1),
+        "scanner": lambda: by_scanner(log, venue, symbol),
         "msgspec": lambda: by_msgspec(log, venue, symbol),
     }
     gc.collect()
@@ -173,7 +170,7 @@ def decode(log: Path, venue: Venue, symbol: str, rounds: int) -> dict[str, float
 
 def sequence_rate(log: Path, venue: Venue, symbol: str, rounds: int) -> float:
     """Return messages a second of the sequence check over columns, of all streams, updates bridged from a snapshot."""
-    scanned = scan_ahead(ingest.frames_of(log), Names(venue, symbol), 1)
+    scanned = scan_ahead(ingest.frames_of(log), Names(venue, symbol))
     records = np.concatenate([block.records.copy() for block in scanned])
     records = records[records[:, columns.CODE] != columns.REFUSED]
     first = int(np.flatnonzero(records[:, columns.CODE] == columns.DEPTH)[0])
@@ -197,7 +194,7 @@ def claims(*, quick: bool) -> list[Claim]:
             parser = plugins.load(venues, venue)()
             rates[name] = decode(log, parser, symbol, rounds)
             checks[name] = sequence_rate(log, parser, symbol, rounds)
-    ratios = {name: found[f"scanner, {THREADS} threads"] / found["msgspec"] for name, found in rates.items()}
+    ratios = {name: found["scanner"] / found["msgspec"] for name, found in rates.items()}
     peers = {f"{way}, {name}, messages/s": rate for name, found in rates.items() for way, rate in found.items()}
     return [
         Claim(

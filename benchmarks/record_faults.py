@@ -98,7 +98,17 @@ class Recording:
     def alarms(self) -> dict[str, int]:
         """Return everything that it reports as wrong, by name."""
         figures = self.figures
-        counted = ("gaps", "repeated", "garbage", "stalls", "disconnects", "snapshot_failures", "refusals", "dropped")
+        counted = (
+            "gaps",
+            "repeated",
+            "garbage",
+            "stalls",
+            "connect_failures",
+            "disconnects",
+            "snapshot_failures",
+            "refusals",
+            "dropped",
+        )
         found = {name: int(getattr(figures, name)) for name in (*counted, "clock_steps")}
         found |= {"gap_rows": len(self.gaps), "quarantined": len(self.quarantine), **self.flagged}
         return {name: count for name, count in found.items() if count}
@@ -123,7 +133,7 @@ FINDERS: dict[str, Finder] = {
     "clock_step": lambda run, _, entry: max(run.offsets_ns) - min(run.offsets_ns) > abs(entry["ms"]) * 250_000,
     "rate_limit": lambda run, *_: run.noted("snapshot_failed", "HTTP 429"),
     "stale_snapshot": lambda run, *_: run.noted("snapshot_failed", "older"),
-    "tls_refusal": lambda run, *_: "InvalidMessage" in (run.figures.fault or ""),
+    "tls_refusal": lambda run, *_: run.noted("connect_failed", "InvalidMessage"),
 }
 
 

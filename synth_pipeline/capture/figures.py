@@ -26,6 +26,7 @@ class Figures:
     """Depth snapshots, asked for or sent by the venue."""
     snapshot_failures: int = 0
     connects: int = 0
+    connect_failures: int = 0
     disconnects: int = 0
     """Connections that ended without our doing."""
     handovers: int = 0

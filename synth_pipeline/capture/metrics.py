@@ -23,6 +23,7 @@ _COUNTERS = {
     "snapshots": "depth snapshots received",
     "snapshot_failures": "depth snapshots that failed or came too late",
     "connects": "connections opened",
+    "connect_failures": "attempts to connect that failed",
     "disconnects": "connections lost",
     "handovers": "connections replaced before the venue's cut",
     "stalls": "connections given up as silent",

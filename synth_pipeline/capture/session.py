@@ -131,7 +131,11 @@ class Session:
                 )
                 await self._subscribe(connection)
             except LOST as error:
-                self._figures.fault = f"{self._url}: {type(error).__name__}: {error}"
+                reason = f"{self._url}: {type(error).__name__}: {error}"
+                self._figures.connect_failures += 1
+                self._figures.fault = reason
+                for tape in self._tapes.values():
+                    tape.note("connect_failed", reason=reason)
                 await asyncio.sleep(max(backoff.next_seconds(), retry_after(error)))
             else:
                 return connection

@@ -1,6 +1,6 @@
 """One day of raw records to typed ticks on the day's integer grid, at bounded memory.
 
-The raw log is read once, in arrival order and in blocks of a megabyte: `scan` reads what it can straight from the
+The raw log is read once, in arrival order and in blocks of four megabytes: `scan` reads what it can straight from the
 bytes, `sequence` finds the stretches that are in order, and all else goes through the venue's parser and the
 `Assembler`. Rows are spilled in units of 1e-8; when the day's tick and lot are known, `settle` brings them onto that
 grid and into the store. What comes out does not depend on where blocks begin.
@@ -8,7 +8,6 @@ grid and into the store. What comes out does not depend on where blocks begin.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
@@ -36,10 +35,8 @@ from synth_pipeline.ticks.sorted_rows import SortedRows
 from synth_pipeline.ticks.spill import Spill
 from synth_pipeline.venues import BookUpdate, Head, Ignored, Message, Quote, Trade, Venue
 
-BLOCK_BYTES = 1024 * 1024
+BLOCK_BYTES = 4 * 1024 * 1024
 """Decompressed bytes that are scanned at once."""
-THREADS = 4
-"""At most so many scan ahead: more would wait for the one that checks the sequence and writes."""
 _FEW, _MANY = 64, 1024
 """Records after which a stretch in order counts as long, and the most that go by hand at a time where none is."""
 _STREAMS = ("trades", "book_levels", "quotes")
@@ -77,8 +74,7 @@ class _Reader:
 
     def read(self, log: Path, messages: int, progress: Progress) -> None:
         """Read the whole log, of about so many messages."""
-        threads = min(os.cpu_count() or 1, THREADS)
-        for block in scan_ahead(frames_of(log), self._names, threads):
+        for block in scan_ahead(frames_of(log), self._names):
             self._take_block(block)
             progress(self._seq, max(messages, self._seq), "messages read")
 
@@ -291,7 +287,7 @@ def _counts(reader: _Reader, settling: Settling, flagged: Mapping[Flag, int]) ->
 
 
 def frames_of(log: Path) -> Iterator[list[bytes]]:
-    """Yield frames, about a megabyte at a time."""
+    """Yield frames, about four megabytes at a time."""
     frames: list[bytes] = []
     for frame in rawlog.blocks(log):
         if isinstance(frame, bytes):

@@ -10,7 +10,7 @@ The recorder's notes are EVENT records of the raw log, JSON objects `{"event": N
 - `torn`: what a crash cut off; a gap of all streams from the last message before to the first after.
 - `disconnected`, while no other connection is open: the top of book is unknown from the last message before to the
   first after the next `connected`, a gap of quotes; of trades and the book their ids decide.
-- `gap`, `snapshot_failed`, `clock` and any other: information for people; counted.
+- `gap`, `connect_failed`, `snapshot_failed`, `clock` and any other: information for people; counted.
 
 No message at all for longer than `rawlog.SILENCE_NS` ends the coverage too, with a gap `silence`.
 """

@@ -7,7 +7,7 @@ where none were recorded, and what nobody recorded, as gaps.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from itertools import pairwise
@@ -18,7 +18,7 @@ from synth_pipeline.archives import Batch, Columns, Gap, Head, RowArchive, merge
 from synth_pipeline.archives.grid import Step, common_step
 from synth_pipeline.errors import InputError
 from synth_pipeline.schema import Flag, Scale
-from synth_pipeline.ticks import book, quality, store
+from synth_pipeline.ticks import quality, store
 from synth_pipeline.ticks.day import DayTicks, file_metadata
 from synth_pipeline.ticks.order_rows import OrderRows
 from synth_pipeline.ticks.sorted_rows import SortedRows
@@ -66,7 +66,7 @@ class _Writing:
         odd = self._write_batches(writers)
         rows = {name: writer.close(self._scale, **metadata) for name, writer in writers.items() if name != "quotes"}
         if self._from_book:
-            for piece in _tops_of(self._files["book_levels"]):
+            for piece in quality.tops(self._files["book_levels"]):
                 writers["quotes"].write(piece)
         rows["quotes"] = writers["quotes"].close(self._scale, **metadata)
         self._note_what_is_missing()
@@ -186,12 +186,3 @@ def _check_disjoint(sources: Sequence[tuple[Path, Head]]) -> None:
 
 def _holes(coverage: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
     return {(before[1] - 1, after[0]) for before, after in pairwise(coverage)}
-
-
-def _tops_of(levels: Path) -> Iterator[Columns]:
-    """The top of the rebuilt book, where no quotes were recorded."""
-    top = None
-    for replay in quality.replays(store.row_groups(levels)):
-        if len(replay.top):
-            yield book.quotes_of(replay, top)
-            top = replay.top[-1]

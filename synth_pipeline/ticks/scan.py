@@ -42,8 +42,6 @@ from synth_pipeline.ticks.scan_kernels import (
 from synth_pipeline.venues import Venue
 from synth_pipeline.venues.binance import BinanceVenue, Depth, Print, Ticker
 
-_PAD = 64
-"""Zero bytes behind a block, so that no look-ahead leaves it."""
 _MOST_NAMES = 64
 """Streams, and symbols, that are told apart; what a capture has more of goes through the plain parser."""
 _LOOKED_AT = 256
@@ -68,20 +66,21 @@ class Block:
 
 
 class Names:
-    """The streams and symbols that a log is known to hold, shared by all who scan it; what is learned stays."""
+    """The streams and symbols that a log is known to hold, shared by its scanners; what is learned stays."""
 
     def __init__(self, venue: Venue, symbol: str) -> None:
         self._venue = venue if isinstance(venue, BinanceVenue) else None
         self._symbol = symbol.upper()
         self._symbols = {} if self._venue is None else {symbol.encode(): _taken(self._venue, symbol)}
-        self._streams: dict[bytes, int] = {}
         self._learning = threading.Lock()
+        self.streams: dict[bytes, int] = {}
+        """Code of the events of each known stream."""
         self.table = self._table()
         """What `scan_records` takes of it: the names, where each ends, what each means, how many are symbols."""
 
     def stream(self, number: int) -> str:
         """Return the name of the stream of an IGNORED record."""
-        return list(self._streams)[number].decode()
+        return list(self.streams)[number].decode()
 
     def symbol(self, number: int) -> str:
         """Return the symbol of an OTHER record."""
@@ -101,24 +100,24 @@ class Names:
         if self._venue is None:
             return False
         with self._learning:
-            known = len(self._streams)
+            known = len(self.streams)
             for name in names:
                 kind = self._venue.stream_kind(name.decode().partition("@")[2])
-                if kind and len(self._streams) < _MOST_NAMES:
-                    self._streams.setdefault(name, _CODES.get(kind, IGNORED))
+                if kind and len(self.streams) < _MOST_NAMES:
+                    self.streams.setdefault(name, _CODES.get(kind, IGNORED))
             self.table = self._table()
-            return known < len(self._streams)
+            return known < len(self.streams)
 
     def _table(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-        names = [*self._symbols, *self._streams]
+        names = [*self._symbols, *self.streams]
         meaning = [[0, *taken] for taken in self._symbols.values()]
-        meaning += [[code, *12 * [0]] for code in self._streams.values()]
+        meaning += [[code, *12 * [0]] for code in self.streams.values()]
         bounds, taken = np.cumsum([0, *map(len, names)]), np.array(meaning, np.int64).reshape(-1, 13)
         return np.frombuffer(b"".join(names), np.uint8), bounds, taken, len(self._symbols)
 
 
 class Scanner:
-    """Scans blocks, one at a time, into arrays of its own."""
+    """Scans blocks into arrays of its own."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
@@ -127,16 +126,22 @@ class Scanner:
 
     def scan(self, frames: Sequence[bytes]) -> Block:
         """Scan frames of whole records. Raises `InputError` when one ends within a record."""
-        content = b"".join((*frames, bytes(_PAD)))
+        content = frames[0] if len(frames) == 1 else b"".join(frames)
         most = len(content) // HEADER_BYTES + 1
         if len(self._records) < most:
             # No level is shorter than nine bytes.
             self._records, self._levels = np.empty((most, WIDTH), np.int64), np.empty((3 * most, 2), np.int64)
         ends = np.cumsum([len(frame) for frame in frames])
+        if not self._names.streams:
+            # Most streams are met in the first frame: the rest need not be scanned twice.
+            self._meet(self._scan(content, ends[:1]))
         found = self._scan(content, ends)
-        refused = np.flatnonzero(found.records[:, CODE] == REFUSED)[:_LOOKED_AT].tolist()
-        streams = {_stream_of(found.payload(record)) for record in refused} - {b""}
-        return self._scan(content, ends) if self._names.learn_streams(streams) else found
+        return self._scan(content, ends) if self._meet(found) else found
+
+    def _meet(self, block: Block) -> bool:
+        """Learn the streams of refused records; return whether there were any new ones."""
+        refused = np.flatnonzero(block.records[:, CODE] == REFUSED)[:_LOOKED_AT].tolist()
+        return self._names.learn_streams({_stream_of(block.payload(record)) for record in refused} - {b""})
 
     def _scan(self, content: bytes, ends: np.ndarray) -> Block:
         block = np.frombuffer(content, np.uint8)
@@ -146,19 +151,13 @@ class Scanner:
         return Block(content, self._records[:records], self._levels[:levels])
 
 
-def scan_ahead(blocks: Iterable[Sequence[bytes]], names: Names, threads: int) -> Iterator[Block]:
-    """Scan blocks of frames in order, some ahead of the one in use; each holds until the next is asked for.
-
-    The first frame alone goes first: most streams are met there, and no other block need be scanned twice.
-    """
+def scan_ahead(blocks: Iterable[Sequence[bytes]], names: Names, threads: int = 1) -> Iterator[Block]:
+    """Scan blocks of frames, so many at a time ahead of the one in use; each holds until the next is asked for."""
     scanners = cycle([Scanner(names) for _ in range(threads + 1)])
     pending: deque[Future[Block]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="scan") as pool:
-        for number, frames in enumerate(blocks):
-            scanner = next(scanners)
-            if number == 0:
-                scanner.scan(frames[:1])
-            pending.append(pool.submit(scanner.scan, frames))
+        for frames in blocks:
+            pending.append(pool.submit(next(scanners).scan, frames))
             if len(pending) > threads:
                 yield pending.popleft().result()
         while pending:

@@ -1,8 +1,9 @@
 """The byte scanner's kernels: records and payloads of a block into columns; see `scan` for what they take and why.
 
-A position is where the next byte stands; -1 says that the bytes are refused. Kernels that call each other stand in one
-file, because numba's cache does not follow calls across files, and are inlined, because passing arrays on costs more
-than most of them do.
+A position is where the next byte stands; -1 says that the bytes are refused. Nothing looks past a byte that it does not
+expect, so that the zero byte behind every `bytes` object ends what is cut short. Kernels that call each other stand in
+one file, because numba's cache does not follow calls across files, and are inlined, because passing arrays on costs
+more than most of them do.
 """
 
 from __future__ import annotations
@@ -306,7 +307,7 @@ def _key(block: np.ndarray, position: int, combined: bool) -> tuple[int, int]:
         return -1, 0
     if _at(block, position + 2) == 34:
         position += 3
-    elif _at(block, position + 1) == 112 and _at(block, position + 3) == 34 and _at(block, position + 2) in (115, 117):
+    elif _at(block, position + 1) == 112 and _at(block, position + 2) in (115, 117) and _at(block, position + 3) == 34:
         slot = _PAIR if _at(block, position + 2) == 115 else _PREVIOUS
         position += 4
     else:

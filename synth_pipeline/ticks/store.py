@@ -3,7 +3,8 @@
 Encodings, chosen on recorded captures (`docs/tick-store.md` has the table, `benchmarks/sizes.py` makes it): what rises
 (times, ids, arrival order) DELTA_BINARY_PACKED, but the receive time that a book event's rows share plain; prices and
 sizes of levels and sizes of trades and orders BYTE_STREAM_SPLIT; sides and flags by dictionary; the rest plain. zstd-3,
-quotes zstd-9 and their exchange time, whole milliseconds, zstd-15; row groups of 64 k rows.
+quotes zstd-9 and their exchange time, whole milliseconds, zstd-15. Row groups of 16 k rows, since a half-hour window
+then decodes less (`benchmarks/window.py`); of 64 k for levels, which compress better so and are read by the day.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import pyarrow.parquet as pq
 from synth_pipeline.errors import SynthError
 from synth_pipeline.schema import Column, Scale, Table
 
-ROW_GROUP = 65_536
+ROW_GROUP = 16_384
+_ROW_GROUPS = {"book_levels": 4}
+"""Row groups in multiples of `ROW_GROUP`."""
 _RISING = {"recv_ns", "event_ns", "seq", "update_id", "trade_id", "label_ns", "open_ns", "close_ns"}
 _REPEATED = {("book_levels", "recv_ns")}
 _SPLIT = {("book_levels", "price"), ("book_levels", "size"), ("orders", "size"), ("trades", "size")}
@@ -36,6 +39,7 @@ class TableWriter:
 
     def __init__(self, path: Path, table: Table) -> None:
         self._table = table
+        self._group_rows = ROW_GROUP * _ROW_GROUPS.get(table.name, 1)
         self._writer = pq.ParquetWriter(
             path,
             table.arrow,
@@ -59,13 +63,13 @@ class TableWriter:
         self.rows += rows.num_rows
         self._pending.append(rows)
         self._pending_rows += rows.num_rows
-        if self._pending_rows >= ROW_GROUP:
+        if self._pending_rows >= self._group_rows:
             self._flush(whole_groups=True)
 
     def _flush(self, *, whole_groups: bool) -> None:
         rows = pa.concat_tables(self._pending)
-        ready = rows.num_rows // ROW_GROUP * ROW_GROUP if whole_groups else rows.num_rows
-        self._writer.write_table(rows.slice(0, ready), row_group_size=ROW_GROUP)
+        ready = rows.num_rows // self._group_rows * self._group_rows if whole_groups else rows.num_rows
+        self._writer.write_table(rows.slice(0, ready), row_group_size=self._group_rows)
         self._pending, self._pending_rows = [rows.slice(ready)], rows.num_rows - ready
 
     def close(self, scale: Scale | None = None, **metadata: str) -> int:
