@@ -141,7 +141,8 @@ def test_a_lost_connection_is_noted_and_replaced(tmp_path: Path) -> None:
     figures = record(tmp_path, script)
     notes = [note for note in notes_of(tmp_path) if note["event"] != "clock"]
     assert [note["event"] for note in notes] == [
-        *("start", "connected", "disconnected", "connected", "gap", "disconnected", "connected", "stop")
+        *("start", "connected", "disconnected", "connect_failed", "connect_failed", "connected"),
+        *("gap", "disconnected", "connected", "stop"),
     ]
     assert [note["reason"] for note in notes if note["event"] == "disconnected"] == [
         "connection lost",
@@ -149,7 +150,7 @@ def test_a_lost_connection_is_noted_and_replaced(tmp_path: Path) -> None:
     ]
     connections = [note["connection"] for note in notes if note["event"] == "connected"]
     assert len(set(connections)) == 3
-    assert (figures.connects, figures.disconnects) == (3, 2)
+    assert (figures.connects, figures.connect_failures, figures.disconnects) == (3, 2, 2)
 
 
 def test_a_successor_takes_over_without_loss_or_duplicate(tmp_path: Path) -> None:
