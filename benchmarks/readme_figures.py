@@ -20,13 +20,19 @@ def table(documents: list[dict[str, Any]]) -> str:
     lines = ["| figure | measured | bar | |", "| --- | ---: | ---: | --- |"]
     for document in documents:
         for claim in document["claims"]:
-            value = "not measured" if claim["value"] is None else f"{claim['value']:,.4g}"
+            value = _written(claim["value"])
             mark = "" if claim["met"] else "**falls short**"
             remarks = " ".join(part for part in (mark, claim["note"]) if part)
-            bar = f"{_SIGNS[claim['goal']]} {claim['bar']:,g}"
+            bar = f"{_SIGNS[claim['goal']]} {_written(claim['bar'])}"
             lines.append(f"| `{claim['id']}` {claim['what']} | {value} | {bar} | {remarks} |")
     machines = sorted({f"{m['cpu']}, {m['cores']} cores, {m['memory_gib']:.0f} GiB" for m in _machines(documents)})
     return "\n".join([*lines, "", f"Measured on: {'; '.join(machines)}."])
+
+
+def _written(value: float | None) -> str:
+    if value is None:
+        return "not measured"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _machines(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
