@@ -15,7 +15,7 @@ from common import Claim, arguments, report
 
 def claims(*, quick: bool) -> list[Claim]:
     """Measure everything, one part after the other."""
-    rate = record_rate.rate(6 if quick else 60)
+    rate = record_rate.rate(4 if quick else 60)
     kills = record_rate.kills(2 if quick else 20)
     faults = record_faults.faults(quick)
     return [*_rate(rate), *_kills(kills), *_faults(faults), *record_decode.claims(quick=quick)]
