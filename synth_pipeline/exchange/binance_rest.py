@@ -7,7 +7,7 @@ the futures sections. An error is a status of 400 and `{"code": -1121, "msg": "I
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -120,20 +120,7 @@ USDM = Facts(
     bar_weights=((99, 1), (499, 2), (1000, 5), (1500, 10)),
     info_weight=1,
 )
-COINM = Facts(
-    intervals=INTERVALS,
-    depths=_FUTURES_DEPTHS,
-    default_depth=500,
-    most_levels=1000,
-    most_bars=1500,
-    bars_over_limit=False,
-    times=True,
-    names=True,
-    span_ms=_COINM_SPAN_MS,
-    depth_weights=((50, 2), (100, 5), (500, 10), (1000, 20)),
-    bar_weights=((99, 1), (499, 2), (1000, 5), (1500, 10)),
-    info_weight=1,
-)
+COINM = replace(USDM, names=True, span_ms=_COINM_SPAN_MS)
 
 
 def answer(facts: Facts, venue: Venue, request: Request, state: State, now_ms: int) -> Answer:
