@@ -18,7 +18,7 @@ import wire_day
 from common import Claim, arguments, report
 
 from synth_pipeline import plugins, venues
-from synth_pipeline.ticks import ingest, store
+from synth_pipeline.ticks import ingest, parquet
 from synth_pipeline.ticks.day import DayTicks
 
 TABLES = ("quotes", "book_levels", "trades")
@@ -56,7 +56,7 @@ def column_bytes(values: np.ndarray, encoding: str, level: int) -> float:
         compression_level=level,
         use_dictionary=encoding == "DICTIONARY",
         column_encoding=None if encoding == "DICTIONARY" else {"x": encoding},
-        row_group_size=store.ROW_GROUP,
+        row_group_size=parquet.ROW_GROUP,
         write_statistics=False,
     )
     return len(written.getvalue()) / len(values)
@@ -64,7 +64,7 @@ def column_bytes(values: np.ndarray, encoding: str, level: int) -> float:
 
 def best(day: DayTicks, table: str) -> float:
     """Bytes a row if every column had its own best encoding at zstd-19, whatever that costs."""
-    columns = store.read_table(day.files[table])
+    columns = parquet.read_table(day.files[table])
     return sum(
         min(column_bytes(values, encoding, _BEST_LEVEL) for encoding in _possible(values))
         for values in columns.values()
@@ -81,9 +81,9 @@ def print_markdown(days: Mapping[str, DayTicks]) -> None:
         logs = ", ".join(f"{name} ({day.rows[table]:,} rows)" for name, day in days.items())
         print(f"\n`{table}`, bytes a row at the store's zstd levels: {logs}\n")
         print("| column | " + " | ".join((*ENCODINGS, "DICTIONARY")) + " |\n| --- |" + " --- |" * 4)
-        columns = {name: store.read_table(day.files[table]) for name, day in days.items()}
+        columns = {name: parquet.read_table(day.files[table]) for name, day in days.items()}
         for column in next(iter(columns.values())):
-            cells, level = [], store.compression_level(table, column)
+            cells, level = [], parquet.compression_level(table, column)
             for encoding in (*ENCODINGS, "DICTIONARY"):
                 found = (each[column] for each in columns.values() if encoding in _possible(each[column]))
                 cells.append(" · ".join(f"{column_bytes(values, encoding, level):.2f}" for values in found))

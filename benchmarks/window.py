@@ -35,7 +35,7 @@ from synth_pipeline.lineage.manifests import Manifest
 from synth_pipeline.rng import stream
 from synth_pipeline.schema import NS_PER_DAY, NS_PER_SECOND, Flag, Instrument, Scale, day_start_ns
 from synth_pipeline.stages.window_features import window_features
-from synth_pipeline.ticks import store, window
+from synth_pipeline.ticks import parquet, store
 
 BTC = Instrument("simulated", "BTCUSDT")
 FIRST = date(2025, 1, 6)
@@ -105,7 +105,7 @@ def write_store(home: Path, days: int, quotes_a_day: int) -> list[tuple[Path, Pa
         metadata = {"visible_levels": "0", "coverage": json.dumps([[start_ns, start_ns + NS_PER_DAY]])}
         with commit.staging(folder) as place:
             for name, columns in tables.items():
-                store.write_table(place / f"{name}.parquet", schema.TICK_TABLES[name], columns, SCALE, **metadata)
+                parquet.write_table(place / f"{name}.parquet", schema.TICK_TABLES[name], columns, SCALE, **metadata)
             staged = {name: place / f"{name}.parquet" for name in tables}
             made = commit.commit(folder, draft, staged, facts={"opened_from_yesterday": bool(files)})
         files.append((made.file(folder, "quotes"), made.file(folder, "trades")))
@@ -364,7 +364,7 @@ def cold_query(home: Path, method: str, span: Span) -> float:
     else:
         started = time.perf_counter()
         for name, columns in COLD_COLUMNS.items():
-            window.read(home, BTC, name, *span, columns, hot=method == "hot")
+            store.read(home, BTC, name, *span, columns, hot=method == "hot")
     return time.perf_counter() - started
 
 

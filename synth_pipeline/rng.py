@@ -5,7 +5,12 @@ change when another consumer is added before it. Streams of different labels are
 (`numpy.random.SeedSequence` hashes its entropy).
 """
 
+from __future__ import annotations
+
+import copy
 import hashlib
+from collections.abc import Sequence
+from typing import overload
 
 import numpy as np
 
@@ -20,12 +25,45 @@ def stream(seed: int, *labels: str | int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, entropy])))
 
 
-def per_path(rng: np.random.Generator, count: int) -> list[np.random.Generator]:
+class Paths(Sequence[np.random.Generator]):
+    """Independent streams, one a path, each made when it is asked for."""
+
+    def __init__(self, seed: int, numbers: range) -> None:
+        self.seed, self.numbers = seed, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, at: int) -> np.random.Generator: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Paths: ...
+
+    def __getitem__(self, at: int | slice) -> np.random.Generator | Paths:
+        """Return the stream of one path, or those of several."""
+        if isinstance(at, slice):
+            return Paths(self.seed, self.numbers[at])
+        child = np.random.SeedSequence(self.seed, spawn_key=(self.numbers[at],))
+        return np.random.Generator(np.random.PCG64(child))
+
+
+def per_path(rng: np.random.Generator, count: int) -> Paths:
     """Split a stream into `count` independent ones, one a path.
 
     Path k draws the same numbers whatever `count` is, which is what makes a sample independent of its batch size.
     The parent stream gives one number, so two calls on the same parent differ.
     """
-    seed = int(rng.integers(0, 2**63))
-    children = np.random.SeedSequence(seed).spawn(count)
-    return [np.random.Generator(np.random.PCG64(child)) for child in children]
+    first = rng.first if isinstance(rng, _Later) else 0
+    return Paths(int(rng.integers(0, 2**63)), range(first, first + count))
+
+
+def later(rng: np.random.Generator, first: int) -> np.random.Generator:
+    """Return a stream of the same state whose path 0, by `per_path`, is path `first` of `rng`."""
+    made = _Later(copy.deepcopy(rng.bit_generator))
+    made.first = first + (rng.first if isinstance(rng, _Later) else 0)
+    return made
+
+
+class _Later(np.random.Generator):
+    first: int

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cached_property
@@ -277,13 +277,14 @@ class Scale:
 class Instrument:
     """`venue.SYMBOL`, the one key of everything (two partition dimensions are all that Dagster allows).
 
-    Symbols are kept in capitals. Raises `InputError` for names that no folder and no partition key could carry.
+    `venue.A+B` is a basket: several instruments of one venue that one generator is fitted on. Symbols are kept in
+    capitals. Raises `InputError` for names that no folder and no partition key could carry.
     """
 
     venue: str
     symbol: str
 
-    _FORM = re.compile(r"[a-z][a-z0-9_]*\.[A-Z0-9][A-Z0-9_\-]*")
+    _FORM = re.compile(r"[a-z][a-z0-9_]*\.[A-Z0-9][A-Z0-9_\-]*(\+[A-Z0-9][A-Z0-9_\-]*)*")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "symbol", self.symbol.upper())
@@ -295,6 +296,11 @@ class Instrument:
         """Read `venue.SYMBOL`. Raises `InputError` for any other form."""
         venue, _, symbol = text.partition(".")
         return cls(venue, symbol)
+
+    @property
+    def members(self) -> tuple[Self, ...]:
+        """The instruments of a basket, in the order given; of any other just itself."""
+        return tuple(replace(self, symbol=symbol) for symbol in self.symbol.split("+"))
 
     def __str__(self) -> str:
         return f"{self.venue}.{self.symbol}"

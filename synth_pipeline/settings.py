@@ -12,6 +12,7 @@ from pydantic_settings.exceptions import SettingsError
 
 from synth_pipeline.errors import InputError
 from synth_pipeline.schema import NS_PER_SECOND, Instrument
+from synth_pipeline.storage import Place, place_of
 
 
 class Settings(BaseSettings):
@@ -20,7 +21,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SYNTH_", frozen=True, extra="forbid")
 
     home: Path = Field(
-        Path(".synth"), description="Root of all data: raw ticks features checkpoints synthetic reports."
+        Path(".synth"), description="Root of everything: data, dagster, mlflow, hot tier and copies of remote data."
+    )
+    data_url: str = Field(
+        "", description="Where partitions lie if not in the home: a folder, or a URL such as s3://bucket/prefix."
     )
     inbox: Path = Field(
         Path("inbox"), validate_default=True, description="Where recordings are dropped; relative to the home."
@@ -63,6 +67,13 @@ class Settings(BaseSettings):
         except SettingsError as error:
             raise InputError(f"a setting is no JSON where it must be ({error}): see its description") from None
 
+    @field_validator("data_url")
+    @classmethod
+    def _usable(cls, data_url: str) -> str:
+        if data_url:
+            place_of(data_url)
+        return data_url
+
     @field_validator("home")
     @classmethod
     def _absolute(cls, home: Path) -> Path:
@@ -82,6 +93,16 @@ class Settings(BaseSettings):
         return step_ms
 
     @property
+    def data(self) -> Place:
+        """Where partitions lie. Raises `InputError` for an address that cannot be used."""
+        return place_of(self.data_url) if self.data_url else self.home
+
+    @property
+    def copies(self) -> Path:
+        """Where copies of remote files lie; may be deleted at any time."""
+        return self.home / "cache"
+
+    @property
     def step_ns(self) -> int:
         """Grid step in nanoseconds."""
         return self.step_ms * (NS_PER_SECOND // 1000)
@@ -96,6 +117,6 @@ class Settings(BaseSettings):
         """The generators in effect, in the order given."""
         return tuple(name.strip() for name in self.generators.split(",") if name.strip())
 
-    def partition(self, stage: str, instrument: Instrument, day: date, *more: str) -> Path:
-        """Return the folder of one partition of one stage."""
-        return self.home.joinpath(stage, instrument.venue, instrument.symbol, day.isoformat(), *more)
+    def partition(self, stage: str, instrument: Instrument, cell: object, *more: str) -> Place:
+        """Return the folder of one partition of one stage; the cell is a day, or a timeframe of bars."""
+        return self.data.joinpath(stage, instrument.venue, instrument.symbol, str(cell), *more)

@@ -18,7 +18,7 @@ import zstandard
 from synth_pipeline import archives as package
 from synth_pipeline import plugins
 from synth_pipeline.archives import Batch, RowArchive
-from synth_pipeline.ticks import store
+from synth_pipeline.ticks import parquet
 from synth_pipeline.ticks.rows import ingest_rows
 
 DAY = date(2024, 1, 5)
@@ -421,7 +421,7 @@ def tables_of(
     place = folder / "ticks"
     place.mkdir(exist_ok=True)
     ticks = ingest_rows([(archive, path)], symbol, day, place)
-    return {name: store.read_table(file) for name, file in ticks.files.items()}
+    return {name: parquet.read_table(file) for name, file in ticks.files.items()}
 
 
 def joined(batches: Iterable[Batch]) -> tuple[dict[str, dict[str, np.ndarray]], list[object], list[object]]:

@@ -12,7 +12,7 @@ import pytest
 
 from synth_pipeline import plugins, venues
 from synth_pipeline.archives.rawlog import Record, Writer
-from synth_pipeline.ticks import ingest, store
+from synth_pipeline.ticks import ingest, parquet
 from synth_pipeline.ticks.day import DayTicks
 from synth_pipeline.ticks.opening import Opening
 
@@ -48,7 +48,7 @@ def ingest_day(
         write_log(log, records, frame_records)
         ticks = ingest.ingest_frames(log, plugins.load(venues, venue)(), symbol, day_start, lambda: opening, place)
         assert {path.name for path in place.iterdir()} == {path.name for path in ticks.files.values()}
-        tables = {name: store.read_table(path) for name, path in ticks.files.items()}
+        tables = {name: parquet.read_table(path) for name, path in ticks.files.items()}
         assert {name: len(next(iter(columns.values()))) for name, columns in tables.items()} == ticks.rows
         return Ingested(ticks, tables, {name: path.read_bytes() for name, path in ticks.files.items()})
 

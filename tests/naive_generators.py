@@ -9,10 +9,10 @@ import numpy as np
 from scipy import stats
 
 from synth_pipeline.features.transforms import on_grid
-from synth_pipeline.generators import conditional_variance, heston
+from synth_pipeline.generators import conditional_variance, heston, jump_filter
 from synth_pipeline.generators.companions import Companions
 from synth_pipeline.generators.hidden_markov import Chain, stationary
-from synth_pipeline.generators.jump_filter import Law, simulated
+from synth_pipeline.generators.jump_filter import Law
 from synth_pipeline.rng import stream
 from synth_pipeline.series import FloatArray, Series
 
@@ -78,6 +78,13 @@ def _large(law: Law) -> tuple[float, float, float]:
     """Return scales of large jumps up and down, and the share that goes up."""
     up, down = law.up_ratio * law.jump, law.down_ratio * law.jump
     return up, down, down / (up + down)
+
+
+def jumps(rng: np.random.Generator, profile: FloatArray, burn_in: int, law: Law) -> tuple[FloatArray, FloatArray]:
+    """Log-returns and intensities of one path of the kernels."""
+    state = jump_filter.opening(rng, float(profile[0]), burn_in, law)
+    returns, intensities, _ = jump_filter.simulated(rng, np.append(profile, profile[-1]), state, law)
+    return np.asarray(returns), np.asarray(intensities)
 
 
 def simulated_slowly(
@@ -165,7 +172,7 @@ def exact_log_likelihood(returns: FloatArray, law: Law, *, points: int = 300, hi
     """Return the log-likelihood without the Gamma assumption: the law of the intensity on a fine grid of values."""
     fade, alpha, base, growth = _constants(law)
     grid = base + (highest - base) * np.linspace(0, 1, points) ** 2
-    drawn = simulated(stream(0, "long run"), np.ones(200_000), 2_000, law)[1]
+    drawn = jumps(stream(0, "long run"), np.ones(200_000), 2_000, law)[1]
     edges = np.concatenate(([-np.inf], (grid[1:] + grid[:-1]) / 2, [np.inf]))
     opening = np.histogram(drawn, edges)[0] / len(drawn)
     steps = []

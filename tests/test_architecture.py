@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "synth_pipeline"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-BOTTOM = {"schema", "settings", "errors", "rng", "plugins", "progress", "series", "__init__"}
+BOTTOM = {"schema", "settings", "errors", "rng", "plugins", "progress", "series", "storage", "__init__"}
 """Import nothing of ours outside this row."""
 DOMAIN: dict[str, set[str]] = {
     "venues": set(),
@@ -26,7 +26,7 @@ DOMAIN: dict[str, set[str]] = {
     "generators": {"features"},
     "market": {"ticks", "generators"},
     "exchange": {"venues", "archives", "capture", "ticks", "market"},
-    "synthesis": {"generators", "market", "fidelity"},
+    "synthesis": {"features", "generators", "market", "fidelity"},
     "fidelity": set(),
     "reports": {"fidelity"},
     "lineage": set(),

@@ -87,10 +87,10 @@ def test_inverse_contracts_keep_their_kind(workspace: Workspace, tmp_path: Path)
     instrument = stages.identify([path], None, None)
     assert str(instrument) == "binance_coinm.BTCUSD_PERP"
     stages.record(workspace, instrument, DAY, [path])
-    from synth_pipeline.ticks import store
+    from synth_pipeline.ticks import parquet
 
     ticks = stages.ingest(workspace, instrument, DAY)
-    assert store.read_scale(ticks.file(workspace.folder("ticks", instrument, DAY), "trades")).inverse
+    assert parquet.read_scale(ticks.file(workspace.folder("ticks", instrument, DAY), "trades")).inverse
 
 
 @pytest.mark.parametrize("name", list(archive_files.ROWS))

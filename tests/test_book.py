@@ -12,8 +12,20 @@ from synth_pipeline.ticks import book, quality
 from synth_pipeline.ticks.quality import book_ticker_agreement
 from tests import naive
 
-changes = st.tuples(st.sampled_from([1, -1]), st.integers(1, 40), st.integers(0, 9))
-events = st.lists(st.tuples(st.booleans(), st.lists(changes, min_size=1, max_size=25)), min_size=1, max_size=40)
+sides, sizes = st.sampled_from([1, -1]), st.integers(0, 9)
+near = st.integers(1, 40)
+anywhere = st.builds(
+    int.__add__, st.sampled_from([0, 64, 16_000, 49_000, 65_500, 131_000, 10**6, 2**40, 2**63 - 42]), near
+)
+"""Prices around which the window must be laid anew, up to the largest that there are."""
+
+
+def _events(prices: st.SearchStrategy[int]) -> st.SearchStrategy[list[Any]]:
+    changes = st.lists(st.tuples(sides, prices, sizes), min_size=1, max_size=25)
+    return st.lists(st.tuples(st.booleans(), changes), min_size=1, max_size=40)
+
+
+events = _events(near) | _events(anywhere)
 
 
 def _rows(events: list[tuple[bool, list[tuple[int, int, int]]]]) -> dict[str, np.ndarray]:
@@ -37,6 +49,39 @@ def test_replay_equals_the_dictionary(wanted: list[Any]) -> None:
     assert found.top.tolist() == [top for top, _ in expected]
     assert found.depth.tolist() == [depth for _, depth in expected]
     assert found.update_id.tolist() == [number + 7 for number in range(len(wanted))]
+    assert book.Book().feed(rows).top.tolist() == found.top.tolist()
+    left = _left(wanted)
+    assert found.bids.tolist() == sorted(map(list, left[1].items()))
+    assert found.asks.tolist() == sorted(map(list, left[-1].items()), reverse=True)
+
+
+def _left(events: list[Any]) -> dict[int, dict[int, int]]:
+    """All levels after the last event."""
+    sides: dict[int, dict[int, int]] = {1: {}, -1: {}}
+    for is_snapshot, levels in events:
+        sides = {1: {}, -1: {}} if is_snapshot else sides
+        for side, price, size in levels:
+            sides[side] |= {price: max(size, is_snapshot)}
+    return {side: {price: size for price, size in levels.items() if size} for side, levels in sides.items()}
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**32), st.sampled_from([1, 40, 3000, 20_000, 70_000]), st.integers(1, 500))
+def test_a_market_that_drifts_equals_the_dictionary(seed: int, stride: int, width: int) -> None:
+    """Hundreds of levels under a touch that wanders, leaps and comes back, the sides empty now and then."""
+    rng = np.random.default_rng(seed)
+    touch, wanted = 10**7, []
+    for _ in range(60):
+        touch = max(touch + int(rng.integers(-stride, stride + 1)), 1000)
+        away, side = rng.integers(0, width, 20), rng.choice([1, -1], 20)
+        size = rng.integers(0, 9, 20) * (rng.random() < 0.95)
+        levels = [(int(s), int(touch - s * a), int(q)) for s, a, q in zip(side, away, size, strict=True)]
+        wanted.append((bool(rng.random() < 0.02), levels))
+    rows = _rows(wanted)
+    found, expected = book.replay(rows), list(naive.replay_book(rows))
+    assert found.top.tolist() == [top for top, _ in expected]
+    assert found.depth.tolist() == [depth for _, depth in expected]
+    assert found.bids.tolist() == sorted(map(list, _left(wanted)[1].items()))
 
 
 @given(events, st.lists(st.integers(0, 200), max_size=4), st.booleans())
@@ -44,7 +89,7 @@ def test_a_book_fed_in_pieces_is_the_same_book(wanted: list[Any], cuts: list[int
     rows = _rows(wanted)
     rows["flags"] = rows["flags"] | np.where(np.arange(len(rows["flags"])) % 7 == 0, Flag.BAD_CLOCK, 0).astype(np.uint8)
     whole, fed = book.replay(rows), book.Book()
-    pieces = [fed.feed(part) for part in _cut(rows, sorted(cuts))]
+    pieces = [fed.feed(part, book.DEPTH) for part in _cut(rows, sorted(cuts))]
     for name in ("recv_ns", "update_id", "flags", "top", "depth"):
         joined = np.concatenate([getattr(piece, name) for piece in pieces])
         assert joined.tolist() == getattr(whole, name).tolist(), name

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from synth_pipeline.features.grid import grid_features
 from synth_pipeline.rng import stream
 from synth_pipeline.schema import Flag, Scale
-from synth_pipeline.ticks.ladder import Ladders
+from synth_pipeline.ticks import book as books
 from tests.tick_tables import depth_table, ladder_table, quotes_table, trades_table
 
 UNIT = Scale(Decimal(1), Decimal(1))
@@ -51,11 +51,11 @@ def best_levels(events: list[Any], count: int) -> list[list[list[tuple[int, int]
 @given(events, st.integers(0, 12), st.integers(1, 200))
 def test_ladders_equal_the_dictionary_however_they_are_fed(wanted: list[Any], visible: int, piece: int) -> None:
     rows = level_rows(wanted)
-    ladders = Ladders(visible)
-    parts = [
-        ladders.feed({name: column[start : start + piece] for name, column in rows.items()})
-        for start in range(0, len(rows["flags"]), piece)
-    ]
+    book = books.Book()
+    parts = []
+    for start in range(0, len(rows["flags"]), piece):
+        part = {name: column[start : start + piece] for name, column in rows.items()}
+        parts.append(books.ladder_of(book.feed(part, books.DEPTH), visible))
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     expected = best_levels(wanted, min(visible or 10, 10))
     for which, side in enumerate(("bid", "ask")):
@@ -66,7 +66,7 @@ def test_ladders_equal_the_dictionary_however_they_are_fed(wanted: list[Any], vi
 
 def test_more_levels_than_the_first_allocation() -> None:
     full = level_rows([(True, [(1, price, price) for price in range(1, 5001)])])
-    found = Ladders().feed(full)
+    found = books.ladder_of(books.replay(full), 0)
     assert found["bid_price"].tolist() == [list(range(5000, 4990, -1))]
 
 

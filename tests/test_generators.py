@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from scipy import stats
 from synth_pipeline import generators, plugins
 from synth_pipeline.errors import InputError, TooLittleDataError
 from synth_pipeline.generators import Generator
+from synth_pipeline.generators.basket import Basket
 from synth_pipeline.generators.wgan_gp import Critic, MirroredLSTM, Parameters, WassersteinGAN, gradient_penalty
 from synth_pipeline.rng import stream
 from synth_pipeline.series import FloatArray, Series
@@ -35,30 +40,65 @@ def make(name: str) -> Generator:
     return made
 
 
+def markets_of(name: str, one: Callable[[int], Series]) -> Series:
+    """What a generator is fitted on: the market of seed 0, or of a generator of several assets those of two seeds."""
+    kind = plugins.load(generators, name)
+    return Series.joined({"A": one(0), "B": one(1)}) if issubclass(kind, Basket) else one(0)
+
+
+def market(name: str, steps: int, **more: Any) -> Series:
+    """Grid features to fit a generator on."""
+    return markets_of(name, lambda seed: naive.market(steps, seed=seed, **more))
+
+
+def bars(name: str, steps: int, **more: Any) -> Series:
+    """Bars to fit a generator on."""
+    return markets_of(name, lambda seed: naive.bars(steps, seed=seed, **more))
+
+
+def parts(series: Series) -> list[Series]:
+    """Each asset's series."""
+    return list(series.parts().values()) if series.assets else [series]
+
+
 @cache
 def fitted(name: str) -> Generator:
     """A generator fitted on a small market with a gap."""
-    series = naive.market(700)
+    series = market(name, 700)
     series.values[0, 300:310] = np.nan
     return make(name).fit(series, rng=stream(0, "fit"))
 
 
-def as_bars(series: Series) -> Series:
-    """The prices of a market as bar closes."""
-    closes = replace(series.select(("mid",)), names=("close",))
-    return replace(closes, values=np.rint(closes.values / series.tick_size) * series.tick_size)
+@cache
+def fitted_on_bars(name: str) -> Generator:
+    """A generator fitted on a few bars."""
+    return make(name).fit(bars(name, 400), rng=stream(0, "fit"))
 
 
-def assert_lawful(sample: Series) -> None:
-    """Finite, prices positive and on their grid, volume no less than nothing."""
-    assert np.isfinite(sample.values).all()
-    prices = sample.column(sample.price_name)
-    assert (prices > 0).all()
+def assert_lawful(series: Series) -> None:
+    """Finite, prices positive and on their grid, bars in order, volume no less than nothing."""
+    assert np.isfinite(series.values).all()
+    for sample in parts(series):
+        prices = sample.column(sample.price_name)
+        assert (prices > 0).all()
+        if sample.tick_size:
+            units = prices / (sample.tick_size / (1 + (sample.price_name == "mid")))
+            np.testing.assert_allclose(units, np.rint(units), rtol=1e-12)
+        if "volume" in sample.names:
+            assert (sample.column("volume") >= 0).all()
+        if "high" in sample.names:
+            assert_in_order(sample)
+
+
+def assert_in_order(sample: Series) -> None:
+    """0 < low ≤ open, close ≤ high, all on the grid."""
+    opened, high, low, close = (sample.column(each) for each in ("open", "high", "low", "close"))
+    assert (low > 0).all()
+    assert (low <= np.minimum(opened, close)).all()
+    assert (high >= np.maximum(opened, close)).all()
     if sample.tick_size:
-        halves = prices / (sample.tick_size / 2)
-        np.testing.assert_allclose(halves, np.rint(halves), rtol=1e-12)
-    if "volume" in sample.names:
-        assert (sample.column("volume") >= 0).all()
+        ticks = np.stack((opened, high, low)) / sample.tick_size
+        np.testing.assert_allclose(ticks, np.rint(ticks), rtol=1e-12)
 
 
 @every_generator
@@ -66,7 +106,7 @@ def test_fitting_leaves_its_input_and_the_process_alone(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    series = naive.market(400)
+    series = market(name, 400)
     before, torch_state, threads = series.values.copy(), torch.random.get_rng_state(), torch.get_num_threads()
     make(name).fit(series, rng=stream(0, "fit")).sample(2, 10, rng=stream(0, "sample"))
     np.testing.assert_array_equal(series.values, before)
@@ -86,7 +126,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_others(name: str) -> Non
 
 @every_generator
 def test_fitting_twice_gives_the_same_generator(name: str) -> None:
-    series = naive.market(400)
+    series = market(name, 400)
     first, again = (make(name).fit(series, rng=stream(3, "fit")) for _ in range(2))
     assert first.summary() == again.summary()
     samples = [generator.sample(2, 50, rng=stream(0, "sample")).values for generator in (first, again)]
@@ -126,29 +166,109 @@ def test_saved_and_loaded_generators_sample_the_same(name: str, tmp_path: Path) 
 @every_generator
 def test_samples_are_a_market_that_follows_the_fitted_one(name: str) -> None:
     generator = fitted(name)
-    series = naive.market(700)
-    sample = generator.sample(4, 300, rng=stream(0, "sample"))
-    assert sample.values.shape[:2] == (4, 300)
-    assert set(sample.names) == set(generator.columns) & set(series.names)
-    assert sample.start_ns.tolist() == [int(series.start_ns[0]) + 700 * series.step_ns] * 4
-    assert (sample.step_ns, sample.tick_size, sample.lot_size) == (series.step_ns, 0.1, 0.001)
-    np.testing.assert_array_equal(sample.column("mid")[:, 0], series.column("mid")[0, -1])
-    assert_lawful(sample)
+    series = market(name, 700)
+    whole = generator.sample(4, 300, rng=stream(0, "sample"))
+    assert whole.values.shape[:2] == (4, 300)
+    assert [asset.name for asset in whole.assets] == [asset.name for asset in series.assets]
+    assert whole.start_ns.tolist() == [int(series.start_ns[0]) + 700 * series.step_ns] * 4
+    for sample, real in zip(parts(whole), parts(series), strict=True):
+        assert set(sample.names) == set(generator.columns) & set(real.names)
+        assert (sample.step_ns, sample.tick_size, sample.lot_size) == (real.step_ns, 0.1, 0.001)
+        np.testing.assert_array_equal(sample.column("mid")[:, 0], real.column("mid")[0, -1])
+    assert_lawful(whole)
 
 
 @every_generator
 def test_a_sample_has_the_scale_of_the_market(name: str) -> None:
-    real = naive.market(700).log_returns()
-    made = fitted(name).sample(20, 300, rng=stream(0, "sample")).log_returns()
-    assert 0.5 < made.std() / real.std() < 2.0
+    made = fitted(name).sample(20, 300, rng=stream(0, "sample"))
+    for sample, real in zip(parts(made), parts(market(name, 700)), strict=True):
+        assert 0.5 < sample.log_returns().std() / real.log_returns().std() < 2.0
 
 
 @every_generator
-def test_bars_are_sampled_on_the_tick_grid(name: str) -> None:
-    bars = as_bars(naive.market(400, tick=0.5))
-    sample = make(name).fit(bars, rng=stream(0, "fit")).sample(2, 60, rng=stream(0, "sample"))
-    assert sample.names == ("close",)
-    assert_lawful(replace(sample, tick_size=2 * sample.tick_size))
+def test_bars_are_sampled_in_order_and_go_on_from_the_last(name: str) -> None:
+    generator, series = fitted_on_bars(name), bars(name, 400)
+    whole = generator.sample(4, 500, rng=stream(0, "sample"))
+    assert_lawful(whole)
+    for sample, real in zip(parts(whole), parts(series), strict=True):
+        assert set(sample.names) == {"open", "high", "low", "close", "volume"}
+        np.testing.assert_allclose(sample.column("close")[:, 0], real.column("close")[0, -1], rtol=1e-12)
+        assert 0.5 < sample.log_returns().std() / real.log_returns().std() < 2.0
+        ranges = [np.median(np.log(each.column("high") / each.column("low"))) for each in (sample, real)]
+        assert 0.5 < ranges[0] / ranges[1] < 2.0
+        assert 0.5 < np.median(sample.column("volume")) / np.median(real.column("volume")) < 2.0
+
+
+@every_generator
+def test_closes_alone_are_bars_too(name: str) -> None:
+    closes = markets_of(name, lambda seed: naive.bars(400, seed=seed).select(("close",)))
+    sample = make(name).fit(closes, rng=stream(0, "fit")).sample(2, 60, rng=stream(0, "sample"))
+    assert sample.names == closes.names
+    assert_lawful(sample)
+
+
+def cut_at(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make pieces so short that a short path has several."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("synth_pipeline.generators") and hasattr(module, "PIECE"):
+            monkeypatch.setattr(module, "PIECE", steps)
+
+
+@every_generator
+@pytest.mark.parametrize("of_bars", [False, True])
+def test_a_streamed_path_is_the_sampled_one(name: str, of_bars: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_at(70, monkeypatch)
+    generator = fitted_on_bars(name) if of_bars else fitted(name)
+    ours, theirs = stream(1, "sample"), stream(1, "sample")
+    whole = generator.sample(19, 200, rng=ours)
+    numbers = []
+    for number, group in groupby(generator.stream(19, 200, rng=theirs, first=3), key=lambda pair: pair[0]):
+        own = [piece for _, piece in group]
+        numbers.append(number)
+        assert all(piece.steps <= 70 for piece in own)
+        assert np.concatenate([piece.values[0] for piece in own]).tobytes() == whole.values[number].tobytes()
+        passed = np.cumsum([0, *(piece.steps for piece in own[:-1])])
+        labels = whole.start_ns[number] + passed * whole.step_ns
+        assert [int(piece.start_ns[0]) for piece in own] == labels.tolist()
+        assert {piece.names for piece in own} == {whole.names}
+    assert numbers == list(range(3, 19))
+    assert ours.random() == theirs.random()
+
+
+@every_generator
+def test_a_stream_holds_no_more_than_a_piece(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_at(1_000, monkeypatch)
+    generator = fitted(name)
+
+    def most(steps: int) -> int:
+        tracemalloc.start()
+        for _ in generator.stream(1, steps, rng=stream(0, "long")):
+            pass
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    most(2_000)
+    # Fifty pieces more would be two megabytes.
+    assert most(54_000) < most(4_000) + 1_000_000
+
+
+@every_generator
+def test_a_stream_refuses_what_a_sample_refuses_before_it_yields(name: str) -> None:
+    with pytest.raises(InputError, match="0 paths of 10 steps are nothing to sample"):
+        fitted(name).stream(0, 10, rng=stream(0, "sample"))
+
+
+@every_generator
+def test_one_asset_is_asked_of_those_that_take_one(name: str) -> None:
+    kind = plugins.load(generators, name)
+    several = Series.joined({"A": naive.market(300), "B": naive.market(300, seed=1)})
+    if issubclass(kind, Basket):
+        with pytest.raises(InputError, match="several assets, not on one"):
+            make(name).fit(naive.market(300), rng=stream(0, "fit"))
+    if not kind.multi_asset:
+        with pytest.raises(InputError, match=r"takes one asset, not 2 \(A, B\): choose one of them"):
+            make(name).fit(several, rng=stream(0, "fit"))
 
 
 @every_generator
@@ -158,7 +278,7 @@ def test_progress_counts_up_to_its_total(name: str) -> None:
     def record(done: int, total: int, note: str = "") -> None:
         calls.append((done, total))
 
-    make(name).fit(naive.market(400), rng=stream(0, "fit"), progress=record)
+    make(name).fit(market(name, 400), rng=stream(0, "fit"), progress=record)
     done, totals = zip(*calls, strict=True)
     assert len(set(totals)) == 1
     assert list(done) == sorted(done)
@@ -202,7 +322,7 @@ def test_requests_that_cannot_be_honoured_are_refused(name: str) -> None:
     ],
 )
 def test_input_that_cannot_be_fitted_is_refused(name: str, damage: str, error: type[Exception]) -> None:
-    series = naive.market(400)
+    series = market(name, 400)
     values = series.values[0]
     if damage == "ten rows":
         series = series.slice(0, 10)
@@ -215,7 +335,7 @@ def test_input_that_cannot_be_fitted_is_refused(name: str, damage: str, error: t
     elif damage == "no move":
         values[:, 0] = 100.0
     elif damage == "no price":
-        series = replace(series, names=("price", "spread", "volume", "imbalance_1"))
+        series = replace(series, names=tuple(each.replace("mid", "price") for each in series.names))
     else:
         values[77, 0] = 0.0 if damage == "a zero" else -5.0
     with pytest.raises(error) as raised:
@@ -231,10 +351,14 @@ def test_input_that_cannot_be_fitted_is_refused(name: str, damage: str, error: t
     seed=st.integers(0, 20),
 )
 def test_any_tick_size_gives_lawful_samples(name: str, tick: float, price: float, seed: int) -> None:
-    series = naive.market(260, seed=seed, price=max(price, 400 * tick), tick=tick or 1e-6 * price, lot=0.01)
-    # Coarse ticks may swallow the small moves of this market: give it some that show.
-    series.values[0, ::9, 0] += 2 * tick
-    generator = make(name).fit(replace(series, tick_size=tick), rng=stream(seed, "fit"))
+    def one(at: int) -> Series:
+        high = max(price, 400 * tick)
+        made = naive.market(260, seed=seed + at, price=high, tick=tick or 1e-6 * price, lot=0.01)
+        # Coarse ticks may swallow the small moves of this market: give it some that show.
+        made.values[0, at::9, 0] += 2 * tick
+        return replace(made, tick_size=tick)
+
+    generator = make(name).fit(markets_of(name, one), rng=stream(seed, "fit"))
     assert_lawful(generator.sample(2, 80, rng=stream(seed, "sample")))
 
 

@@ -14,7 +14,7 @@ from scipy import integrate, optimize, stats
 
 from synth_pipeline.errors import TooLittleDataError, TrainingError
 from synth_pipeline.generators import diurnal, hawkes, jump_filter
-from synth_pipeline.generators.jump_filter import Law, distribution, filtered, rounded_density, simulated
+from synth_pipeline.generators.jump_filter import Law, distribution, filtered, rounded_density
 from synth_pipeline.generators.merton_jump_diffusion import Law as MertonLaw
 from synth_pipeline.generators.merton_jump_diffusion import MertonJumpDiffusion, log_likelihood
 from synth_pipeline.generators.merton_jump_diffusion import distribution as merton_distribution
@@ -124,7 +124,7 @@ def autocorrelation(values: FloatArray, lag: int) -> float:
 
 def test_simulation_is_its_slow_twin() -> None:
     profile = np.linspace(0.5, 1.5, 400)
-    fast = simulated(stream(0, "twin"), profile, 50, QUIET)
+    fast = naive.jumps(stream(0, "twin"), profile, 50, QUIET)
     slow = naive.simulated_slowly(stream(0, "twin"), profile, 50, QUIET)
     for ours, theirs in zip(fast, slow, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-15)
@@ -132,7 +132,7 @@ def test_simulation_is_its_slow_twin() -> None:
 
 def test_the_filter_is_its_slow_twin_and_restarts_after_a_gap() -> None:
     profile = np.linspace(0.7, 1.3, 60)
-    returns, _ = simulated(stream(1, "twin"), profile, 500, QUIET)
+    returns, _ = naive.jumps(stream(1, "twin"), profile, 500, QUIET)
     opens = np.isin(np.arange(60), (0, 25))
     means, variances = np.empty((2, 60))
     likelihood = filtered(returns, opens, profile, 0.0, QUIET, means, variances)
@@ -143,7 +143,7 @@ def test_the_filter_is_its_slow_twin_and_restarts_after_a_gap() -> None:
 
 
 def test_assuming_a_gamma_density_costs_little_likelihood() -> None:
-    returns, _ = simulated(stream(2, "exact"), np.ones(150), 500, QUIET)
+    returns, _ = naive.jumps(stream(2, "exact"), np.ones(150), 500, QUIET)
     opens = np.arange(150) == 0
     assumed = filtered(returns, opens, np.ones(150), 0.0, QUIET, *np.empty((2, 150)))
     assert abs(assumed - naive.exact_log_likelihood(returns, QUIET)) < 0.5
@@ -202,7 +202,7 @@ def test_the_compensator_is_the_mean_growth_of_a_jump() -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_maximum_likelihood_recovers_the_law(seed: int) -> None:
-    returns, _ = simulated(stream(seed, "recovery"), np.ones(4_000), 1_000, QUIET)
+    returns, _ = naive.jumps(stream(seed, "recovery"), np.ones(4_000), 1_000, QUIET)
     generator = SelfExcitingJumpDiffusion().fit(as_series(returns, tick=0.01), rng=stream(0, "fit"))
     for name, truth in QUIET._asdict().items():
         estimate = generator.estimates[name]
@@ -221,7 +221,7 @@ def test_maximum_likelihood_recovers_the_law(seed: int) -> None:
 
 def test_down_jumps_larger_than_up_jumps_are_told_apart() -> None:
     skewed = QUIET._replace(up_ratio=2.0, down_ratio=9.0)
-    returns, _ = simulated(stream(0, "skewed"), np.ones(3_000), 1_000, skewed)
+    returns, _ = naive.jumps(stream(0, "skewed"), np.ones(3_000), 1_000, skewed)
     generator = SelfExcitingJumpDiffusion().fit(as_series(returns), rng=stream(0, "fit"))
     assert generator.estimates["up_ratio"].interval[1] < generator.estimates["down_ratio"].interval[0]
     made = generator.sample(4, 20_000, rng=stream(0, "sample")).log_returns()
@@ -232,7 +232,7 @@ def test_prices_are_a_martingale() -> None:
     wild = Law(0.01, 0.5, 0.6, 0.3, 0.05, 2.0, 4.0, 0.1, 3.0)
     ends = np.array(
         [
-            np.exp(simulated(rng, np.ones(50), 0, wild)[0].sum())
+            np.exp(naive.jumps(rng, np.ones(50), 0, wild)[0].sum())
             for rng in (stream(0, "martingale", path) for path in range(20_000))
         ]
     )
@@ -244,7 +244,7 @@ def test_prices_are_a_martingale() -> None:
 
 def test_the_mean_intensity_is_base_over_one_less_branching() -> None:
     law = QUIET._replace(decay=0.8)
-    _, intensities = simulated(stream(0, "intensity"), np.ones(400_000), 1_000, law)
+    _, intensities = naive.jumps(stream(0, "intensity"), np.ones(400_000), 1_000, law)
     base = law.mean_intensity * (1 - law.branching_ratio)
     assert intensities.mean() == pytest.approx(base / (1 - law.branching_ratio), rel=0.02)
     assert intensities.min() >= base
@@ -305,7 +305,7 @@ def test_rescaled_waits_of_the_true_probabilities_are_exponential() -> None:
 def test_the_time_of_day_is_learnt_and_sampled() -> None:
     hours = np.arange(24 * 40)
     factors = np.where(hours % 24 < 12, 0.4, 1.6)
-    returns, _ = simulated(stream(0, "day"), factors, 500, QUIET._replace(mean_intensity=1.0))
+    returns, _ = naive.jumps(stream(0, "day"), factors, 500, QUIET._replace(mean_intensity=1.0))
     prices = 1000 * np.exp(np.concatenate(([0.0], np.cumsum(returns))))
     series = Series(prices[None, :, None], ("close",), 3_600 * 10**9, np.array([0]), 0.0)
     generator = SelfExcitingJumpDiffusion().fit(series, rng=stream(0, "fit"))

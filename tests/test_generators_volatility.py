@@ -13,6 +13,7 @@ from scipy import integrate, special, stats
 
 from synth_pipeline import generators, plugins
 from synth_pipeline.errors import InputError, TooLittleDataError
+from synth_pipeline.features.regimes import VOLATILITIES
 from synth_pipeline.generators import conditional_variance, hidden_markov, rough_volatility
 from synth_pipeline.generators.conditional_variance import Law as VarianceLaw
 from synth_pipeline.generators.filtered_historical_simulation import FilteredHistoricalSimulation
@@ -22,7 +23,6 @@ from synth_pipeline.generators.geometric_brownian_motion import GeometricBrownia
 from synth_pipeline.generators.geometric_brownian_motion import Law as BrownianLaw
 from synth_pipeline.generators.heston import Blocks, Heston, chain_of, filtered
 from synth_pipeline.generators.heston import Law as HestonLaw
-from synth_pipeline.generators.heston import simulated as heston_returns
 from synth_pipeline.generators.hidden_markov import Chain
 from synth_pipeline.generators.inference import free_of
 from synth_pipeline.generators.price_process import PriceProcess, Returns
@@ -139,7 +139,7 @@ def test_the_long_run_is_that_of_a_long_path(volatility: str) -> None:
 @pytest.mark.parametrize("distribution", SHAPES)
 def test_innovations_have_the_law_that_arch_fits(distribution: str) -> None:
     law = VarianceLaw("garch", distribution, 1.0, MEMBERS["garch"], SHAPES[distribution])
-    drawn = conditional_variance.innovations(law, stream(0, "drawn"), 50_000)
+    (drawn,) = conditional_variance.innovations(law, stream(0, "drawn"), [50_000])
     kinds: dict[str, Any] = {"normal": oracle.Normal, "t": oracle.StudentsT, "skewt": oracle.SkewStudent}
     levels = kinds[distribution]().cdf(drawn, SHAPES[distribution] if distribution != "normal" else None)
     assert stats.kstest(levels, "uniform").pvalue > 0.01
@@ -260,7 +260,7 @@ CALM = HestonLaw(0.05, 1e-4, 2.5e-3, -0.6)
 
 
 def test_variance_is_gamma_and_mean_reverting_and_levers_returns() -> None:
-    returns = heston_returns(stream(0, "heston"), 400_000, CALM)
+    returns = with_law(Heston, CALM).draw(stream(0, "heston"), 400_000)
     assert returns.var() == pytest.approx(CALM.variance, rel=0.05)
     # Of squares at lag h, covariance Var(v) e^{-κh}, but for what the average over a step takes off.
     squares = returns**2
@@ -302,7 +302,7 @@ def test_the_chain_keeps_the_moments_of_the_variance() -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_hestons_law_is_recovered(seed: int) -> None:
-    returns = heston_returns(stream(seed, "recovery"), 2_500, CALM)
+    returns = with_law(Heston, CALM).draw(stream(seed, "recovery"), 2_500)
     process = Heston().fit(as_series(returns), rng=stream(0, "fit"))
     assert_recovered(process, CALM._asdict())
     assert process.summary()["residual_ks"] < 1.6 / np.sqrt(2_500)
@@ -310,7 +310,7 @@ def test_hestons_law_is_recovered(seed: int) -> None:
 
 def test_a_persistent_variance_is_fitted_on_longer_blocks() -> None:
     slow = HestonLaw(0.002, 1e-4, 4e-4, -0.5)
-    returns = heston_returns(stream(3, "slow"), 8_000, slow)
+    returns = with_law(Heston, slow).draw(stream(3, "slow"), 8_000)
     process = Heston().fit(as_series(returns), rng=stream(0, "fit"))
     assert process.summary()["block_steps"] > 1
     assert process.estimates["vol_of_vol"].value == pytest.approx(4e-4, rel=0.6)
@@ -441,10 +441,10 @@ def test_states_are_recovered_and_sorted(seed: int) -> None:
     returns = with_law(RegimeSwitching, STATES).draw(stream(seed, "states"), 4_000)
     process = RegimeSwitching().fit(as_series(returns), rng=stream(0, "fit"))
     assert process.summary()["states"] == 2
-    truth = {"volatility_calm": 5e-4, "volatility_turbulent": 2e-3, "stay_calm": 0.98, "stay_turbulent": 0.95}
+    truth = {"volatility_low": 5e-4, "volatility_high": 2e-3, "stay_low": 0.98, "stay_high": 0.95}
     assert_recovered(process, truth)
     assert process.martingale
-    assert process.summary()["share_calm"] == pytest.approx(5 / 7, abs=0.1)
+    assert process.summary()["share_low"] == pytest.approx(5 / 7, abs=0.1)
 
 
 def test_states_of_different_means_are_told_apart_and_grow_by_nothing() -> None:
@@ -461,11 +461,11 @@ def test_a_regime_is_kept_throughout() -> None:
     returns = with_law(RegimeSwitching, STATES).draw(stream(0, "states"), 3_000)
     process = RegimeSwitching().fit(as_series(returns), rng=stream(0, "fit"))
     calm, wild = (
-        process.sample(5, 500, regime=name, rng=stream(0, "s")).log_returns().std() for name in ("calm", "turbulent")
+        process.sample(5, 500, regime=name, rng=stream(0, "s")).log_returns().std() for name in VOLATILITIES[2]
     )
     assert calm == pytest.approx(5e-4, rel=0.1)
     assert wild == pytest.approx(2e-3, rel=0.1)
-    with pytest.raises(InputError, match="has no regime 'bull': it has calm, turbulent"):
+    with pytest.raises(InputError, match="has no regime 'bull': it has low_volatility, high_volatility"):
         process.sample(1, 10, regime="bull", rng=stream(0, "s"))
     with pytest.raises(InputError, match="states=9 does not fit: choose 2, 3 or 4"):
         RegimeSwitching.from_settings({"states": 9}).fit(as_series(returns), rng=stream(0, "fit"))

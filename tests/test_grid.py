@@ -142,7 +142,7 @@ def test_equals_slow_twin(
         )
 
 
-@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(-2, 2)), max_size=60), st.integers(1, 10**11))
+@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(-2, 2)), max_size=60), st.integers(1, 10**14))
 def test_rows_are_counted_exactly_at_the_edges(near: list[tuple[int, int]], step_ns: int) -> None:
     first_edge_ns = 1_723_161_255 * 10**9 // step_ns * step_ns
     edges_ns = first_edge_ns + step_ns * np.arange(3002)

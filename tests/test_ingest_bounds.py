@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from synth_pipeline import plugins, schema, venues
 from synth_pipeline.archives.rawlog import Record
-from synth_pipeline.ticks import assemble, ingest, sorted_rows, store
+from synth_pipeline.ticks import assemble, ingest, parquet, sorted_rows
 from synth_pipeline.ticks.sorted_rows import SortedRows
 from synth_pipeline.ticks.spill import Spill
 from tests import wire
@@ -60,7 +60,7 @@ def test_memory_does_not_grow_with_the_length_of_the_day(
     made: Callable[[int], Iterator[tuple[int, bytes]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ingest, "BLOCK_BYTES", 100_000)
-    monkeypatch.setattr(store, "ROW_GROUP", 1000)
+    monkeypatch.setattr(parquet, "ROW_GROUP", 1000)
     monkeypatch.setattr(assemble, "WAITING_BYTES", 100_000)
     monkeypatch.setattr(assemble, "LATE_HOLES", 100)
     monkeypatch.setattr(ingest, "SortedRows", functools.partial(SortedRows, budget=300_000))

@@ -166,6 +166,22 @@ class TestCommit:
             assert loaded is not None
             assert (loaded.fingerprint, loaded.digest) == (made.fingerprint, made.digest)
 
+    @given(st.dictionaries(st.text(max_size=9), st.lists(st.integers(-(2**63), 2**63 - 1)), max_size=4))
+    def test_row_groups_take_a_line_a_list_and_enter_no_digest(self, groups: dict[str, list[int]]) -> None:
+        facts = {"coverage": [[1, 2], [3, 4]], "text": "[\n 1,\n 2\n]"}
+        plain = draft(outputs={"t": manifests.Artifact("t", "3" * 64, 1, 2)}, facts=facts)
+        made = replace(plain, outputs={"t": replace(plain.outputs["t"], groups=groups)})
+        content = manifests.encode(made)
+        assert manifests.decode(content, Path("m")) == made
+        assert manifests.decode(manifests.encode(plain), Path("m")) == plain
+        assert b"groups" not in manifests.encode(plain)
+        assert content.count(b"\n") == manifests.encode(plain).count(b"\n") + 1 + (len(groups) + 1 if groups else 0)
+        assert (made.digest, made.fingerprint) == (plain.digest, plain.fingerprint)
+
+    def test_an_input_whose_name_is_no_text(self, tmp_path: Path) -> None:
+        made = put(tmp_path, draft(inputs={f"file:{os.fsdecode(bytes([0x62, 0xFF]))}": "1" * 64}), {"a.txt": "x"})
+        assert manifests.load(tmp_path / made.ref) == made
+
     def test_equal_content_gives_an_equal_digest_anywhere_any_time(self, tmp_path: Path) -> None:
         one = put(tmp_path / "a", draft(created_at="1", seed=1), {"t.parquet": "abc"})
         two = put(tmp_path / "b", draft(created_at="2", seed=2), {"t.csv": "abc"})

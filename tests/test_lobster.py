@@ -14,7 +14,7 @@ from synth_pipeline.archives.lobster import Lobster
 from synth_pipeline.errors import InputError, NoDataError
 from synth_pipeline.rng import stream
 from synth_pipeline.schema import Flag, day_start_ns
-from synth_pipeline.ticks import book, store
+from synth_pipeline.ticks import book, parquet
 from synth_pipeline.ticks.day import DayTicks
 from synth_pipeline.ticks.rows import ingest_rows
 
@@ -51,7 +51,7 @@ def _ticks(folder: Path, path: Path, symbol: str = "TEST", day: date = DAY) -> D
 
 
 def _table(ticks: DayTicks, name: str) -> dict[str, np.ndarray]:
-    return store.read_table(ticks.files[name])
+    return parquet.read_table(ticks.files[name])
 
 
 def test_times_prices_and_sides(tmp_path: Path) -> None:

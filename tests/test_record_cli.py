@@ -26,7 +26,7 @@ from synth_pipeline.errors import InputError
 from synth_pipeline.schema import Instrument, Scale, day_of
 from synth_pipeline.settings import Settings
 from synth_pipeline.stages import Workspace
-from synth_pipeline.ticks import store
+from synth_pipeline.ticks import parquet
 from tests import wire
 from tests.scripted import Scripted, notes_of, payloads_of, record, until
 from tests.test_cli import Invoke, invoke
@@ -108,8 +108,8 @@ def _tables(workspace: Workspace, instrument: Instrument, day: date, sources: li
     tables = {}
     for name in ("trades", "quotes", "book_levels"):
         path = made.file(workspace.folder("ticks", instrument, day), name)
-        scale: Scale = store.read_scale(path)
-        rows = store.read_table(path)
+        scale: Scale = parquet.read_scale(path)
+        rows = parquet.read_table(path)
         tables[name] = {key: values for key, values in rows.items() if key not in {"recv_ns", "seq"}} | {
             "scale": np.array([str(scale.tick_size), str(scale.lot_size)])
         }

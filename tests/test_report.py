@@ -187,14 +187,14 @@ def test_the_page_opens_cleanly_at_every_width(browser, address, width):
     tab.on("pageerror", lambda error: complaints.append(str(error)))
     tab.on("request", lambda request: requests.append(request.url))
     tab.goto(address)
-    tab.wait_for_function("document.documentElement.dataset.plots === '5'")
+    tab.wait_for_function("document.documentElement.dataset.plots === '6'")
     assert complaints == []
     assert [url for url in requests if not url.startswith("data:")] == [address]
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     boxes = tab.eval_on_selector_all(
         ".plot .main-svg:first-of-type", "all => all.map(e => [e.clientWidth, e.querySelectorAll('.trace').length])"
     )
-    assert len(boxes) == 5
+    assert len(boxes) == 6
     assert all(0 < wide <= width and traces > 0 for wide, traces in boxes)
     tab.close()
 
@@ -229,7 +229,7 @@ CONTRAST = """() => {
 def test_text_is_legible_in_both_schemes(browser, address, scheme):
     tab = browser.new_page(viewport={"width": 900, "height": 900}, color_scheme=scheme)
     tab.goto(address)
-    tab.wait_for_function("document.documentElement.dataset.plots === '5'")
+    tab.wait_for_function("document.documentElement.dataset.plots === '6'")
     ratio, text = tab.evaluate(CONTRAST)
     assert ratio >= 4.5, f"{text!r} has a contrast of {ratio:.2f}"
     dark = tab.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
@@ -255,7 +255,7 @@ def test_the_keyboard_reaches_the_verdict_the_sections_and_the_tables(browser, a
 def test_the_page_prints_within_the_paper(browser, address):
     tab = browser.new_page(viewport={"width": 1400, "height": 900}, color_scheme="dark")
     tab.goto(address)
-    tab.wait_for_function("document.documentElement.dataset.plots === '5'")
+    tab.wait_for_function("document.documentElement.dataset.plots === '6'")
     document = tab.pdf(format="A4")
     assert document.startswith(b"%PDF")
     assert 3 <= document.count(b"/Type /Page\n") + document.count(b"/Type /Page ") <= 14

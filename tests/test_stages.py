@@ -20,8 +20,7 @@ from synth_pipeline.features.grid import grid_features
 from synth_pipeline.lineage import manifests
 from synth_pipeline.schema import GRID, NS_PER_DAY, NS_PER_SECOND, Instrument, day_start_ns
 from synth_pipeline.stages import Workspace
-from synth_pipeline.ticks import book, store
-from synth_pipeline.ticks.ladder import Ladders
+from synth_pipeline.ticks import book, parquet
 from tests import wire
 from tests.ingested import ingest_day
 
@@ -41,7 +40,7 @@ def _features(workspace: Workspace, instrument: Instrument, sources: list[Path])
         stages.record(workspace, instrument, day, sources)
         stages.ingest(workspace, instrument, day)
         made = stages.featurize(workspace, instrument, day)
-        tables.append(store.read_table(made.file(workspace.folder("features", instrument, day), "features")))
+        tables.append(parquet.read_table(made.file(workspace.folder("features", instrument, day), "features")))
     return tables
 
 
@@ -62,7 +61,7 @@ def _one_pass(sources: list[Path], instrument: Instrument, step_ns: int) -> dict
         step_ns=step_ns,
         start_ns=0,
         end_ns=2**62,
-        ladder=Ladders().feed(tables["book_levels"]),
+        ladder=book.ladder_of(book.replay(tables["book_levels"]), visible_levels=0),
     )
 
 
@@ -122,7 +121,7 @@ def test_a_day_of_a_recording_can_be_read_alone(workspace: Workspace, tmp_path: 
     for day in (TODAY, TOMORROW):
         stages.record(workspace, BTC, day, [path])
     made = stages.ingest(workspace, BTC, TOMORROW)
-    levels = store.read_table(made.file(workspace.folder("ticks", BTC, TOMORROW), "book_levels"))
+    levels = parquet.read_table(made.file(workspace.folder("ticks", BTC, TOMORROW), "book_levels"))
     rebuilt = book.replay(levels)
     assert rebuilt.recv_ns[0] == day_start_ns(TOMORROW)
     assert rebuilt.crossed == 0
@@ -175,8 +174,8 @@ def test_a_failing_ingest_leaves_what_was_there(
             raise OSError(28, "No space left on device")
         return write(*args, **kwargs)  # type: ignore[arg-type]
 
-    write = store.TableWriter.close
-    monkeypatch.setattr(store.TableWriter, "close", full)
+    write = parquet.TableWriter.close
+    monkeypatch.setattr(parquet.TableWriter, "close", full)
     with pytest.raises(Exception, match="No space left"):
         stages.ingest(workspace, BTC, TODAY)
     assert (folder / manifests.NAME).read_bytes() == before

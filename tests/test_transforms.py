@@ -14,7 +14,8 @@ from hypothesis.extra import numpy as arrays
 from scipy import stats
 
 from synth_pipeline.errors import InputError, TooLittleDataError
-from synth_pipeline.features.transforms import Anchor, Marginal, SeriesTransform, Tail, checked, on_grid, rounded_walk
+from synth_pipeline.features.marginals import Marginal, Tail
+from synth_pipeline.features.transforms import Anchor, SeriesTransform, checked, on_grid, rounded_walk
 from synth_pipeline.rng import stream
 from synth_pipeline.series import FloatArray, Series
 from tests import naive_generators as naive
@@ -165,7 +166,7 @@ def test_prices_walk_like_the_slow_twin() -> None:
     returns = rng.standard_normal((3, 200)) * 0.02
     for spreads in (np.zeros((3, 200)), 1.0 + rng.poisson(0.5, (3, 200))):
         np.testing.assert_array_equal(
-            rounded_walk(returns, spreads, 400.0), naive.rounded_walk(returns, spreads, 400.0)
+            rounded_walk(returns, spreads, np.full(3, 400.0)), naive.rounded_walk(returns, spreads, 400.0)
         )
 
 

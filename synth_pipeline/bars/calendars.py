@@ -13,6 +13,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from synth_pipeline.bars.timeframe import MONDAY_NS, WEEK_NS, Timeframe
+from synth_pipeline.schema import NS_PER_DAY
 
 _WEEKS = 4
 _RARE = 0.05
@@ -78,6 +79,26 @@ class Calendar:
         slots = -((self.phase_ns + MONDAY_NS - times) // self.timeframe.ns)
         weeks, rest = np.divmod(slots, len(self._passed) - 1)
         return np.asarray(weeks * self._passed[-1] + self._passed[rest])
+
+    def following(self, last_ns: int, numbers: np.ndarray) -> np.ndarray:
+        """Return when the bars expected after the one that opened at `last_ns` open; number 0 is the next one."""
+        if not self.timeframe.fixed:
+            month = np.datetime64(last_ns, "ns").astype("M8[M]")
+            into = last_ns - int(month.astype("M8[ns]").astype(np.int64))
+            return np.asarray((month + (numbers + 1) * self.timeframe.count).astype("M8[ns]").astype(np.int64) + into)
+        step = self.timeframe.ns
+        slots = np.flatnonzero(self.open_slots) if self.open_slots is not None else np.zeros(1, dtype=np.int64)
+        length = len(self._passed) - 1
+        last = (last_ns - self.phase_ns - MONDAY_NS + step // 2) // step
+        ahead = last // length * len(slots) + int(np.searchsorted(slots, last % length, side="right")) + numbers
+        return np.asarray(last_ns + (ahead // len(slots) * length + slots[ahead % len(slots)] - last) * step)
+
+    def is_holiday(self, gap: Gap) -> bool:
+        """Whether a market that closes was closed throughout: less than a week, and every bar of the days touched."""
+        if self.open_slots is None or gap.end_ns - gap.start_ns > WEEK_NS:
+            return False
+        days = np.array([gap.start_ns // NS_PER_DAY, -(-gap.end_ns // NS_PER_DAY)]) * NS_PER_DAY
+        return int(self.expected(days[:1], days[1:])[0]) == gap.missing
 
     def gaps(self, opens: np.ndarray) -> list[Gap]:
         """Return the stretches between sorted bars in which expected ones are missing."""

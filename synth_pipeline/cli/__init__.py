@@ -12,11 +12,24 @@ from typing import Annotated
 import typer
 
 from synth_pipeline import __version__
-from synth_pipeline.cli import bars, capture, exchange, graph, inbox, listings, servers
+from synth_pipeline.cli import bars, capture, exchange, export, graph, inbox, listings, models, servers, store
 from synth_pipeline.cli.face import app
 from synth_pipeline.errors import InputError, SynthError
 
-__all__ = ["app", "bars", "capture", "exchange", "graph", "inbox", "listings", "main", "servers"]
+__all__ = [
+    "app",
+    "bars",
+    "capture",
+    "exchange",
+    "export",
+    "graph",
+    "inbox",
+    "listings",
+    "main",
+    "models",
+    "servers",
+    "store",
+]
 
 
 def main() -> None:

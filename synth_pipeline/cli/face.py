@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from synth_pipeline.errors import InputError
 from synth_pipeline.progress import Progress, silent
@@ -42,7 +42,10 @@ Generators = Annotated[str | None, typer.Option(help="Generators by comma; defau
 InstrumentName = Annotated[
     str, typer.Argument(help="venue.SYMBOL, such as binance_usdm.BTCUSDT.", metavar="INSTRUMENT")
 ]
-Day = Annotated[str, typer.Argument(help="UTC day, such as 2024-08-08.", metavar="DAY")]
+CellName = Annotated[
+    str,
+    typer.Argument(help="UTC day of features, such as 2024-08-08, or timeframe of bars, such as 1d.", metavar="CELL"),
+]
 GeneratorName = Annotated[
     str, typer.Argument(help="Generator; `synth-pipeline generators` lists them.", metavar="GENERATOR")
 ]
@@ -100,7 +103,7 @@ def opened_workspace() -> Iterator[Workspace]:
 
 def print_manifests(made: list[Any], as_json: bool) -> None:
     """Print what was made, or skipped, one line a partition."""
-    home = Settings().home
+    data = Settings().data
     if as_json:
         documents = [
             {
@@ -108,7 +111,7 @@ def print_manifests(made: list[Any], as_json: bool) -> None:
                 "skipped": manifest.skipped,
                 "digest": manifest.digest,
                 "files": {
-                    name: str(home / manifest.ref / artifact.path) for name, artifact in manifest.outputs.items()
+                    name: str(data / manifest.ref / artifact.path) for name, artifact in manifest.outputs.items()
                 },
                 "facts": manifest.facts,
                 "mlflow_run_id": manifest.mlflow_run_id,
@@ -117,7 +120,7 @@ def print_manifests(made: list[Any], as_json: bool) -> None:
         ]
         print_json(documents if len(documents) > 1 else documents[0])
         return
-    table = Table("partition", "", "rows", "seconds", "digest")
+    table = Table(Column("partition", overflow="fold"), "", "rows", "seconds", "digest")
     for manifest in made:
         state, rows = "unchanged" if manifest.skipped else "made", manifest.rows
         table.add_row(

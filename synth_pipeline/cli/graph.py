@@ -1,8 +1,7 @@
-"""The graph and its stages: demo, run, ingest, features, fit, sample, evaluate."""
+"""The graph and its first stages: demo, run, ingest, features."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -15,8 +14,6 @@ from rich.table import Table
 
 from synth_pipeline.cli.face import (
     Columns,
-    Day,
-    GeneratorName,
     Generators,
     InstrumentName,
     Json,
@@ -198,60 +195,3 @@ def features(
         windows.print_csv_features(*files, (start, end, seconds), decimals, to, as_json)
     else:
         windows.print_store_features(Instrument.parse(source), (start, end, seconds), to, as_json)
-
-
-@app.command(epilog="Example: synth-pipeline fit binance_usdm.BTCUSDT 2024-08-08 wgan_gp --set steps=2000")
-def fit(
-    instrument: InstrumentName,
-    day: Day,
-    generator: GeneratorName,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="A parameter as name=value; may be repeated.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Fit a generator on the features of the look-back that ends with a day."""
-    from synth_pipeline import stages
-
-    parameters = dict(_setting(text) for text in settings or [])
-    with opened_workspace() as workspace:
-        made = stages.fit(workspace, Instrument.parse(instrument), parse_day(day), generator, parameters)
-        print_manifests([made], as_json)
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise InputError(f"parameter {text!r} is not of the form name=value")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
-
-
-@app.command(epilog="Example: synth-pipeline sample binance_usdm.BTCUSDT 2024-08-08 wgan_gp --paths 100 --steps 7200")
-def sample(
-    instrument: InstrumentName,
-    day: Day,
-    generator: GeneratorName,
-    paths: Annotated[int | None, typer.Option(min=1, help="Independent paths.")] = None,
-    steps: Annotated[int | None, typer.Option(min=2, help="Grid steps of each path.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Sample connected paths from a fitted generator into a dataset."""
-    from synth_pipeline import stages
-
-    with opened_workspace() as workspace:
-        made = stages.sample(
-            workspace, Instrument.parse(instrument), parse_day(day), generator, paths=paths, steps=steps
-        )
-        print_manifests([made], as_json)
-
-
-@app.command(epilog="Example: synth-pipeline evaluate binance_usdm.BTCUSDT 2024-08-08 wgan_gp")
-def evaluate(instrument: InstrumentName, day: Day, generator: GeneratorName, as_json: Json = False) -> None:
-    """Score a dataset against held-out real data and write the fidelity report."""
-    from synth_pipeline import stages
-
-    with opened_workspace() as workspace:
-        print_manifests([stages.evaluate(workspace, Instrument.parse(instrument), parse_day(day), generator)], as_json)

@@ -51,7 +51,10 @@ def metrics(as_json: Json = False) -> None:
     """List the fidelity metrics with their goals."""
     from synth_pipeline.fidelity.registry import metrics as registered
 
-    print_listing({name: f"{metric.what} ({metric.goal})" for name, metric in registered().items()}, as_json)
+    print_listing(
+        {name: f"{metric.what} ({metric.goal})" for name, metric in (registered() | registered(joint=True)).items()},
+        as_json,
+    )
 
 
 @app.command(epilog="Example: synth-pipeline lineage reports/binance_usdm.BTCUSDT/2024-08-08/wgan_gp")
@@ -64,7 +67,7 @@ def lineage(
     """Print the chain from a report (or any other partition) back to raw bytes, with digests."""
     from synth_pipeline.lineage import graph
 
-    node = graph.chain(Settings().home, ref)
+    node = graph.chain(Settings().data, ref)
     if as_json:
         print_json(graph.to_json(node))
     else:

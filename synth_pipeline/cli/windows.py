@@ -63,7 +63,7 @@ def print_store_features(instrument: Instrument, window: Words, to: Path | None,
 
     start_ns, end_ns, step_ns = _window(window)
     with opened_workspace() as workspace:
-        columns = window_features(workspace.settings.home, instrument, start_ns, end_ns, step_ns=step_ns)
+        columns = window_features(workspace.settings.data, instrument, start_ns, end_ns, step_ns=step_ns)
     _print(_facts(str(instrument), window), columns, step_ns, to, as_json)
 
 
@@ -113,14 +113,14 @@ def _plain(column: np.ndarray) -> list[Any]:
 
 def _write(path: Path, columns: dict[str, np.ndarray], step_ns: int) -> None:
     from synth_pipeline import schema
-    from synth_pipeline.ticks import store
+    from synth_pipeline.ticks import parquet
 
     if path.suffix != ".parquet":
         raise InputError(f"--out {path} does not end in .parquet, the one format that is written")
     if not path.parent.is_dir():
         raise InputError(f"folder {path.parent} of --out does not exist: make it first")
     fresh = path.with_name(f".{path.name}.new")
-    store.write_table(fresh, schema.GRID, columns, step_ns=str(step_ns))
+    parquet.write_table(fresh, schema.GRID, columns, step_ns=str(step_ns))
     fresh.replace(path)
 
 

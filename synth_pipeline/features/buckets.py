@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
-from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -28,6 +27,7 @@ Coverage = Sequence[tuple[int, int]]
 TradeColumns = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
 
 STREAMS = ("trades", "book_levels", "quotes")
+_KEPT_BYTES = 32 * 2**20
 _BEGINNING_NS, _END_NS = -(2**63), 2**63 - 1
 
 
@@ -64,6 +64,12 @@ class Buckets:
         One a column: the allocator keeps what it lent for these, but hands anything above 32 MiB back to the system.
         """
         return np.empty(self.count)
+
+    def new_columns(self, number: int) -> list[FloatArray]:
+        """Return so many: in one piece as long as the allocator keeps it, because small pages of memory cost much."""
+        if 8 * number * self.count <= _KEPT_BYTES:
+            return [*np.empty((number, self.count))]
+        return [self.new_column() for _ in range(number)]
 
     def rows_within(self, table: str, recv_ns: IntArray) -> slice:
         """Return the rows of the buckets, as far as these are in time order: who walks them finds that out."""
@@ -179,8 +185,8 @@ def in_chunks(fill: Callable[[int], None], count: int, chunk: int, threads: int)
 
 def ratio(size: Decimal) -> kernels.Ratio:
     """Return a tick or lot size as numerator and denominator."""
-    exact = Fraction(size)
-    return float(exact.numerator), float(exact.denominator)
+    above, below = size.as_integer_ratio()
+    return float(above), float(below)
 
 
 def arrays(columns: Columns, *names: str) -> list[np.ndarray]:

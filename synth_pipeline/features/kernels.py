@@ -28,6 +28,7 @@ Ratio = tuple[float, float]
 
 _BLOCK = 1024  # rows worked on at once: their buffers stay in the first-level cache
 _GROUP = 256  # buckets labelled at once, while the rows before their labels are still in the second-level cache
+_EXACT_NS = np.int64(1) << 50  # thirteen days
 _SERIES_LIMIT = 0.01  # up to here four terms of the artanh series are exact to the last bit or two
 
 
@@ -53,17 +54,22 @@ def _bucket_numbers(
     """Fill `to` with the bucket of each row, the edge being where bucket 0 starts.
 
     Returns False, and fills nothing, unless the rows are in time order and lie within [after_ns, before_ns): numbers
-    of others would be no place to write to. The product with the reciprocal may be one bucket off; the remainder says
-    so.
+    of others would be no place to write to. Division is slow and a product with the reciprocal may round to below a
+    whole number, so half a nanosecond is added: then a product of less than 2**50 ns is at least 0.5 / step_ns from any
+    whole number, more than both roundings can move it.
     """
-    if (_steps_back(recv_ns) | (recv_ns[0] - after_ns) | (before_ns - 1 - recv_ns[recv_ns.size - 1])) < 0:
+    last_ns = recv_ns[recv_ns.size - 1]
+    if (_steps_back(recv_ns) | (recv_ns[0] - after_ns) | (before_ns - 1 - last_ns)) < 0:
         return False
+    first = (recv_ns[0] - edge_ns) // step_ns
+    start_ns = edge_ns + first * step_ns
     per_step = 1.0 / step_ns
-    for i in range(recv_ns.size):
-        late = recv_ns[i] - edge_ns
-        bucket = np.int64(late * per_step)
-        remainder = late - bucket * step_ns
-        to[i] = bucket + np.int64(remainder >= step_ns) - np.int64(remainder < 0)
+    if last_ns - start_ns < _EXACT_NS:
+        for i in range(recv_ns.size):
+            to[i] = first + np.int64((float(recv_ns[i] - start_ns) + 0.5) * per_step)
+    else:
+        for i in range(recv_ns.size):
+            to[i] = (recv_ns[i] - edge_ns) // step_ns
     return True
 
 
@@ -342,31 +348,40 @@ def depth_imbalance(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def lean_touch(
+    recv_ns: IntArray,
     bid_price: IntArray,
     ask_price: IntArray,
     bid_size: IntArray,
     ask_size: IntArray,
-    last: IntArray,
     before: int,
+    first_edge_ns: int,
+    step_ns: int,
     tick: Ratio,
+    last: IntArray,
     mid: FloatArray,
     spread: FloatArray,
-) -> None:
-    """Fill mid and spread at the labels, given what `last_rows` found in the rows after the first `before`.
+) -> bool:
+    """Fill mid and spread at the labels; return whether the rows are in time order.
 
-    A quote is known at every label. `last` may share its memory with `mid`. Where the sizes are empty arrays, every
-    quote is taken to be two-sided: two columns less to read.
+    `recv_ns` holds the rows within the edges only, the other columns those `before` them too. `last` is room for a
+    number a bucket and may share its memory with `mid`. Where the sizes are empty arrays, every quote is taken to be
+    two-sided: two columns less to read.
     """
+    if not last_rows(recv_ns, first_edge_ns, step_ns, last):
+        return False
+    unknown = np.int64(0)
+    if before == 0:  # nothing is carried in: the first row is the first thing known
+        unknown = (recv_ns[0] - first_edge_ns) // step_ns if recv_ns.size else np.int64(last.size)
+        mid[:unknown], spread[:unknown] = math.nan, math.nan
     has_sizes = bid_size.size > 0
     found = np.ones((4, _GROUP), dtype=np.int64)
     bids, asks, bid_sizes, ask_sizes = found[0], found[1], found[2], found[3]
     known = np.int64(before)
-    for group in range(0, last.size, _GROUP):
+    for group in range(unknown, last.size, _GROUP):
         inside = last[group : group + _GROUP]
         mids, widths = mid[group : group + _GROUP], spread[group : group + _GROUP]
         for b in range(inside.size):
-            more = inside[b] + before - known
-            known += more & ~(more >> 63)  # the larger of the two, without a branch to mispredict
+            known = max(known, inside[b] + before)
             row = np.uint64(known - 1)
             bids[b], asks[b] = bid_price[row], ask_price[row]
             if has_sizes:
@@ -375,6 +390,7 @@ def lean_touch(
             is_two_sided = (bid_sizes[b] > 0) & (ask_sizes[b] > 0)
             mids[b] = float(bids[b] + asks[b]) * tick[0] / (2.0 * tick[1]) if is_two_sided else math.nan
             widths[b] = float(asks[b] - bids[b]) * tick[0] / tick[1] if is_two_sided else math.nan
+    return True
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

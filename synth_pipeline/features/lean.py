@@ -15,7 +15,6 @@ import numpy as np
 from synth_pipeline import schema
 from synth_pipeline.features import kernels
 from synth_pipeline.features.buckets import Buckets, Columns, arrays, in_chunks, ratio, require_order
-from synth_pipeline.series import FloatArray
 
 _CHUNK = 1 << 15  # buckets that one thread works on at a time
 
@@ -40,38 +39,33 @@ def lean_grid(
     """
     first, stop = -(-start_ns // step_ns), -(-end_ns // step_ns)
     buckets = Buckets(first, max(stop - first, 0), step_ns)
-    new = buckets.new_column
-    mid, spread, vwap, volume = new(), new(), new(), new()
+    recv_ns, bid_price, ask_price = arrays(quotes, "recv_ns", "bid_price", "ask_price")
+    has_sizes = "bid_size" in quotes
+    bid_size, ask_size = arrays(quotes, "bid_size", "ask_size") if has_sizes else (bid_price[:0], ask_price[:0])
+    tick = ratio(scale.tick_size)
+    mid, spread, vwap, volume = buckets.new_columns(4)
+    last = mid.view(np.int64)  # each is read for the last time just before the mid takes its place
 
     def fill(start: int) -> None:
         part = slice(start, start + _CHUNK)
         chunk = Buckets(first + start, len(mid[part]), step_ns)
-        _touch(quotes, chunk, scale, mid[part], spread[part])
+        within = chunk.rows_within("quotes", recv_ns)
+        is_sorted = kernels.lean_touch(
+            recv_ns[within],
+            bid_price,
+            ask_price,
+            bid_size,
+            ask_size,
+            within.start,
+            chunk.edges_ns[0],
+            step_ns,
+            tick,
+            last[part],
+            mid[part],
+            spread[part],
+        )
+        require_order("quotes", is_sorted)
         chunk.trade_features(trades, scale, (vwap[part], volume[part], mid[:0], mid[:0]))
 
     in_chunks(fill, buckets.count, _CHUNK, threads)
     return {"label_ns": buckets.labels_ns, "mid": mid, "spread": spread, "vwap": vwap, "volume": volume}
-
-
-def _touch(quotes: Columns, buckets: Buckets, scale: schema.Scale, mid: FloatArray, spread: FloatArray) -> None:
-    recv_ns, bid_price, ask_price = arrays(quotes, "recv_ns", "bid_price", "ask_price")
-    has_sizes = "bid_size" in quotes
-    bid_size, ask_size = arrays(quotes, "bid_size", "ask_size") if has_sizes else (bid_price[:0], ask_price[:0])
-    within = buckets.rows_within("quotes", recv_ns)
-    last = mid.view(np.int64)  # each is read for the last time just before the mid takes its place
-    first_edge_ns, end_ns = buckets.edges_ns
-    require_order("quotes", kernels.last_rows(recv_ns[within], first_edge_ns, buckets.step_ns, last))
-    first_ns = first_edge_ns if within.start else int(recv_ns[0]) if within.stop else end_ns
-    known = (first_ns - first_edge_ns) // buckets.step_ns
-    mid[:known] = spread[:known] = np.nan
-    kernels.lean_touch(
-        bid_price,
-        ask_price,
-        bid_size,
-        ask_size,
-        last[known:],
-        within.start,
-        ratio(scale.tick_size),
-        mid[known:],
-        spread[known:],
-    )

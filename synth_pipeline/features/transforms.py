@@ -1,31 +1,49 @@
 """Invertible transforms between market units and standard normal features, fitted on the training split only.
 
-What belongs here: how one column becomes unbounded, how any column becomes N(0, 1), and how numbers that a network made
-become prices, spreads and sizes that a venue could have shown. What does not: networks, and cutting windows.
+What belongs here: how one column becomes unbounded, and how numbers that a network made become prices, bars, spreads
+and sizes that a venue could have shown. What does not: how any column becomes N(0, 1) (`marginals`), the map of bars
+(`ohlc`), networks, and cutting windows.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numba
 import numpy as np
-from scipy.special import ndtr, ndtri
 
 from synth_pipeline.errors import InputError, TooLittleDataError
+from synth_pipeline.features.marginals import Marginal
+from synth_pipeline.features.ohlc import BARS, bars_of, out_of_order, shape_of
 from synth_pipeline.features.windows import segments
 from synth_pipeline.series import FloatArray, Series
 
-_KNOTS = 256
 _FEWEST_MOVES = 10
-_TAIL_SHARE, _TAIL_ROWS, _FEWEST_EXCEEDANCES = 0.01, 15, 5
-_REACH = 2.0
-_SMALLEST_SHARE = 1e-9
+_FEWEST_KNOWN = 0.5
 _MOST_UNITS = 2.0**50
 _FILE = "transform.npz"
+
+
+def known_columns(series: Series, columns: tuple[str, ...]) -> tuple[Series, list[str]]:
+    """Return a series without those of `columns` that most priced rows lack, and notes on what a fit falls back on.
+
+    Their NaN would make a gap of every row. Bars with a high or low inside open and close are counted.
+    """
+    priced = np.isfinite(series.column(series.price_name))
+    kept, notes = [], []
+    for name in series.names:
+        share = float(np.isfinite(series.column(name)[priced]).mean()) if priced.any() else 1.0
+        if name not in columns or name == series.price_name or share >= _FEWEST_KNOWN:
+            kept.append(name)
+        else:
+            notes.append(f"{name} is missing in {1 - share:.0%} of the rows: fitted and sampled without it")
+    if mended := out_of_order(series) if "close" in series.names else 0:
+        notes.append(f"{mended} bars have a high or low inside open and close: taken as without that wick")
+    return series.select(tuple(kept)), notes
 
 
 def checked(series: Series, columns: tuple[str, ...], required: tuple[str, ...], minimum_steps: int) -> Series:
@@ -100,126 +118,18 @@ class Anchor:
 
     def prices(self, log_moves: FloatArray) -> FloatArray:
         """Return the prices that lie `log_moves` above the last fitted one, rounded to the nearest on the grid."""
-        latent = self.price * np.exp(np.clip(log_moves, -700.0, 600.0))
+        return self.nearest(self.price * np.exp(np.clip(log_moves, -700.0, 600.0)))
+
+    def nearest(self, prices: FloatArray) -> FloatArray:
+        """Return the nearest prices on the grid, in the same order."""
         if not self.price_step:
-            return latent
-        units = np.clip(np.rint(latent / self.price_step), 1, _MOST_UNITS)
-        return on_grid(units, self.price_step)
+            return prices
+        return on_grid(np.clip(np.rint(prices / self.price_step), 1, _MOST_UNITS), self.price_step)
 
-    def series(self, values: FloatArray) -> Series:
-        """Wrap sampled values, shape (paths, steps, features), as a series that follows the fitted one."""
-        start_ns = np.full(len(values), self.next_ns, dtype=np.int64)
+    def series(self, values: FloatArray, start: int = 0) -> Series:
+        """Wrap sampled values, shape (paths, steps, features), as a series `start` steps after the fitted one."""
+        start_ns = np.full(len(values), self.next_ns + start * self.step_ns, dtype=np.int64)
         return Series(values, self.names, self.step_ns, start_ns, self.tick_size, self.lot_size)
-
-
-@dataclass(frozen=True)
-class Tail:
-    """Generalised-Pareto law of what exceeds a threshold: P(X > u + y) = share · (1 + ξ y / β)^(-1/ξ)."""
-
-    threshold: float
-    share: float
-    shape: float
-    scale: float
-    limit: float
-    """No value goes beyond; `_REACH` times as far from the median as any that was seen."""
-
-    @classmethod
-    def fit(cls, ordered: FloatArray, heaviest: float) -> Self:
-        """Estimate from sorted values by probability-weighted moments, the shape kept within [-0.5, `heaviest`].
-
-        Source: Hosking & Wallis (1987), Technometrics 29, equations of section 2.3 (their k is -ξ).
-        """
-        rows, top = len(ordered), float(ordered[-1])
-        wanted = min(max(_TAIL_SHARE, _TAIL_ROWS / rows), 0.1)
-        threshold = float(np.quantile(ordered, 1 - wanted))
-        excess = ordered[np.searchsorted(ordered, threshold, side="right") :] - threshold
-        if len(excess) < _FEWEST_EXCEEDANCES:
-            return cls(top, 0.0, 0.0, 0.0, top)
-        count = len(excess)
-        first = float(excess.mean())
-        second = float((excess * (count - np.arange(count) - 0.65) / count).mean())
-        shape = float(np.clip(2 - first / max(first - 2 * second, 1e-12 * first), -0.5, heaviest))
-        limit = top + (_REACH - 1) * (top - float(np.median(ordered)))
-        return cls(threshold, count / rows, shape, first * (1 - shape), limit)
-
-    def exceedance(self, values: FloatArray) -> FloatArray:
-        """Return P(X > value) for values above the threshold."""
-        depth = np.maximum(values - self.threshold, 0) / self.scale
-        return self.share * (
-            np.exp(-depth) if self.shape == 0 else np.maximum(1 + self.shape * depth, 0) ** (-1 / self.shape)
-        )
-
-    def quantile(self, exceedance: FloatArray) -> FloatArray:
-        """Return the value that is exceeded with this probability (at most `share`)."""
-        ratio = np.maximum(exceedance, 1e-300) / self.share
-        depth = -np.log(ratio) if self.shape == 0 else np.expm1(-self.shape * np.log(ratio)) / self.shape
-        return np.minimum(self.threshold + self.scale * depth, self.limit)
-
-
-@dataclass(frozen=True, eq=False)
-class Marginal:
-    """One feature to N(0, 1) and back: empirical distribution in the body, generalised-Pareto tails.
-
-    A value that repeats (no trade, a zero return, a spread of one tick) owns an interval of probability. Forward it
-    lands anywhere in it, by a seeded uniform draw; back, the whole interval gives the value again, exactly. This is the
-    distributional transform of Rüschendorf (2009), J. Stat. Plan. Inference 139, eq. 2.
-    """
-
-    knots: FloatArray
-    """Quantiles of the body, not decreasing."""
-    levels: FloatArray
-    """Their probabilities."""
-    lower: Tail
-    """Of the negated values."""
-    upper: Tail
-
-    @classmethod
-    def fit(cls, values: FloatArray, *, odd: bool = False, heaviest: float = 0.5) -> Self:
-        """Estimate from finite values; `odd` makes the map odd, so that a symmetric input stays symmetric."""
-        ordered = np.sort(np.concatenate((values, -values)) if odd else values)
-        upper = Tail.fit(ordered, heaviest)
-        lower = upper if odd else Tail.fit(-ordered[::-1], heaviest)
-        outermost = 0.5 / len(ordered)
-        levels = np.linspace(max(lower.share, outermost), 1 - max(upper.share, outermost), _KNOTS)
-        knots = np.clip(np.quantile(ordered, levels), -lower.threshold, upper.threshold)
-        knots[0], knots[-1] = -lower.threshold, upper.threshold
-        return cls((knots - knots[::-1]) / 2 if odd else knots, levels, lower, upper)
-
-    def normal(self, values: FloatArray, rng: np.random.Generator | None = None) -> FloatArray:
-        """Return the standard normal scores of finite values; ties are broken by `rng`, or land midway without it."""
-        first = np.searchsorted(self.knots, values, side="left")
-        last = np.searchsorted(self.knots, values, side="right") - 1
-        tied = last >= first
-        top = len(self.knots) - 1
-        low, high = self.levels[np.clip(first, 0, top)], self.levels[np.clip(last, 0, top)]
-        within = low + (high - low) * (0.5 if rng is None else rng.random(values.shape))
-        levels = np.where(tied, within, np.interp(values, self.knots, self.levels))
-        if self.upper.share:
-            levels = np.where(values > self.upper.threshold, 1 - self.upper.exceedance(values), levels)
-        if self.lower.share:
-            levels = np.where(-values > self.lower.threshold, self.lower.exceedance(-values), levels)
-        return np.asarray(ndtri(np.clip(levels, _SMALLEST_SHARE, 1 - _SMALLEST_SHARE)))
-
-    def value(self, normal: FloatArray) -> FloatArray:
-        """Return the values with these standard normal scores."""
-        below, above = ndtr(normal), ndtr(-normal)
-        values = np.interp(below, self.levels, self.knots)
-        if self.upper.share:
-            values = np.where(above < self.upper.share, self.upper.quantile(above), values)
-        if self.lower.share:
-            values = np.where(below < self.lower.share, -self.lower.quantile(below), values)
-        return values
-
-    def arrays(self) -> dict[str, FloatArray]:
-        """Return the state as arrays."""
-        tails = [list(asdict(tail).values()) for tail in (self.lower, self.upper)]
-        return {"knots": self.knots, "levels": self.levels, "tails": np.array(tails)}
-
-    @classmethod
-    def from_arrays(cls, state: dict[str, FloatArray]) -> Self:
-        """Read back what `arrays` gave."""
-        lower, upper = (Tail(*map(float, row)) for row in state["tails"])
-        return cls(state["knots"], state["levels"], lower, upper)
 
 
 @dataclass(frozen=True)
@@ -288,7 +198,24 @@ class Share:
         return np.clip(np.tanh(encoded) / (1 - 1e-9), -1, 1)
 
 
-Codec = Return | Size | Share
+@dataclass(frozen=True)
+class Distance:
+    """A log distance, of a bar's open from the close before or of its high from its low, as it is."""
+
+    odd: bool
+    least: float
+    heaviest = 0.5
+
+    def encode(self, values: FloatArray) -> FloatArray:
+        """Return them."""
+        return values
+
+    def decode(self, encoded: FloatArray) -> FloatArray:
+        """Return them, none below the least possible one."""
+        return np.maximum(encoded, self.least)
+
+
+Codec = Return | Size | Share | Distance
 
 
 def _codec(name: str, values: FloatArray, anchor: Anchor) -> Codec:
@@ -298,22 +225,50 @@ def _codec(name: str, values: FloatArray, anchor: Anchor) -> Codec:
         return Size.of(values, anchor.tick_size, anchor.tick_size)
     if name == "volume":
         return Size.of(values, anchor.lot_size, 0.0)
-    if name.startswith("imbalance_"):
+    if name.startswith("imbalance_") or name == "low":
         return Share()
-    raise InputError(f"column {name!r} has no transform: there is one for mid, close, spread, volume and imbalance_N")
+    if name in {"open", "high"}:
+        return Distance(odd=name == "open", least=-1e3 if name == "open" else 0.0)
+    raise InputError(
+        f"column {name!r} has no transform: there is one for mid, spread, imbalance_N, volume and those of bars"
+    )
+
+
+def _unconstrained(series: Series) -> Series:
+    """Return bars with opens as log distances, highs as both wicks together, lows as the share of the upper one.
+
+    The share runs from -1 to 1, so that it changes its sign, and nothing else does, where up and down change places.
+    Raises `InputError` for prices that are not positive, and for highs without lows or lows without highs.
+    """
+    found = [name for name in BARS if name in series.names]
+    if series.price_name != "close" or not found:
+        return series
+    if ("high" in found) != ("low" in found):
+        raise InputError(f"bars have {' and '.join(found)} beside close: give both of high and low, or none")
+    columns = {name: series.column(name) for name in series.names}
+    for name in found:
+        if not np.nanmin(columns[name]) > 0:
+            raise InputError(f"{name} holds {np.nanmin(columns[name]):g}: log-returns need positive prices")
+    before = np.concatenate((np.full_like(columns["close"][:, :1], np.nan), columns["close"][:, :-1]), axis=1)
+    columns |= shape_of(columns, before)
+    if "high" in found:
+        upper, both = columns["high"], columns["high"] + columns["low"]
+        columns |= {"high": both, "low": (2 * upper - both) / np.where(both > 0, both, 1.0)}
+    return replace(series, values=np.stack([columns[name] for name in series.names], axis=2))
 
 
 @numba.njit(cache=True)
-def rounded_walk(returns: FloatArray, spreads: FloatArray, start: float) -> FloatArray:
+def rounded_walk(returns: FloatArray, spreads: FloatArray, starts: FloatArray) -> FloatArray:
     """Return prices, in steps of their grid, that follow log-returns from one price on the grid to the next.
 
-    Shapes (paths, steps). Where `spreads` (whole ticks, with prices in half ticks) are not 0, a mid has the parity of
-    its spread, because the bid is (mid - spread) / 2 whole ticks; the bid is at least one tick. Each return starts from
-    the *rounded* price before it, so a zero return stays one. Ties go to even, so rounding has no drift.
+    Shapes (paths, steps), of `starts` (paths,). Where `spreads` (whole ticks, with prices in half ticks) are not 0, a
+    mid has the parity of its spread, because the bid is (mid - spread) / 2 whole ticks; the bid is at least one tick.
+    Each return starts from the *rounded* price before it, so a zero return stays one. Ties go to even, so rounding has
+    no drift.
     """
     prices = np.empty_like(returns)
     for path in range(returns.shape[0]):
-        price = start
+        price = starts[path]
         for step in range(returns.shape[1]):
             spread = spreads[path, step]
             target = min(price * np.exp(returns[path, step]), 2.0**50)
@@ -337,7 +292,7 @@ class SeriesTransform:
     @classmethod
     def fit(cls, series: Series) -> Self:
         """Estimate from the training split; rows of NaN are gaps. Raises `InputError` for a column it cannot map."""
-        anchor = Anchor.of(series)
+        anchor, series = Anchor.of(series), _unconstrained(series)
         known = series.values[np.isfinite(series.values).all(axis=2)]
         codecs = tuple(_codec(name, known[:, at], anchor) for at, name in enumerate(series.names))
         marginals = []
@@ -353,7 +308,7 @@ class SeriesTransform:
 
     def encode(self, series: Series, *, rng: np.random.Generator) -> Series:
         """Return the scores; a gap, and the first row after one (it has no return), is a row of NaN."""
-        scores = np.full(series.values.shape, np.nan)
+        scores, series = np.full(series.values.shape, np.nan), _unconstrained(series)
         for at, (codec, marginal) in enumerate(zip(self.codecs, self.marginals, strict=True)):
             encoded = codec.encode(series.values[:, :, at])
             known = np.isfinite(encoded)
@@ -363,6 +318,18 @@ class SeriesTransform:
 
     def decode(self, scores: FloatArray) -> Series:
         """Return market units for scores of shape (paths, steps, features); row 0 holds the last fitted price."""
+        return next(self.decoded((scores,)))
+
+    def decoded(self, pieces: Iterable[FloatArray]) -> Iterator[Series]:
+        """Yield market units for pieces of scores that go on from one another."""
+        start, before = 0, None
+        for scores in pieces:
+            values = self._values(scores, before)
+            yield self.anchor.series(values, start)
+            start, before = start + scores.shape[1], values[:, -1, self.anchor.names.index(self.anchor.price_name)]
+
+    def _values(self, scores: FloatArray, before: FloatArray | None) -> FloatArray:
+        """Return market units of scores that follow the prices `before`, shape (paths,); None: at the last fitted."""
         columns = {
             name: codec.decode(marginal.value(scores[:, :, at].astype(np.float64)))
             for at, (name, codec, marginal) in enumerate(
@@ -370,28 +337,48 @@ class SeriesTransform:
             )
         }
         returns = columns[self.anchor.price_name].copy()
-        returns[:, :1] = 0.0
-        columns |= self._placed(returns, columns.get("spread"))
-        return self.anchor.series(np.stack([columns[name] for name in self.anchor.names], axis=2))
+        if before is None:
+            returns[:, :1] = 0.0
+        starts = np.full(len(scores), self.anchor.price) if before is None else before
+        if "spread" in columns and self.anchor.price_step:
+            columns |= self._quotes(returns, columns["spread"], starts, opening=before is None)
+        else:
+            columns[self.anchor.price_name] = self._prices(returns, starts)
+            columns |= self._bars(columns, starts)
+        return np.stack([columns[name] for name in self.anchor.names], axis=2)
 
-    def _placed(self, returns: FloatArray, spread: FloatArray | None) -> dict[str, FloatArray]:
-        """Return prices on their grid, and spreads that fit them.
+    def _prices(self, returns: FloatArray, starts: FloatArray) -> FloatArray:
+        """Return prices on their grid."""
+        step = self.anchor.price_step
+        if not step:
+            return self.anchor.prices(np.log(starts / self.anchor.price)[:, np.newaxis] + np.cumsum(returns, axis=1))
+        return on_grid(rounded_walk(returns, np.zeros_like(returns), np.maximum(np.rint(starts / step), 1.0)), step)
+
+    def _quotes(
+        self, returns: FloatArray, spread: FloatArray, starts: FloatArray, *, opening: bool
+    ) -> dict[str, FloatArray]:
+        """Return mids on their grid, and spreads that fit them.
 
         A spread is at most half the last fitted price, and the first one gives way by a tick where that price asks for
         the other parity.
         """
-        name, step = self.anchor.price_name, self.anchor.price_step
-        if not step:
-            return {name: self.anchor.prices(np.cumsum(returns, axis=1))}
-        start = max(np.rint(self.anchor.price / step), 1.0)
-        if spread is None or name != "mid":
-            return {name: on_grid(rounded_walk(returns, np.zeros_like(returns), start), step)}
-        ticks = np.minimum(np.rint(spread / self.anchor.tick_size), max(1.0, np.floor(start / 4)))
-        ticks[:, :1] += (ticks[:, :1] - start) % 2
-        return {
-            name: on_grid(rounded_walk(returns, ticks, start), step),
-            "spread": on_grid(ticks, self.anchor.tick_size),
-        }
+        tick, step = self.anchor.tick_size, self.anchor.price_step
+        units = np.maximum(np.rint(starts / step), 1.0)
+        widest = max(1.0, np.floor(max(np.rint(self.anchor.price / step), 1.0) / 4))
+        ticks = np.minimum(np.rint(spread / tick), widest)
+        if opening:
+            ticks[:, 0] += (ticks[:, 0] - units) % 2
+        return {"mid": on_grid(rounded_walk(returns, ticks, units), step), "spread": on_grid(ticks, tick)}
+
+    def _bars(self, columns: dict[str, FloatArray], starts: FloatArray) -> dict[str, FloatArray]:
+        """Return opens, highs and lows around the closes."""
+        close = columns[self.anchor.price_name]
+        shape = {name: columns[name] for name in BARS if name in columns}
+        if "high" in shape:
+            both, tilt = shape["high"], shape["low"]
+            shape |= {"high": both * (1 + tilt) / 2, "low": both * (1 - tilt) / 2}
+        before = np.concatenate((starts[:, np.newaxis], close[:, :-1]), axis=1)
+        return bars_of(shape, close, before, self.anchor.nearest)
 
     def save(self, folder: Path) -> None:
         """Write the state into an existing folder."""
@@ -404,7 +391,7 @@ class SeriesTransform:
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read back what `save` wrote."""
-        kinds: dict[str, type[Codec]] = {kind.__name__: kind for kind in (Return, Size, Share)}
+        kinds: dict[str, type[Codec]] = {kind.__name__: kind for kind in (Return, Size, Share, Distance)}
         with np.load(folder / _FILE, allow_pickle=False) as arrays:
             state = json.loads(str(arrays["state"]))
             codecs = tuple(kinds[codec.pop("kind")](**codec) for codec in state["codecs"])

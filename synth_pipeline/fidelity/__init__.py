@@ -1,8 +1,8 @@
 """Fidelity: how close a synthetic series is to real ones, every number beside what real data score against real data.
 
-ONE FUNCTION = ONE METRIC; a file of metrics is a family (`marginal`, `temporal`, `weighted`, `copying`). A new metric
-is one decorated function, a new family one new file; nothing else is edited. `evaluate` makes the whole record,
-`registry` lists what there is. How a record looks on paper belongs to `reports`.
+ONE FUNCTION = ONE METRIC; a file of metrics is a family (`marginal`, `temporal`, `weighted`, `copying`; `dependence` of
+several assets). A new metric is one decorated function, a new family one new file; nothing else is edited. `evaluate`
+makes the whole record, `registry` lists what there is. How a record looks on paper belongs to `reports`.
 """
 
 MACHINERY = frozenset(
@@ -12,12 +12,14 @@ MACHINERY = frozenset(
         "evaluate",
         "evaluation",
         "floors",
+        "joint",
         "kernels",
         "metric",
         "moments",
         "panels",
         "registry",
         "sample",
+        "scoring",
         "validity",
     }
 )

@@ -48,7 +48,8 @@ def block_length(values: FloatArray) -> float:
 
 def volatility_block_length(sample: Sample) -> float:
     """Return the block length that |returns| ask for: dependence lives in volatility, not in the returns themselves."""
-    return block_length(np.abs(sample.in_a_row))
+    sizes = np.abs(sample.in_a_row)
+    return block_length(sizes if sizes.ndim == 1 else (sizes / np.nanmean(sizes, axis=0)).mean(axis=1))
 
 
 def resamples(
@@ -60,8 +61,9 @@ def resamples(
     likely and no block bridges a gap.
     """
     values = sample.in_a_row
-    known = np.flatnonzero(np.isfinite(values))
-    following = successors(values)
+    # Several assets have their gaps at the same times.
+    first = values.reshape(len(values), -1)[:, 0]
+    known, following = np.flatnonzero(np.isfinite(first)), successors(first)
     for _ in range(count):
         yield values[indices(known, following, shape, length, rng=rng)]
 

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 
 from synth_pipeline.errors import TooLittleDataError
+from synth_pipeline.fidelity.joint import JointSample
 from synth_pipeline.fidelity.sample import Sample
 from synth_pipeline.series import Series
 
@@ -36,7 +37,8 @@ class Comparison:
         length = min(train.steps, synthetic.steps, holdout.steps) - 1
         if length > LONGEST:
             length //= -(-length // LONGEST)
-        named = {"training": Sample.of(train), "synthetic": Sample.of(synthetic), "held-out": Sample.of(holdout)}
+        kind = JointSample if synthetic.assets else Sample
+        named = {"training": kind.of(train), "synthetic": kind.of(synthetic), "held-out": kind.of(holdout)}
         for name, sample in named.items():
             if length < SHORTEST or sample.windows(length).counts.max(initial=0) < SHORTEST:
                 raise TooLittleDataError(

@@ -7,6 +7,7 @@ not equal, do not belong here.
 from __future__ import annotations
 
 from math import inf, log2
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,7 +41,7 @@ def longest_verbatim_run(real: Sample, synthetic: Sample) -> float:
 
     `verbatim_runs` says which runs count; of several paths the longest is taken.
     """
-    return float(max(verbatim_runs(real, path).max(initial=0) for path in _looked_at(real, synthetic)))
+    return float(max(copied(real, path).longest for path in _looked_at(real, synthetic)))
 
 
 @metric(
@@ -59,16 +60,38 @@ def verbatim_share(real: Sample, synthetic: Sample) -> float:
 
     `verbatim_runs` says which runs count; paths are pooled.
     """
-    copied = known = 0
-    for path in _looked_at(real, synthetic):
-        runs = verbatim_runs(real, path)
-        ends = np.flatnonzero(runs)
-        edges = np.zeros(runs.size + 1, dtype=np.int64)
-        np.add.at(edges, ends - runs[ends] + 1, 1)
-        np.add.at(edges, ends + 1, -1)
-        copied += int((np.cumsum(edges) > 0).sum())
-        known += int(np.isfinite(path).sum())
-    return copied / known
+    found = [copied(real, path) for path in _looked_at(real, synthetic)]
+    return sum(each.steps for each in found) / sum(each.known for each in found)
+
+
+class Copied(NamedTuple):
+    """What one path has in common with the training data, word for word."""
+
+    longest: int
+    """Returns in the longest verbatim run."""
+    runs: int
+    """How many such runs there are, one that lies inside another not counted."""
+    steps: int
+    """Returns that lie in any."""
+    known: int
+    """Returns that were looked at."""
+
+
+def copied(real: Sample, path: FloatArray) -> Copied:
+    """Count the verbatim runs (see `verbatim_runs`) of log-returns of shape (steps,)."""
+    runs = verbatim_runs(real, path)
+    ends = np.flatnonzero(runs)
+    last = np.append(runs[1:], 0)[ends] != runs[ends] + 1
+    edges = np.zeros(runs.size + 1, dtype=np.int64)
+    np.add.at(edges, ends - runs[ends] + 1, 1)
+    np.add.at(edges, ends + 1, -1)
+    inside = int((np.cumsum(edges) > 0).sum())
+    return Copied(int(runs.max(initial=0)), int(last.sum()), inside, int(np.isfinite(path).sum()))
+
+
+def looked_at(real: Sample) -> int:
+    """Return how many of a path's first steps are compared with a sample, so that cost stays bounded."""
+    return max(CELLS // real.returns.size, 10 * SHORTEST_RUN)
 
 
 def verbatim_runs(real: Sample, path: FloatArray) -> IntArray:
@@ -80,9 +103,9 @@ def verbatim_runs(real: Sample, path: FloatArray) -> IntArray:
     carries log₂(pairs of steps) + 10 bits of surprise: for each return -log₂ of the share of real ones equal to it, and
     nothing for a return of less than half a tick.
     """
-    pooled = np.sort(real.pooled)
+    pooled = real.in_a_row[real.ranked]
     tolerance = max(real.resolution, 1e-6 * float(pooled.std()))
-    lengths = longest_matches(real.in_a_row, path, tolerance)
+    lengths = longest_matches(real.in_a_row, real.ranked, path, tolerance)
     value = np.where(np.isfinite(path), path, 0.0)
     above = np.searchsorted(pooled, value + tolerance, side="right")
     equal = np.maximum(above - np.searchsorted(pooled, value - tolerance, side="left"), 1)
@@ -95,5 +118,4 @@ def verbatim_runs(real: Sample, path: FloatArray) -> IntArray:
 
 
 def _looked_at(real: Sample, synthetic: Sample) -> list[FloatArray]:
-    steps = max(CELLS // real.returns.size, 10 * SHORTEST_RUN)
-    return [path[:steps] for path in synthetic.returns]
+    return [path[: looked_at(real)] for path in synthetic.returns]

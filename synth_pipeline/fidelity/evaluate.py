@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
+from synth_pipeline.errors import InputError
 from synth_pipeline.fidelity import bootstrap, floors, panels, temporal, validity, weighted
 from synth_pipeline.fidelity.comparison import Comparison
 from synth_pipeline.fidelity.evaluation import Evaluation, Panels, Result, Sizes
@@ -50,7 +51,12 @@ def evaluate(
     `families` restricts the metrics beside the weighted twelve, which the fidelity always needs; a number does not
     depend on which others are asked for. Raises `TooLittleDataError` for fewer than 50 returns or real prices that
     never move.
+
+    Series of several assets are compared asset by asset, and their dependence by the metrics that are made for it, with
+    floors and bands of resamples that keep rows whole. The fidelity, its floor and band are means over assets.
     """
+    if synthetic.assets:
+        return _evaluate_basket(train, synthetic, holdout, rng=rng, families=families, progress=progress)
     chosen = metrics(None if families is None else {*families, "weighted"})
     sides = Comparison.of(train, synthetic, holdout)
     block = bootstrap.volatility_block_length(sides.train)
@@ -75,6 +81,48 @@ def evaluate(
         checks=validity.checks(synthetic),
         sizes=_sizes(train, synthetic, holdout, sides, block),
         panels=_panels(train, synthetic, holdout, sides, bands.paths),
+    )
+
+
+def _evaluate_basket(
+    train: Series,
+    synthetic: Series,
+    holdout: Series,
+    *,
+    rng: np.random.Generator,
+    families: Collection[str] | None,
+    progress: Progress,
+) -> Evaluation:
+    parts = [series.parts() for series in (train, synthetic, holdout)]
+    if not list(parts[0]) == list(parts[1]) == list(parts[2]):
+        told = " and ".join(", ".join(names) for names in dict.fromkeys(tuple(each) for each in parts))
+        raise InputError(f"assets differ, {told}: compare series of the same assets in the same order")
+    chosen = metrics(families, joint=True)
+    sides = Comparison.of(train, synthetic, holdout)
+    block = bootstrap.volatility_block_length(sides.train)
+    bands = floors.bands(chosen, sides, block, rng=rng, progress=progress)
+    results = tuple(_result(metric, _values(metric, sides), bands, sides) for metric in chosen.values())
+    assets = {
+        name: evaluate(own, made, held, rng=rng, families=families, progress=progress)
+        for (name, own), made, held in zip(parts[0].items(), parts[1].values(), parts[2].values(), strict=True)
+    }
+    score, floor = (float(np.mean([getattr(each, name) for each in assets.values()])) for name in ("fidelity", "floor"))
+    low, high = np.mean([each.fidelity_band for each in assets.values()], axis=0).tolist()
+    return Evaluation(
+        fidelity=score,
+        fidelity_spread=None,
+        floor=floor,
+        fidelity_band=(low, high),
+        fidelity_verdict=floors.verdict(score, (floor,), (low, high), "high"),
+        fidelity_weight=min(each.fidelity_weight for each in assets.values()),
+        results=results,
+        checks=tuple(
+            msgspec.structs.replace(check, title=f"{name}: {check.title}")
+            for name, each in assets.items()
+            for check in each.checks
+        ),
+        sizes=msgspec.structs.replace(next(iter(assets.values())).sizes, tick_size=0.0, block_length=block),
+        assets=assets,
     )
 
 
@@ -184,6 +232,7 @@ def _panels(train: Series, synthetic: Series, holdout: Series, sides: Comparison
     cut = sides.fresh, sides.synthetic, sides.holdout
     return Panels(
         price=panels.price_panel(train, synthetic, holdout, sides.length),
+        drawdown=panels.drawdown_panel(train, synthetic, holdout, sides.length),
         histogram=panels.histogram_panel(*cut),
         quantiles=panels.quantile_panel(*cut),
         return_acf=panels.autocorrelation_panel(temporal.return_acf, *cut, resampled),

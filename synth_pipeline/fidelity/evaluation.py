@@ -19,6 +19,7 @@ Verdict = Literal["indistinguishable", "close", "off", "absent"]
 """No worse than real against real; a little worse; worse; not computed, for the reason given."""
 Conclusion = Literal["invalid", "memorised", "indistinguishable", "close", "off"]
 """What the evaluation as a whole says, the gravest first."""
+GRAVEST_FIRST: tuple[Conclusion, ...] = ("invalid", "memorised", "off", "close", "indistinguishable")
 Numbers = list[float]
 Gappy = list[float | None]
 """Numbers with None where a gap is."""
@@ -110,8 +111,8 @@ class Sizes(msgspec.Struct, frozen=True):
     resamples: int
 
 
-class PricePanel(msgspec.Struct, frozen=True):
-    """Price paths in percent of their start, thinned."""
+class PathPanel(msgspec.Struct, frozen=True):
+    """Paths over time, in percent, thinned."""
 
     seconds: Numbers
     real: Gappy
@@ -156,7 +157,10 @@ class AutocorrelationPanel(msgspec.Struct, frozen=True):
 class Panels(msgspec.Struct, frozen=True):
     """What the figures show; None where the data are too short."""
 
-    price: PricePanel
+    price: PathPanel
+    """The price above its start."""
+    drawdown: PathPanel
+    """The price above its highest value so far: 0 or less."""
     histogram: HistogramPanel
     quantiles: QuantilePanel
     return_acf: AutocorrelationPanel | None
@@ -180,7 +184,10 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     results: tuple[Result, ...]
     checks: tuple[Check, ...]
     sizes: Sizes
-    panels: Panels
+    panels: Panels | None = None
+    """None for a series of several assets, which has the panels of each."""
+    assets: dict[str, Evaluation] = {}
+    """Of a series of several assets, the record of each by itself; `results` are then of their dependence."""
 
     @property
     def is_valid(self) -> bool:
@@ -204,7 +211,12 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def conclusion(self) -> Conclusion:
-        """The verdict on the whole: validity, then copying, then quality."""
+        """The verdict on the whole: validity, then copying, then quality; of several assets the gravest of all."""
+        found = [asset.conclusion for asset in self.assets.values()] + [self._own_conclusion]
+        return next(each for each in GRAVEST_FIRST if each in found)
+
+    @property
+    def _own_conclusion(self) -> Conclusion:
         if not self.is_valid:
             return "invalid"
         if self.is_copied:
@@ -218,8 +230,8 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
         return "indistinguishable" if is_inside else "close"
 
     def table(self) -> list[dict[str, str | float | None]]:
-        """Return one flat row a metric, ready for a data frame."""
-        rows = []
+        """Return one flat row a metric, ready for a data frame; of several assets those of each, with its name."""
+        rows = [{**row, "asset": name} for name, asset in self.assets.items() for row in asset.table()]
         for result in self.results:
             row = msgspec.structs.asdict(result)
             for name in ("band", "real_band"):

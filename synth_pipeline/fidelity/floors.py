@@ -15,7 +15,6 @@ from synth_pipeline.fidelity import bootstrap, weighted
 from synth_pipeline.fidelity.comparison import Comparison
 from synth_pipeline.fidelity.evaluation import Verdict
 from synth_pipeline.fidelity.metric import Goal, Metric, Scale, StatisticMetric
-from synth_pipeline.fidelity.sample import Sample
 from synth_pipeline.progress import Progress
 from synth_pipeline.series import FloatArray
 
@@ -45,14 +44,15 @@ def bands(
     values = {name: np.full(RESAMPLES, np.nan) for name in banded}
     holdout_block = bootstrap.volatility_block_length(sides.holdout)
     fresh = bootstrap.resamples(sides.train, (1, sides.length), RESAMPLES, block, rng=rng)
-    held = bootstrap.resamples(sides.holdout, sides.holdout.returns.shape, RESAMPLES, holdout_block, rng=rng)
-    paths, held_paths = np.empty((RESAMPLES, sides.length)), np.empty((RESAMPLES, sides.length))
+    held = bootstrap.resamples(sides.holdout, (sides.holdout.paths, sides.length), RESAMPLES, holdout_block, rng=rng)
+    kind, shape = type(sides.train), (RESAMPLES, *sides.synthetic.returns.shape[1:])
+    paths, held_paths = np.empty(shape), np.empty(shape)
     for index, (first, second) in enumerate(zip(held, fresh, strict=True)):
         paths[index], held_paths[index] = second[0], first[0]
         for name, metric in banded.items():
-            values[name][index] = metric.per_path(Sample(first), Sample(second))[0][0]
+            values[name][index] = metric.per_path(kind(first), kind(second))[0][0]
         progress(index + 1, RESAMPLES + len(chosen), "real against real")
-    both = Sample(np.concatenate([paths, held_paths]))
+    both = kind(np.concatenate([paths, held_paths]))
     comparing = {name: metric for name, metric in banded.items() if isinstance(metric, StatisticMetric)}
     scores = weighted.fidelity({metric: values[name] for name, metric in comparing.items() if metric.weight > 0})
     return Bands(

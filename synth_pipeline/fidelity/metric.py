@@ -25,6 +25,7 @@ import numpy as np
 
 from synth_pipeline.errors import MetricError
 from synth_pipeline.fidelity import moments
+from synth_pipeline.fidelity.joint import JointSample
 from synth_pipeline.fidelity.sample import Sample
 from synth_pipeline.series import FloatArray, Series
 
@@ -64,6 +65,8 @@ class Metric:
     """`train` for a metric of copying: it has no bootstrap band, since resamples of the training data are copies."""
     margin: float = 0.0
     """Difference too small to matter: the band of real data is widened by it on both sides."""
+    joint: bool = False
+    """Whether it is of several assets, and its samples are `JointSample`s."""
 
     def __call__(self, real: Sample | Series, synthetic: Sample | Series) -> float:
         """Compare two samples. Raises `MetricError` where the metric is undefined or has too little data."""
@@ -85,7 +88,8 @@ class Metric:
 
     def enough(self, sample: Sample | Series, side: str) -> Sample:
         """Return the paths of a sample that are long enough. Raises `MetricError` when none is."""
-        sample = Sample.of(sample) if isinstance(sample, Series) else sample
+        kind = JointSample if self.joint else Sample
+        sample = kind.of(sample) if isinstance(sample, Series) else sample
         long_enough = sample.with_at_least(self.minimum)
         if long_enough.paths == 0:
             longest = int(sample.counts.max(initial=0))
@@ -146,6 +150,7 @@ def metric(
     unit: str = "",
     reference: Reference = "holdout",
     margin: float = 0.0,
+    joint: bool = False,
 ) -> Callable[[Function], Metric]:
     """Declare a comparison of two samples to be the metric of its name, in the family of its file."""
 
@@ -164,6 +169,7 @@ def metric(
             unit=unit,
             reference=reference,
             margin=margin,
+            joint=joint,
         )
 
     return declare
@@ -184,6 +190,7 @@ def statistic_metric(
     margin: float = 0.0,
     scale: Scale = "linear",
     weight: float = 0.0,
+    joint: bool = False,
 ) -> Callable[[Statistic], StatisticMetric]:
     """Declare a statistic to be the metric of its name.
 
@@ -220,6 +227,7 @@ def statistic_metric(
             statistic_unit=statistic_unit,
             scale=scale,
             weight=weight,
+            joint=joint,
         )
         return made
 

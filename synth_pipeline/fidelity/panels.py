@@ -14,14 +14,14 @@ from synth_pipeline.fidelity.evaluation import (
     AutocorrelationPanel,
     Gappy,
     HistogramPanel,
-    PricePanel,
+    PathPanel,
     QuantilePanel,
 )
 from synth_pipeline.fidelity.sample import Sample
 from synth_pipeline.schema import NS_PER_SECOND
 from synth_pipeline.series import FloatArray, Series
 
-PRICE_POINTS = 240
+PATH_POINTS = 240
 EXAMPLES = 4
 BAND = (0.05, 0.95)
 FAN = (5, 25, 50, 75, 95)
@@ -31,17 +31,28 @@ WIDEST = 12.0
 PROBABILITIES = np.concatenate([[0.001, 0.0025, 0.005], np.linspace(0.01, 0.99, 99), [0.995, 0.9975, 0.999]])
 
 
-def price_panel(train: Series, synthetic: Series, holdout: Series, returns: int) -> PricePanel:
+def price_panel(train: Series, synthetic: Series, holdout: Series, returns: int) -> PathPanel:
     """Make the price fan over the first `returns` steps: held-out path, end of training, synthetic quantiles."""
-    kept = np.unique(np.linspace(0, returns, min(PRICE_POINTS, returns + 1)).round().astype(np.int64))
-    fan = _percent(synthetic, 0, returns)[:, kept]
+    return _path_panel(_percent, train, synthetic, holdout, returns)
+
+
+def drawdown_panel(train: Series, synthetic: Series, holdout: Series, returns: int) -> PathPanel:
+    """Make the same of the fall from the highest price so far."""
+    return _path_panel(_drawdown, train, synthetic, holdout, returns)
+
+
+def _path_panel(
+    curve: Callable[[Series, int, int], FloatArray], train: Series, synthetic: Series, holdout: Series, returns: int
+) -> PathPanel:
+    kept = np.unique(np.linspace(0, returns, min(PATH_POINTS, returns + 1)).round().astype(np.int64))
+    fan = curve(synthetic, 0, returns)[:, kept]
     known = np.isfinite(fan).any(axis=0)
     quantiles = np.full((len(FAN), kept.size), np.nan)
     quantiles[:, known] = np.nanpercentile(fan[:, known], FAN, axis=0)
-    return PricePanel(
+    return PathPanel(
         seconds=[float(step) * synthetic.step_ns / NS_PER_SECOND for step in kept],
-        real=_gappy(_percent(holdout, 0, returns)[0, kept]),
-        fresh=_gappy(_percent(train, train.steps - 1 - returns, train.steps - 1)[0, kept]),
+        real=_gappy(curve(holdout, 0, returns)[0, kept]),
+        fresh=_gappy(curve(train, train.steps - 1 - returns, train.steps - 1)[0, kept]),
         quantiles={str(level): _gappy(row) for level, row in zip(FAN, quantiles, strict=True)},
         examples=[_gappy(path) for path in fan[:EXAMPLES]],
     )
@@ -91,6 +102,13 @@ def _percent(series: Series, first: int, last: int) -> FloatArray:
     start = np.array([path[np.isfinite(path)][0] if np.isfinite(path).any() else np.nan for path in price])
     percent: FloatArray = 100.0 * (price / start[:, np.newaxis] - 1.0)
     return percent
+
+
+def _drawdown(series: Series, first: int, last: int) -> FloatArray:
+    """Return the price in percent of the highest one since `first`, less 100; NaN where there is none."""
+    level = 1.0 + _percent(series, first, last) / 100.0
+    drawdown: FloatArray = 100.0 * (level / np.fmax.accumulate(level, axis=1) - 1.0)
+    return drawdown
 
 
 def _gappy(values: FloatArray) -> Gappy:

@@ -11,8 +11,10 @@ from synth_pipeline.errors import UnknownNameError
 from synth_pipeline.fidelity.metric import Metric
 
 
-def metrics(families: Collection[str] | None = None) -> dict[str, Metric]:
+def metrics(families: Collection[str] | None = None, *, joint: bool = False) -> dict[str, Metric]:
     """Return the metrics of some families (of all by default) by name, in the order in which the files define them.
+
+    Those of one market; with `joint`, those of several assets.
 
     Raises `UnknownNameError` for a family without a file, `TypeError` when two metrics share a name.
     """
@@ -23,7 +25,7 @@ def metrics(families: Collection[str] | None = None) -> dict[str, Metric]:
             raise UnknownNameError("metric family", family, known)
         module = importlib.import_module(f"{package.__name__}.{family}")
         for value in vars(module).values():
-            if not isinstance(value, Metric) or value.family != family:
+            if not isinstance(value, Metric) or value.family != family or value.joint != joint:
                 continue
             if value.name in found:
                 raise TypeError(f"metric {value.name!r} is defined in {found[value.name].family} and in {family}")

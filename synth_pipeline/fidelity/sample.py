@@ -15,6 +15,12 @@ import numpy as np
 from synth_pipeline.series import FloatArray, IntArray, Series
 
 
+def log_returns(price: FloatArray) -> FloatArray:
+    """Return the log-returns of prices along the last axis; a price that is not positive and finite counts as a gap."""
+    usable = np.isfinite(price) & (price > 0)
+    return np.diff(np.log(price if usable.all() else np.where(usable, price, np.nan)), axis=-1)
+
+
 @dataclass(frozen=True, eq=False)
 class Sample:
     """Log-returns of one source; NaN where a gap (or a price that has no logarithm) hides one."""
@@ -29,9 +35,8 @@ class Sample:
         """Take the log-returns of a series' price; a price that is not positive and finite counts as a gap."""
         price = series.column(series.price_name)
         usable = np.isfinite(price) & (price > 0)
-        price = np.where(usable, price, np.nan)
-        typical = float(np.median(price[usable])) if usable.any() else np.inf
-        return cls(np.diff(np.log(price), axis=1), series.tick_size / typical)
+        typical = float(np.median(price[usable])) if series.tick_size and usable.any() else np.inf
+        return cls(log_returns(price), series.tick_size / typical)
 
     @property
     def paths(self) -> int:
@@ -48,6 +53,11 @@ class Sample:
     def pooled(self) -> FloatArray:
         """Every known return, path after path."""
         return self.returns[np.isfinite(self.returns)]
+
+    @cached_property
+    def ranked(self) -> IntArray:
+        """Where in `in_a_row` the known returns are, from the lowest on."""
+        return np.argsort(self.in_a_row, kind="stable")[: self.pooled.size]
 
     @cached_property
     def in_a_row(self) -> FloatArray:

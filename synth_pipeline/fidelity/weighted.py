@@ -75,12 +75,14 @@ def fidelity(similarities: Mapping[StatisticMetric, FloatArray]) -> FloatArray:
 
     NaN for a path on which every one of them is absent.
     """
-    weights = np.array([[metric.weight] for metric in similarities])
-    values = np.array(list(similarities.values()))
-    known = np.isfinite(values)
-    total = (known * weights).sum(axis=0)
-    score = 100.0 * (np.where(known, values, 0.0) * weights).sum(axis=0)
-    return moments.quotient(score, total)
+    score: FloatArray | float = 0.0
+    total: FloatArray | float = 0.0
+    # Metric by metric: numpy would add up the twelve of one path in another order than those of many.
+    for metric, values in similarities.items():
+        known = np.isfinite(values)
+        score = score + 100.0 * metric.weight * np.where(known, values, 0.0)
+        total = total + metric.weight * known
+    return moments.quotient(np.asarray(score), np.asarray(total))
 
 
 @weighted(
@@ -251,9 +253,7 @@ def arch_lm_p(returns: FloatArray) -> FloatArray:
 
     Worth as little as `ljung_box_p`, for the same two reasons.
     """
-    squares = (returns - moments.mean(returns)[:, np.newaxis]) ** 2
-    statistic = np.array([_lagrange_multiplier(row) for row in squares])
-    return np.asarray(chdtrc(ARCH_LAGS, statistic))
+    return np.asarray(chdtrc(ARCH_LAGS, kernels.lagrange_multipliers(returns, ARCH_LAGS)))
 
 
 @weighted(
@@ -294,18 +294,3 @@ def dfa_boxes(steps: int) -> IntArray:
     """Return the box sizes of detrended fluctuation analysis for paths of `steps` returns."""
     powers = int(np.floor(np.log(max(0.1 * steps, 4.0) / 4.0) / np.log(1.2)))
     return np.unique(np.floor(4.0 * 1.2 ** np.arange(powers + 1)).astype(np.int64))
-
-
-def _lagrange_multiplier(squares: FloatArray) -> float:
-    """Return n R² of the regression of `squares` on a constant and their lags, over rows that no gap touches."""
-    rows = np.lib.stride_tricks.sliding_window_view(squares, ARCH_LAGS + 1)
-    rows = rows[np.isfinite(rows).all(axis=1)]
-    target = rows[:, -1] - rows[:, -1].mean() if len(rows) > 2 * ARCH_LAGS else np.zeros(0)
-    total = float(target @ target)
-    if total == 0.0:
-        return float("nan")
-    lags = rows[:, :-1] - rows[:, :-1].mean(axis=0)
-    scale = np.sqrt(total / len(rows))
-    coefficients = np.linalg.lstsq(lags / scale, target / scale, rcond=None)[0]
-    residual = target / scale - lags / scale @ coefficients
-    return len(rows) * (1.0 - float(residual @ residual) / len(rows))

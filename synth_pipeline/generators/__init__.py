@@ -8,7 +8,7 @@ below.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -16,19 +16,28 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from synth_pipeline.errors import InputError
+from synth_pipeline.generators.pieces import PIECE
 from synth_pipeline.progress import Progress, silent
+from synth_pipeline.rng import later, per_path
 from synth_pipeline.series import Series
 
 MACHINERY = frozenset(
     {
+        "basket",
+        "block_length",
+        "blocks",
         "companions",
         "conditional_variance",
         "diurnal",
+        "garch_margins",
         "hawkes",
         "hidden_markov",
         "inference",
+        "joint_companions",
+        "joint_rows",
         "jump_filter",
         "neural",
+        "pieces",
         "price_process",
     }
 )
@@ -51,6 +60,8 @@ class Generator(ABC):
     """Features without which it cannot be fitted. The price column (`mid` or `close`) is always required."""
     conditions: ClassVar[bool] = False
     """Whether `sample` honours a regime."""
+    multi_asset: ClassVar[bool] = False
+    """Whether `fit` takes a series of several assets."""
     max_steps: ClassVar[int | None] = None
     """Longest connected path; None means unlimited."""
     minimum_steps: ClassVar[int] = 100
@@ -100,6 +111,26 @@ class Generator(ABC):
         Raises `InputError` for a regime when the generator does not condition, or for more than `max_steps`.
         """
 
+    def stream(
+        self, n: int, steps: int, *, regime: str | None = None, rng: np.random.Generator, first: int = 0
+    ) -> Iterator[tuple[int, Series]]:
+        """Yield (number of the path, piece) for paths `first` … n - 1, one after the other.
+
+        A piece is the next `PIECE` steps of one path, or what is left of it; joined, they are what `sample(n, …)` gives
+        from the same state of `rng`. Memory does not depend on n. This one holds one path at a time; a generator that
+        can go on from where a piece ended needs no more than a piece.
+        Raises `InputError` where `sample` does.
+        """
+        self.check_request(n, steps, regime)
+        source = later(rng, 0)
+        per_path(rng, n)  # moves `rng` on as `sample` does
+        return (
+            (number, path.slice(start, min(start + PIECE, steps)))
+            for number in range(first, n)
+            for path in (self.sample(1, steps, regime=regime, rng=later(source, number)),)
+            for start in range(0, steps, PIECE)
+        )
+
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write the fitted state into an existing folder: weights and JSON, no pickled code."""
@@ -113,6 +144,13 @@ class Generator(ABC):
     def summary(self) -> dict[str, float]:
         """Return what a person wants to see of the fit: estimates, standard errors, likelihood, final losses."""
 
+    def check_assets(self, series: Series) -> None:
+        """Raise `InputError` for a series of several assets where this generator takes one."""
+        assets = getattr(series, "assets", ())
+        if assets and not self.multi_asset:
+            names = ", ".join(asset.name for asset in assets)
+            raise InputError(f"{type(self).__name__} takes one asset, not {len(assets)} ({names}): choose one of them")
+
     def check_request(self, n: int, steps: int, regime: str | None) -> None:
         """Raise `InputError` when the request is one that this generator cannot honour."""
         if n < 1 or steps < 1:
@@ -124,3 +162,4 @@ class Generator(ABC):
 
 
 CONTRACT = Generator
+__all__ = ["CONTRACT", "MACHINERY", "PIECE", "Generator"]

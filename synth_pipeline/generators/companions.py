@@ -18,6 +18,7 @@ wicks above and below open and close, so low ≤ open, close ≤ high, rounded o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -27,11 +28,11 @@ import numpy as np
 from scipy import stats
 
 from synth_pipeline.errors import InputError
+from synth_pipeline.features.ohlc import BARS, bars_of, shape_of
 from synth_pipeline.features.transforms import Anchor, on_grid
 from synth_pipeline.features.windows import segments
 from synth_pipeline.series import FloatArray, IntArray, Series
 
-BARS = ("open", "high", "low")
 _MOST_UNITS = 2.0**50
 _CLASSES, _CANDIDATES, _MEMORY = 20, 64, 0.9
 _RESTING = 1e-300
@@ -91,7 +92,7 @@ class Companions:
 
     anchor: Anchor
     values: FloatArray
-    """Columns other than the price, rows without a gap, shape (rows, columns): of bars as `_shape` gives them."""
+    """Columns other than the price, rows without a gap, shape (rows, columns): of bars as `shape_of` gives them."""
     returns: FloatArray
     """Log-return into each row; NaN after a gap."""
 
@@ -108,8 +109,8 @@ class Companions:
                 continue
             rows = dict(zip(series.names, series.values[path, start:stop].T, strict=True))
             moves = np.diff(np.log(rows[series.price_name]), prepend=np.nan)
-            shape = _shape(rows, series.price_name)
-            pieces.append(np.stack([shape[name] for name in others], axis=1))
+            rows |= _shape(rows) if series.price_name == "close" else {}
+            pieces.append(np.stack([rows[name] for name in others], axis=1))
             returns.append(moves)
         return cls(anchor, np.concatenate(pieces)[-most_rows:], np.concatenate(returns)[-most_rows:])
 
@@ -131,29 +132,56 @@ class Companions:
         class_of = np.full(len(self.returns), -1)
         class_of[known] = np.searchsorted(edges, self.returns[known])
         ranks = np.asarray(stats.rankdata(self.values, axis=0)) / len(self.values)
-        ranks *= _persistence(ranks)
+        ranks *= persistence(ranks)
         activity = recent_activity(self.returns, float(np.nanmean(np.abs(self.returns))))
         return edges, ordered, np.concatenate(([0], firsts, [len(known)])), class_of, ranks, activity
 
-    def choose(self, moves: FloatArray, rng: np.random.Generator) -> IntArray:
-        """Return the row of history that goes with each simulated return."""
-        edges, ordered, firsts, class_of, features, activity = self._classes
+    @cached_property
+    def _ladder(self) -> tuple[FloatArray, FloatArray]:
+        """Activities in order, and the rank of every row's."""
+        activity = self._classes[-1]
         ladder = np.sort(activity)
-        ranks = np.searchsorted(ladder, activity) / len(ladder)
-        wanted = np.searchsorted(ladder, recent_activity(moves, activity[-1])) / len(ladder)
-        last = len(self.returns) - 1
+        return ladder, np.searchsorted(ladder, activity) / len(ladder)
+
+    def _choose(self, moves: FloatArray, rng: np.random.Generator, row: int, active: float) -> tuple[IntArray, float]:
+        """Return the row of history that goes with each simulated return, and the activity after them.
+
+        `row` and `active` are those of the step before.
+        """
+        edges, ordered, firsts, class_of, features, _ = self._classes
+        ladder, ranks = self._ladder
+        levels = recent_activity(moves, active)
+        wanted = np.searchsorted(ladder, levels) / len(ladder)
         classes = np.searchsorted(edges, moves)
-        return np.asarray(resampled(rng, classes, wanted, ordered, firsts, class_of, features, ranks, last))
+        rows = resampled(rng, classes, wanted, ordered, firsts, class_of, features, ranks, row)
+        return rows, float(levels[-1]) if len(levels) else active
 
     def join(self, moves: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Return a path in market units, shape (steps, columns), for log prices relative to the last fitted one.
 
         Row 0 is the last fitted row; `moves[0]` is 0.
         """
-        prices = self.anchor.prices(moves)
+        return next(self.joined(iter((moves,)), rng))
+
+    def joined(self, pieces: Iterator[FloatArray], rng: np.random.Generator) -> Iterator[FloatArray]:
+        """Yield such a path in pieces; each of `pieces` but the first begins with the last log price of the one before.
+
+        However a path is cut, it is the same.
+        """
+        row, active = len(self.returns) - 1, float(self._classes[-1][-1]) if self.names else 0.0
+        for at, moves in enumerate(pieces):
+            prices = self.anchor.prices(moves)
+            rows = np.empty(0, dtype=np.int64)
+            if self.names:
+                rows, active = self._choose(np.diff(np.log(prices)), rng, row, active)
+            table = self.table(moves, prices, np.append(row, rows))
+            row = int(rows[-1]) if len(rows) else row
+            yield table[1:] if at else table
+
+    def table(self, moves: FloatArray, prices: FloatArray, rows: IntArray) -> FloatArray:
+        """Return market units of steps with these log prices, prices and rows of history; step 0 is known already."""
         if not self.names:
             return prices[:, np.newaxis]
-        rows = np.append(len(self.returns) - 1, self.choose(np.diff(np.log(prices)), rng))
         columns = dict(zip(self.names, self.values[rows].T, strict=True))
         columns[self.anchor.price_name] = prices
         if self.anchor.price_name == "close":
@@ -175,58 +203,24 @@ class Companions:
         mids[0] = start
         return {"mid": on_grid(mids, tick / 2), "spread": on_grid(ticks, tick)}
 
-    def _bars(self, shape: dict[str, FloatArray]) -> dict[str, FloatArray]:
+    def _bars(self, columns: dict[str, FloatArray]) -> dict[str, FloatArray]:
         """Return opens, highs and lows around the closes."""
-        close = shape["close"]
+        close = columns["close"]
         before = np.append(close[0] * np.exp(-np.nan_to_num(self.returns[-1])), close[:-1])
-        opened = self._rounded(before * np.exp(shape["open"])) if "open" in shape else before
-        wicks = {name: shape.get(name, np.zeros_like(close)) for name in ("high", "low")}
-        made = {
-            "open": opened,
-            "high": self._rounded(np.maximum(opened, close) * np.exp(wicks["high"])),
-            "low": self._rounded(np.minimum(opened, close) * np.exp(-wicks["low"])),
-        }
-        return {name: prices for name, prices in made.items() if name in shape}
-
-    def _rounded(self, prices: FloatArray) -> FloatArray:
-        """Return the nearest prices on the grid; rounding keeps their order."""
-        step = self.anchor.price_step
-        return on_grid(np.clip(np.rint(prices / step), 1.0, _MOST_UNITS), step) if step else prices
+        return bars_of({name: columns[name] for name in BARS if name in columns}, close, before, self.anchor.nearest)
 
 
-def _persistence(ranks: FloatArray) -> FloatArray:
+def persistence(ranks: FloatArray) -> FloatArray:
     """Return the lag-one autocorrelation of every column, 0 where it is negative or the column constant."""
     centred = ranks - ranks.mean(axis=0)
     power = np.maximum((centred**2).sum(axis=0), 1e-12)
     return np.asarray(np.maximum((centred[1:] * centred[:-1]).sum(axis=0) / power, 0.0))
 
 
-def out_of_order(series: Series) -> int:
-    """Return how many bars have a high below, or a low above, their open or close."""
-    body = [series.column(name) for name in ("open", "close") if name in series.names]
-    wrong = np.zeros(series.values.shape[:2], dtype=np.bool_)
-    for each in body:
-        if "high" in series.names:
-            wrong |= series.column("high") < each
-        if "low" in series.names:
-            wrong |= series.column("low") > each
-    return int(wrong.sum())
-
-
-def _shape(rows: dict[str, FloatArray], price_name: str) -> dict[str, FloatArray]:
-    """Return a stretch of columns with the prices of bars as log distances: open from the close before, wicks."""
-    if price_name != "close":
-        return rows
-    close = rows["close"]
+def _shape(rows: dict[str, FloatArray]) -> dict[str, FloatArray]:
+    """Return a stretch of bars as log distances; the first bar opens without a gap."""
     for name in BARS:
         if name in rows and rows[name].min() <= 0:
             raise InputError(f"{name} holds {rows[name].min():g}: log-returns need positive prices; mend the input")
-    opened = rows.get("open", np.append(close[0], close[:-1]))
-    shape = dict(rows)
-    if "open" in rows:
-        shape["open"] = np.log(opened / np.append(opened[0], close[:-1]))
-    if "high" in rows:
-        shape["high"] = np.log(np.maximum(rows["high"] / np.maximum(opened, close), 1.0))
-    if "low" in rows:
-        shape["low"] = np.log(np.maximum(np.minimum(opened, close) / rows["low"], 1.0))
-    return shape
+    close = rows["close"]
+    return shape_of(rows, np.append(rows.get("open", close)[0], close[:-1]))

@@ -19,6 +19,7 @@ targeting would (Engle and Mezrich 1996).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -58,28 +59,44 @@ class Law(NamedTuple):
     """E z² 1[z < 0], the share of their variance that innovations have below zero."""
 
 
+@numba.njit(cache=True, fastmath={"reassoc"})
+def _remembered(weights: FloatArray, squares: FloatArray) -> float:
+    """Return Σ weights · squares, in whatever order is fastest: 500 terms a step are all that FIGARCH costs."""
+    total = 0.0
+    for i in range(len(weights)):
+        total += weights[i] * squares[i]
+    return total
+
+
 @numba.njit(cache=True)
 def variances_of(
-    code: int, coefficients: FloatArray, weights: FloatArray, scores: FloatArray, start: float
+    code: int, coefficients: FloatArray, weights: FloatArray, scores: FloatArray, state: FloatArray
 ) -> FloatArray:
-    """Return σ_t² along innovations z_t, from the long-run variance `start`; `weights` are FIGARCH's λ."""
+    """Return σ_t² along innovations z_t.
+
+    `state` is what the first step needs of the past, and is left as what the next one needs: its σ², or the last
+    ε² that FIGARCH remembers, the latest last; `weights` are FIGARCH's λ, in the same order.
+    """
     omega, alpha, gamma, beta = coefficients
-    variances, squares = np.empty(len(scores)), np.empty(len(scores))
+    variances, memory = np.empty(len(scores)), len(weights)
+    squares = np.concatenate((state, np.empty(len(scores)))) if code == 2 else state
+    following = state[0]
     for t in range(len(scores)):
         if code == 2:
-            variance = omega / (1.0 - beta)
-            for i in range(len(weights)):
-                variance += weights[i] * (squares[t - 1 - i] if i < t else start)
-        elif t == 0:
-            variance = start
+            following = omega / (1.0 - beta) + _remembered(weights, squares[t : t + memory])
+        now, score = min(following, _MOST), scores[t]
+        variances[t] = now
+        if code == 2:
+            squares[memory + t] = now * score**2
         elif code == 1:
-            before = scores[t - 1]
-            variance = omega + alpha * (abs(before) - math.sqrt(2.0 / math.pi)) + gamma * before
-            variance = math.exp(min(max(variance + beta * math.log(variances[t - 1]), -_FULLEST), _FULLEST))
+            grown = omega + alpha * (abs(score) - math.sqrt(2.0 / math.pi)) + gamma * score + beta * math.log(now)
+            following = math.exp(min(max(grown, -_FULLEST), _FULLEST))
         else:
-            variance = omega + (alpha + gamma * (scores[t - 1] < 0)) * squares[t - 1] + beta * variances[t - 1]
-        variances[t] = variance = min(variance, _MOST)
-        squares[t] = variance * scores[t] ** 2
+            following = omega + (alpha + gamma * (score < 0)) * now * score**2 + beta * now
+    if code == 2:
+        state[:] = squares[len(scores) :]
+    else:
+        state[0] = following
     return variances
 
 
@@ -117,12 +134,26 @@ def figarch_weights(coefficients: FloatArray) -> FloatArray:
     return weights
 
 
-def path(law: Law, scores: FloatArray) -> FloatArray:
-    """Return s σ_t along the innovations, shape (steps,)."""
-    weights = figarch_weights(law.coefficients) if law.volatility == "figarch" else np.empty(0)
-    start = min(max(long_run(law), 1e-12), 1e12)
-    variances = variances_of(_CODES[law.volatility], law.coefficients, weights, scores, start)
+def opening(law: Law) -> FloatArray:
+    """Return the state from which a path starts: the long-run variance, at every step that is remembered."""
+    return np.full(MEMORY if law.volatility == "figarch" else 1, min(max(long_run(law), 1e-12), 1e12))
+
+
+def path(law: Law, scores: FloatArray, state: FloatArray | None = None) -> FloatArray:
+    """Return s σ_t along the innovations, shape (steps,), from a state (see `variances_of`) that is moved on."""
+    weights = figarch_weights(law.coefficients)[::-1].copy() if law.volatility == "figarch" else np.empty(0)
+    state = opening(law) if state is None else state
+    variances = variances_of(_CODES[law.volatility], law.coefficients, weights, scores, state)
     return np.asarray(law.scale * np.sqrt(variances))
+
+
+def paths(law: Law, draws: Iterable[FloatArray]) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """Yield s σ_t and z_t along pieces of innovations, the first of which only burns in."""
+    state = opening(law)
+    for at, scores in enumerate(draws):
+        sigma = path(law, scores, state)
+        if at:
+            yield sigma, scores
 
 
 def burn_in_of(law: Law) -> int:
@@ -289,14 +320,16 @@ def quasi_likelihood(returns: FloatArray, coefficients: FloatArray) -> float:
     return total
 
 
-def innovations(law: Law, rng: np.random.Generator, count: int) -> FloatArray:
-    """Return z_t of mean 0 and variance 1, the same first ones however many are drawn."""
+def innovations(law: Law, rng: np.random.Generator, counts: Iterable[int]) -> Iterator[FloatArray]:
+    """Yield so many z_t of mean 0 and variance 1 for every count, the same ones however they are cut."""
     sizes, signs = rng.spawn(2)
     if law.distribution == "normal":
-        return np.asarray(sizes.standard_normal(count))
+        yield from (sizes.standard_normal(count) for count in counts)
+        return
     nu, skew = float(law.shape[0]), float(law.shape[1]) if law.distribution == "skewt" else 0.0
-    student = np.abs(sizes.standard_t(nu, count)) * np.sqrt((nu - 2) / nu)
-    sign = np.where(signs.random(count) < (1 - skew) / 2, -1.0, 1.0)
     c = np.exp(special.gammaln((nu + 1) / 2) - special.gammaln(nu / 2)) / np.sqrt(np.pi * (nu - 2))
     a = 4 * skew * c * (nu - 2) / (nu - 1)
-    return np.asarray((sign * (1 + sign * skew) * student - a) / np.sqrt(1 + 3 * skew**2 - a**2))
+    for count in counts:
+        student = np.abs(sizes.standard_t(nu, count)) * np.sqrt((nu - 2) / nu)
+        sign = np.where(signs.random(count) < (1 - skew) / 2, -1.0, 1.0)
+        yield (sign * (1 + sign * skew) * student - a) / np.sqrt(1 + 3 * skew**2 - a**2)

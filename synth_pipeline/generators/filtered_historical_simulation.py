@@ -16,8 +16,10 @@ standard errors are robust. Simulation is exact after a burn-in.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -70,13 +72,14 @@ class FilteredHistoricalSimulation(PriceProcess):
         growth = [np.log1p(np.mean(np.expm1(u * residuals) - u * residuals)) for u in sizes]
         return np.log(sizes), np.asarray(growth) / sizes**2
 
-    def draw(self, rng: np.random.Generator, steps: int) -> FloatArray:
+    def run(self, rng: np.random.Generator, counts: Iterable[int]) -> Iterator[FloatArray]:
         """Draw residuals and run the recursion along them."""
         residuals = self.law.residuals
         downside = conditional_variance.downside_of(residuals)
         law = conditional_variance.Law("gjr", "normal", self.law.scale, self.law.coefficients, np.empty(0), downside)
-        burn_in = conditional_variance.burn_in_of(law)
-        scores = residuals[(rng.random(burn_in + steps) * len(residuals)).astype(np.int64)]
-        sigma = conditional_variance.path(law, scores)
-        compensator = sigma**2 * np.interp(np.log(sigma), *self._compensator)
-        return np.asarray((sigma * scores - compensator)[burn_in:])
+        scores = (
+            residuals[(rng.random(count) * len(residuals)).astype(np.int64)]
+            for count in chain((conditional_variance.burn_in_of(law),), counts)
+        )
+        for sigma, score in conditional_variance.paths(law, scores):
+            yield sigma * score - sigma**2 * np.interp(np.log(sigma), *self._compensator)

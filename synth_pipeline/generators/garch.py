@@ -17,7 +17,9 @@ returns. Simulation is exact after a burn-in.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar, get_args
 
 import numpy as np
@@ -83,12 +85,12 @@ class Garch(PriceProcess):
         """Whether innovations are normal."""
         return bool(self.law.distribution == "normal")
 
-    def draw(self, rng: np.random.Generator, steps: int) -> FloatArray:
+    def run(self, rng: np.random.Generator, counts: Iterable[int]) -> Iterator[FloatArray]:
         """Draw innovations and run the recursion along them."""
         burn_in = conditional_variance.burn_in_of(self.law)
-        scores = conditional_variance.innovations(self.law, rng, burn_in + steps)
-        sigma = conditional_variance.path(self.law, scores)
-        return np.asarray((sigma * scores - sigma**2 / 2)[burn_in:])
+        scores = conditional_variance.innovations(self.law, rng, chain((burn_in,), counts))
+        for sigma, score in conditional_variance.paths(self.law, scores):
+            yield sigma * score - sigma**2 / 2
 
 
 def longest_of(process: PriceProcess, returns: Returns) -> Returns:

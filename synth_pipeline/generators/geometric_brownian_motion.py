@@ -14,7 +14,7 @@ then too small. Simulation is exact.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -50,7 +50,8 @@ class GeometricBrownianMotion(PriceProcess):
         scores = scores_of(lambda x: special.ndtr(x / volatility), centred, returns.resolution, rng)
         self.diagnostics = criteria(likelihood, 2, len(returns)) | residual_tests(scores, returns.stretch)
 
-    def draw(self, rng: np.random.Generator, steps: int) -> FloatArray:
+    def run(self, rng: np.random.Generator, counts: Iterable[int]) -> Iterator[FloatArray]:
         """Draw normals."""
         sigma = self.law.volatility
-        return np.asarray(sigma * rng.standard_normal(steps) - math.pow(sigma, 2) / 2)
+        for count in counts:
+            yield sigma * rng.standard_normal(count) - sigma * sigma / 2

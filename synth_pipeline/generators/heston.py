@@ -19,6 +19,7 @@ of `residual_…` are of R given the past.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -166,12 +167,10 @@ def filtered(
 
 
 @numba.njit(cache=True)
-def simulated(rng: np.random.Generator, steps: int, law: Law) -> FloatArray:
-    """Return log-returns by Andersen's scheme."""
+def simulated(rng: np.random.Generator, steps: int, v: float, law: Law) -> tuple[FloatArray, float]:
+    """Return log-returns from the variance `v` on by Andersen's scheme, and the variance after them."""
     kappa, theta, xi, rho = law
     fade = math.exp(-kappa)
-    shape = 2.0 * kappa * theta / xi**2
-    v = rng.standard_gamma(shape) * theta / shape
     k1 = 0.5 * (kappa * rho / xi - 0.5) - rho / xi
     k2 = 0.5 * (kappa * rho / xi - 0.5) + rho / xi
     k3 = 0.5 * (1.0 - rho * rho)
@@ -196,7 +195,7 @@ def simulated(rng: np.random.Generator, steps: int, law: Law) -> FloatArray:
         k0 -= (k1 + 0.5 * k3) * v
         returns[t] = k0 + k1 * v + k2 * following + math.sqrt(k3 * (v + following)) * of_price
         v = following
-    return returns
+    return returns, v
 
 
 def reversion_of(returns: Returns) -> tuple[float, float]:
@@ -296,6 +295,11 @@ class Heston(PriceProcess):
             | residual_tests(scores, np.cumsum(blocks.opens))
         )
 
-    def draw(self, rng: np.random.Generator, steps: int) -> FloatArray:
+    def run(self, rng: np.random.Generator, counts: Iterable[int]) -> Iterator[FloatArray]:
         """Simulate from the stationary law of the variance."""
-        return np.asarray(simulated(rng, steps, self.law))
+        law: Law = self.law
+        shape = 2 * law.reversion * law.variance / law.vol_of_vol**2
+        variance = float(rng.standard_gamma(shape)) * law.variance / shape
+        for count in counts:
+            returns, variance = simulated(rng, count, variance, law)
+            yield returns

@@ -1,7 +1,8 @@
 """Hidden Markov models with normal observations: Baum and Welch's recursions, gap by gap, and where they start.
 
-What belongs here: the chain, its likelihood and its iterates; what its states mean is in `regime_switching`. Recursions
-are scaled (Rabiner 1989, Proc. IEEE 77, section V.A) and start anew after every gap, from the chain's stationary law.
+What belongs here: the chain, its likelihood and its iterates, and regimes of volatility by it (`label`); its use as a
+law of returns is `regime_switching`. Recursions are scaled (Rabiner 1989, Proc. IEEE 77, section V.A) and start anew
+after every gap, from the chain's stationary law.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from synth_pipeline.series import FloatArray, IntArray
+from synth_pipeline.features.regimes import UNKNOWN, VOLATILITIES, Regimes, log_prices
+from synth_pipeline.series import FloatArray, IntArray, Series
 
+FEW, MANY = 40, 2_000
+"""Iterations of every start, and of the best of them."""
 _ENOUGH = 1e-8
+_LEAST_RETURNS = 100
 _LEAST_STAY = 1e-6
 
 
@@ -130,6 +135,13 @@ class Chain:
         variances = np.maximum((smoothed * squares).sum(axis=0) / weights, least)
         return Chain(means, variances, moves / moves.sum(axis=1, keepdims=True), self.free_means, total)
 
+    def smooth(self, returns: FloatArray, opens: NDArray[np.bool_]) -> FloatArray:
+        """Return P(state | all returns), shape (steps, states)."""
+        _, filtered, predicted = self.filter(returns, opens)
+        smoothed = np.empty_like(filtered)
+        backward(opens, self.transitions, filtered, predicted, smoothed)
+        return smoothed
+
     def climb(self, returns: FloatArray, opens: NDArray[np.bool_], least: float, most: int) -> Chain:
         """Iterate EM until the likelihood of an observation rises by less than 1e-8, at most so often."""
         chain, last = self, -math.inf
@@ -168,3 +180,42 @@ def starts_of(returns: FloatArray, states: int, free_means: bool, least: float) 
         spaced = np.maximum(variances, least) * np.linspace(0.99, 1.01, states)
         starts.append(Chain(np.full(states, returns.mean()), spaced, transitions, free_means))
     return starts
+
+
+def likeliest(returns: FloatArray, opens: NDArray[np.bool_], states: int, free_means: bool, least: float) -> Chain:
+    """Return the chain of the highest likelihood that is found from several starts, states in order of volatility."""
+    starts = [start.climb(returns, opens, least, FEW) for start in starts_of(returns, states, free_means, least)]
+    best = max(starts, key=lambda chain: chain.log_likelihood)
+    return best.climb(returns, opens, least, MANY).sorted()
+
+
+def least_bic(chains: list[Chain], count: int) -> Chain:
+    """Return the chain with the least Bayesian information criterion over `count` returns."""
+    return min(chains, key=lambda chain: math.log(count) * chain.parameters - 2 * chain.log_likelihood)
+
+
+def label(series: Series) -> Regimes:
+    """Label every step by the state of volatility that is most likely, given all of history; see `features.regimes`.
+
+    Two to four states by BIC, of one mean. Of a basket the mean log price is taken; without a hundred returns that
+    differ nothing is labelled.
+    """
+    prices = log_prices(series)
+    moves = np.diff(prices, axis=1)
+    known = np.isfinite(moves)
+    returns = moves[known]
+    labels = np.full(prices.shape, UNKNOWN, dtype=np.int8)
+    if len(returns) < _LEAST_RETURNS or not returns.any():
+        return Regimes(VOLATILITIES[2], labels)
+    opens = (known & ~np.pad(known, ((0, 0), (1, 0)))[:, :-1])[known]
+    unit = returns / np.sqrt(np.mean(returns**2))
+    step = series.tick_size / float(np.nanmedian(np.exp(prices))) / float(np.sqrt(np.mean(returns**2)))
+    least = max(step**2 / 6, 1e-6)
+    chain = least_bic([likeliest(unit, opens, states, False, least) for states in VOLATILITIES], len(unit))
+    states = np.full(moves.shape, UNKNOWN, dtype=np.int8)
+    states[known] = chain.smooth(unit, opens).argmax(axis=1)
+    labels[:, 1:] = states
+    # The first step of a stretch has no return of its own: it goes with the one after.
+    first = np.isfinite(prices[:, :-1]) & (labels[:, :-1] == UNKNOWN)
+    labels[:, :-1][first] = labels[:, 1:][first]
+    return Regimes(VOLATILITIES[len(chain.means)], labels)

@@ -39,6 +39,7 @@ LINKS: dict[str, Link] = {
     "positive": Link(math.exp, math.log, lambda x: x),
     "share": Link(lambda x: float(special.expit(x)), lambda x: float(special.logit(x)), lambda x: x * (1 - x)),
     "correlation": Link(math.tanh, math.atanh, lambda x: 1 - x * x),
+    "reciprocal": Link(lambda x: -1 / x if x < 0 else math.inf, lambda x: -1 / x, lambda x: x * x),
 }
 
 

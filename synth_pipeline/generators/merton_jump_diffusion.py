@@ -17,6 +17,7 @@ of the variance between diffusion and jumps; standard errors are from the observ
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numba
@@ -150,12 +151,14 @@ class MertonJumpDiffusion(PriceProcess):
             | residual_tests(scores, returns.stretch)
         )
 
-    def draw(self, rng: np.random.Generator, steps: int) -> FloatArray:
+    def run(self, rng: np.random.Generator, counts: Iterable[int]) -> Iterator[FloatArray]:
         """Draw the jumps of a step as one normal, given their number."""
         law: Law = self.law
-        both = rng.random((steps, 2))
-        counts = np.searchsorted(stats.poisson.cdf(np.arange(_MOST_JUMPS), law.intensity), both[:, 0])
-        spreads = np.sqrt(law.diffusion**2 + counts * law.jump**2)
+        levels = special.pdtr(np.arange(_MOST_JUMPS), law.intensity)
         growth = law.intensity * math.expm1(law.jump_mean + law.jump**2 / 2)
         compensator = law.diffusion**2 / 2 + growth
-        return np.asarray(counts * law.jump_mean + spreads * special.ndtri(both[:, 1]) - compensator)
+        for count in counts:
+            both = rng.random((count, 2))
+            jumps = np.searchsorted(levels, both[:, 0])
+            spreads = np.sqrt(law.diffusion**2 + jumps * law.jump**2)
+            yield jumps * law.jump_mean + spreads * special.ndtri(both[:, 1]) - compensator

@@ -13,9 +13,10 @@ import logging
 import time
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -24,17 +25,21 @@ import torch
 from torch import Tensor, nn
 
 from synth_pipeline.errors import TooLittleDataError, TrainingError
-from synth_pipeline.features.transforms import Marginal, SeriesTransform, checked
+from synth_pipeline.features.marginals import Marginal
+from synth_pipeline.features.transforms import SeriesTransform, checked, known_columns
 from synth_pipeline.features.windows import segments
 from synth_pipeline.generators import Generator
+from synth_pipeline.generators.pieces import PIECE, counts_of, recut
 from synth_pipeline.progress import Progress, silent
-from synth_pipeline.rng import per_path
+from synth_pipeline.rng import Paths, per_path
 from synth_pipeline.series import FloatArray, IntArray, Series
 
 State = Any
 """What a network carries from one stretch of a path to the next: a tree of tensors, or None at the start."""
 
-_ROWS, _CHUNK = 16, 64
+ROWS = 16
+"""Paths of a batch; `roll_out` pads to it."""
+_CHUNK = 64
 _CALIBRATION_PATHS, _CALIBRATION_STEPS = 16, 1_500
 _DIVERGED = 1e5
 _COLLAPSED, _PATIENCE, _PROBES, _SETTLED = 0.05, 3, 40, 100
@@ -123,22 +128,28 @@ class History:
 
 
 @contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread inside the block: a sum that is split over threads depends on how many there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
 def reproducible(rng: np.random.Generator) -> Iterator[torch.Generator]:
     """Seed torch from `rng` and run it on one thread inside the block; leave the process as it was after it.
 
-    One thread, because a sum that is split over threads depends on how many there are. Layers draw their initial
-    weights and dropout from the seeded global generator; everything else draws from the one that is given.
+    Layers draw their initial weights and dropout from the seeded global generator; everything else draws from the one
+    that is given.
     """
-    threads = torch.get_num_threads()
     noise = torch.Generator()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(int(rng.integers(0, 2**63)))
         noise.manual_seed(int(rng.integers(0, 2**63)))
-        torch.set_num_threads(1)
-        try:
-            yield noise
-        finally:
-            torch.set_num_threads(threads)
+        yield noise
 
 
 @contextmanager
@@ -283,46 +294,52 @@ def train(
 
 def roll_out(
     advance: Callable[[Tensor, State], tuple[Tensor, State]],
-    n: int,
-    steps: int,
+    streams: Mapping[int, np.random.Generator],
+    counts: Iterable[int],
     *,
     width: int,
-    rng: np.random.Generator,
     burn_in: int,
-) -> FloatArray:
-    """Return `n` connected paths of `steps` steps after `burn_in` more, shape (n, steps, features).
+) -> Iterator[FloatArray]:
+    """Yield connected paths in pieces of so many steps after `burn_in` more, shape (paths, steps, features).
 
-    `advance` turns noise of shape (paths, steps, `width`) and the state into features and the next state. It always
-    gets the same shape, padded, and every path its own noise: so a path does not depend on how many are asked for, and
-    a longer one begins like a shorter one.
+    `streams` gives each path its noise, by its row among the `ROWS` of a batch. `advance` turns noise of shape
+    (paths, steps, `width`) and the state into features and the next state. It always gets the same shape, padded: so a
+    path does not depend on its neighbours, and a longer one begins like a shorter one.
     """
-    pieces = -(-(burn_in + steps) // _CHUNK)
-    streams = per_path(rng, n)
-    batches = []
-    with reproducible(rng), torch.inference_mode():
-        for first in range(0, n, _ROWS):
-            own = streams[first : first + _ROWS]
-            state, chunks = None, []
-            for _ in range(pieces):
-                noise = np.zeros((_ROWS, _CHUNK, width), dtype=np.float32)
-                for row, stream in enumerate(own):
-                    stream.standard_normal(dtype=np.float32, out=noise[row])
-                made, state = advance(torch.from_numpy(noise), state)
-                chunks.append(made[: len(own)].numpy().astype(np.float64))
-            batches.append(np.concatenate(chunks, axis=1)[:, burn_in : burn_in + steps])
-    return np.concatenate(batches) if batches else np.empty((0, steps, 0))
+    pieces = recut(_chunks(advance, streams, width), chain((burn_in,), counts), axis=1)
+    next(pieces)
+    return pieces
+
+
+def _chunks(
+    advance: Callable[[Tensor, State], tuple[Tensor, State]], streams: Mapping[int, np.random.Generator], width: int
+) -> Iterator[FloatArray]:
+    state = None
+    while True:
+        noise = np.zeros((ROWS, _CHUNK, width), dtype=np.float32)
+        for row, stream in streams.items():
+            stream.standard_normal(dtype=np.float32, out=noise[row])
+        with one_thread(), torch.inference_mode():
+            made, state = advance(torch.from_numpy(noise), state)
+        yield made.numpy()[list(streams)].astype(np.float64)
+
+
+def _batches(first: int, n: int) -> Iterator[range]:
+    """Yield the numbers of the paths that share a batch: the same ones wherever the first is."""
+    return (range(max(at, first), min(at + ROWS, n)) for at in range(first - first % ROWS, n, ROWS))
 
 
 class NeuralGenerator(Generator):
     """A generator whose law is a network over standard normal scores.
 
-    A model file adds `build`, `recipe` and `paths`. Its `Parameters` hold at least `window`. After training, each score
+    A model file adds `build`, `recipe` and `roll`. Its `Parameters` hold at least `window`. After training, each score
     is calibrated: a monotone map, fitted on long paths of the network itself, gives it the N(0, 1) law, so that the
     marginals in market units are those of the data; the network answers for the dependence.
     """
 
     fewest_windows: ClassVar[int] = 100
     """Windows that a fit asks for at least; they may overlap."""
+    notes: list[str]
 
     @abstractmethod
     def build(self, directions: FloatArray) -> nn.Module:
@@ -333,12 +350,14 @@ class NeuralGenerator(Generator):
         """Say how it is trained; what else it needs, such as a critic, is made here."""
 
     @abstractmethod
-    def paths(self, n: int, steps: int, rng: np.random.Generator) -> FloatArray:
-        """Sample uncalibrated scores with `self.network`, shape (n, steps, features); see `roll_out`."""
+    def roll(self, streams: Mapping[int, np.random.Generator], counts: Iterable[int]) -> Iterator[FloatArray]:
+        """Sample uncalibrated scores with `self.network` in pieces, shape (paths, count, features); see `roll_out`."""
 
     def fit(self, series: Series, *, rng: np.random.Generator, progress: Progress = silent) -> Self:
         """Fit the transform, train on windows of its scores, calibrate on a path of the trained network."""
-        chosen = checked(series, self.columns, self.required, max(self.minimum_steps, self.parameters.window + 1))
+        self.check_assets(series)
+        known, self.notes = known_columns(series, self.columns)
+        chosen = checked(known, self.columns, self.required, max(self.minimum_steps, self.parameters.window + 1))
         self.transform = SeriesTransform.fit(chosen)
         data = Windows.of(self.transform.encode(chosen, rng=rng), self.parameters.window, self.fewest_windows)
         with reproducible(rng):
@@ -349,21 +368,54 @@ class NeuralGenerator(Generator):
         return self
 
     def _calibrated(self, rng: np.random.Generator) -> tuple[Marginal, ...]:
-        made = self.paths(_CALIBRATION_PATHS, min(_CALIBRATION_STEPS, self.max_steps or _CALIBRATION_STEPS), rng)
+        steps = min(_CALIBRATION_STEPS, self.max_steps or _CALIBRATION_STEPS)
+        made = next(self.roll(dict(enumerate(per_path(rng, ROWS))), (steps,)))
         odd = self.transform.directions < 0
         return tuple(Marginal.fit(made[:, :, at].ravel(), odd=bool(odd[at]), heaviest=0.0) for at in range(len(odd)))
 
     def sample(self, n: int, steps: int, *, regime: str | None = None, rng: np.random.Generator) -> Series:
         """Roll the network out, calibrate, decode to market units."""
         self.check_request(n, steps, regime)
-        made = self.paths(n, steps, rng)
-        scores = [marginal.normal(made[:, :, at]) for at, marginal in enumerate(self.calibration)]
-        return self.transform.decode(np.stack(scores, axis=2))
+        streams = per_path(rng, n)
+        values = np.empty((n, steps, len(self.transform.anchor.names)))
+        for numbers in _batches(0, n):
+            start = 0
+            for piece in self._pieces(streams, numbers, steps):
+                values[numbers.start : numbers.stop, start : start + piece.steps] = piece.values
+                start += piece.steps
+        return self.transform.anchor.series(values)
+
+    def stream(
+        self, n: int, steps: int, *, regime: str | None = None, rng: np.random.Generator, first: int = 0
+    ) -> Iterator[tuple[int, Series]]:
+        """Yield the same paths piece by piece.
+
+        Paths of one piece are made together, as many as a batch holds; longer ones one by one, at the price of a batch
+        each: memory depends neither on `n` nor on `steps`.
+        """
+        self.check_request(n, steps, regime)
+        streams = per_path(rng, n)
+        batches = _batches(first, n) if steps <= PIECE else (range(number, number + 1) for number in range(first, n))
+        return (
+            (number, replace(piece, values=piece.values[at : at + 1], start_ns=piece.start_ns[at : at + 1]))
+            for numbers in batches
+            for piece in self._pieces(streams, numbers, steps)
+            for at, number in enumerate(numbers)
+        )
+
+    def _pieces(self, streams: Paths, numbers: range, steps: int) -> Iterator[Series]:
+        """Yield pieces of the paths of these numbers, at most `ROWS` of them, in market units."""
+        made = self.roll({number % ROWS: streams[number] for number in numbers}, counts_of(steps))
+        scores = (
+            np.stack([marginal.normal(piece[:, :, at]) for at, marginal in enumerate(self.calibration)], axis=2)
+            for piece in made
+        )
+        return self.transform.decoded(scores)
 
     def save(self, folder: Path) -> None:
         """Write transform, weights and calibration as npz, the rest as JSON."""
         self.transform.save(folder)
-        state = {"parameters": asdict(self.parameters), "history": asdict(self.history)}
+        state = {"parameters": asdict(self.parameters), "history": asdict(self.history), "notes": self.notes}
         (folder / "training.json").write_text(json.dumps(state, sort_keys=True) + "\n")
         weights = {name: tensor.numpy() for name, tensor in self.network.state_dict().items()}
         maps = {f"{at}.{key}": a for at, m in enumerate(self.calibration) for key, a in m.arrays().items()}
@@ -378,6 +430,7 @@ class NeuralGenerator(Generator):
         state = json.loads((folder / "training.json").read_text())
         made = cls.from_settings(state["parameters"])
         made.transform, made.history = SeriesTransform.load(folder), History(**state["history"])
+        made.notes = state["notes"]
         with torch.random.fork_rng(devices=[]):  # the initial weights, drawn and then replaced, are nobody's business
             made.network = made.build(made.transform.directions).requires_grad_(False).eval()
         with np.load(folder / "weights.npz", allow_pickle=False) as weights:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -29,11 +29,12 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from synth_pipeline.errors import TrainingError
-from synth_pipeline.features.transforms import Anchor, checked
+from synth_pipeline.features.transforms import Anchor, checked, known_columns
 from synth_pipeline.features.windows import segments
 from synth_pipeline.generators import Generator
-from synth_pipeline.generators.companions import Companions, out_of_order
+from synth_pipeline.generators.companions import Companions
 from synth_pipeline.generators.inference import Estimate, mean_error
+from synth_pipeline.generators.pieces import counts_of
 from synth_pipeline.progress import Progress, silent
 from synth_pipeline.rng import per_path
 from synth_pipeline.series import FloatArray, IntArray, Series
@@ -42,7 +43,6 @@ Report = Callable[[float, str], None]
 """Called with the share of a fit that is done, and what it does now."""
 
 _HARMONICS = np.arange(1, 4_001)
-_FEWEST_KNOWN = 0.5
 
 
 def unrounded(scale: float, step: float) -> float:
@@ -173,22 +173,32 @@ class PriceProcess(Generator):
         return True
 
     @abstractmethod
-    def draw(self, rng: np.random.Generator, steps: int) -> FloatArray:
-        """Return `steps` log-returns of the martingale law, the same first ones however many are asked for."""
+    def run(self, rng: np.random.Generator, counts: Iterable[int]) -> Iterator[FloatArray]:
+        """Yield so many log-returns of the martingale law for every count, which go on from those before.
 
-    def draw_regime(self, rng: np.random.Generator, steps: int, regime: str) -> FloatArray:
-        """Return them under one regime; asked only of a process that `conditions`."""
+        However a path is cut, it is the same; what is carried from one piece to the next has a fixed size.
+        """
+
+    def run_regime(self, rng: np.random.Generator, counts: Iterable[int], regime: str) -> Iterator[FloatArray]:
+        """Yield them under one regime; asked only of a process that `conditions`."""
         raise NotImplementedError
+
+    def draw(self, rng: np.random.Generator, steps: int) -> FloatArray:
+        """Return `steps` of them, the same first ones however many are asked for."""
+        return next(self.run(rng, (steps,)))
 
     def fit(self, series: Series, *, rng: np.random.Generator, progress: Progress = silent) -> Self:
         """Estimate the law by the method in the module's docstring."""
-        self.notes = []
-        chosen = checked(self._known_columns(series), self.columns, self.required, self.minimum_steps)
+        self.__dict__ = {"parameters": self.parameters}  # nothing that is cached of a fit before
+        self.check_assets(series)
+        known, self.notes = known_columns(series, self.columns)
+        chosen = checked(known, self.columns, self.required, self.minimum_steps)
         self.anchor = Anchor.of(chosen)
         self.companions = Companions.of(chosen, self.parameters.most_returns)
-        if mended := out_of_order(chosen):
-            self.notes.append(f"{mended} bars have a high or low inside open and close: taken as without that wick")
-        returns = Returns.of(chosen, self.anchor.price_step).latest(self.parameters.most_returns)
+        # A row that only lacks another column has a return all the same.
+        returns = Returns.of(chosen.select((chosen.price_name,)), self.anchor.price_step).latest(
+            self.parameters.most_returns
+        )
         if int(returns.opens.sum()) > 1:
             self.notes.append(f"history has {int(returns.opens.sum()) - 1} gaps: no return spans one")
         growth = np.expm1(returns.values)
@@ -203,32 +213,45 @@ class PriceProcess(Generator):
     def _name(self) -> str:
         return type(self).__module__.rpartition(".")[2]
 
-    def _known_columns(self, series: Series) -> Series:
-        """Leave out columns beside the price that most rows lack, with a note: their NaN would make gaps of all."""
-        priced = np.isfinite(series.column(series.price_name))
-        kept = []
-        for name in series.names:
-            share = float(np.isfinite(series.column(name)[priced]).mean()) if priced.any() else 1.0
-            if name not in self.columns or name == series.price_name or share >= _FEWEST_KNOWN:
-                kept.append(name)
-            else:
-                self.notes.append(f"{name} is missing in {1 - share:.0%} of the rows: fitted and sampled without it")
-        return series.select(tuple(kept))
-
     def sample(self, n: int, steps: int, *, regime: str | None = None, rng: np.random.Generator) -> Series:
         """Return paths that start at the last fitted row; the other columns go with the price."""
         self.check_request(n, steps, regime)
-        growth = self.growth.value if self.parameters.drift else 0.0
         values = np.empty((n, steps, len(self.anchor.names)))
         for path, own in enumerate(per_path(rng, n)):
-            of_price, of_others = own.spawn(2)
-            moves = np.zeros(steps)
-            returns = (
-                self.draw(of_price, steps - 1) if regime is None else self.draw_regime(of_price, steps - 1, regime)
-            )
-            moves[1:] = np.cumsum(returns + growth)
-            values[path] = self.companions.join(moves, of_others)
+            for start, piece in self._pieces(own, steps, regime):
+                values[path, start : start + len(piece)] = piece
         return self.anchor.series(values)
+
+    def stream(
+        self, n: int, steps: int, *, regime: str | None = None, rng: np.random.Generator, first: int = 0
+    ) -> Iterator[tuple[int, Series]]:
+        """Yield the same paths piece by piece; memory depends neither on `n` nor on `steps`."""
+        self.check_request(n, steps, regime)
+        streams = per_path(rng, n)
+        return (
+            (number, self.anchor.series(piece[np.newaxis], start))
+            for number in range(first, n)
+            for start, piece in self._pieces(streams[number], steps, regime)
+        )
+
+    def _pieces(self, own: np.random.Generator, steps: int, regime: str | None) -> Iterator[tuple[int, FloatArray]]:
+        """Yield (first step, values of shape (steps, columns)) of every piece of a path."""
+        of_price, of_others = own.spawn(2)
+        # The first step is the last fitted row: no return leads there.
+        counts = (count - (not at) for at, count in enumerate(counts_of(steps)))
+        returns = self.run(of_price, counts) if regime is None else self.run_regime(of_price, counts, regime)
+        start = 0
+        for piece in self.companions.joined(self._moves(returns), of_others):
+            yield start, piece
+            start += len(piece)
+
+    def _moves(self, returns: Iterator[FloatArray]) -> Iterator[FloatArray]:
+        """Yield log prices over the last fitted one, each piece from the last of the one before."""
+        growth, level = self.growth.value if self.parameters.drift else 0.0, 0.0
+        for piece in returns:
+            moves = np.cumsum(np.concatenate(([level], piece + growth)))
+            level = float(moves[-1])
+            yield moves
 
     def save(self, folder: Path) -> None:
         """Write `NAME.json`, and `NAME.npz` with the arrays."""
@@ -239,7 +262,7 @@ class PriceProcess(Generator):
             "parameters": asdict(self.parameters),
             "anchor": asdict(self.anchor),
             "law": {key: value for key, value in law.items() if not isinstance(value, np.ndarray)},
-            "estimates": {name: asdict(each) | _ends(each) for name, each in self.estimates.items()},
+            "estimates": {name: asdict(each) | ends_of(each) for name, each in self.estimates.items()},
             "growth": asdict(self.growth),
             "diagnostics": dict(self.diagnostics),
             "notes": self.notes,
@@ -273,6 +296,7 @@ class PriceProcess(Generator):
         return values | errors | dict(self.diagnostics)
 
 
-def _ends(estimate: Estimate) -> dict[str, float | None]:
+def ends_of(estimate: Estimate) -> dict[str, float | None]:
+    """Return the ends of an interval as a checkpoint has them; None where they are infinite."""
     low, high = estimate.interval
     return {"low": low, "high": high} if math.isfinite(low) and math.isfinite(high) else {"low": None, "high": None}

@@ -14,12 +14,14 @@ quantile splits of the size of returns, plain and blurred over neighbours. BIC c
 states unless `states` says. A state's variance stays above h²/6 of the price grid and a millionth of the variance of
 returns: a mixture's likelihood is unbounded where one state shrinks onto a repeated return. Standard errors are from
 the observed information of the same likelihood. Simulation is exact: it starts from the stationary law.
-`sample(regime=…)` stays in one state throughout.
+`sample(regime=…)` stays in one state throughout; the states are called low_volatility, normal_volatility,
+high_volatility and extreme_volatility, as `features.regimes` has it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -28,14 +30,12 @@ from numpy.typing import NDArray
 from scipy import special
 
 from synth_pipeline.errors import InputError, TrainingError
+from synth_pipeline.features.regimes import VOLATILITIES
 from synth_pipeline.generators import price_process
-from synth_pipeline.generators.hidden_markov import Chain, starts_of, states_of, stationary
+from synth_pipeline.generators.hidden_markov import Chain, least_bic, likeliest, states_of, stationary
 from synth_pipeline.generators.inference import Estimate, covariance, criteria, residual_tests, scores_of
 from synth_pipeline.generators.price_process import PriceProcess, Report, Returns
 from synth_pipeline.series import FloatArray, IntArray
-
-_FEW, _MANY = 40, 2_000
-_NAMES = {2: ("calm", "turbulent"), 3: ("calm", "normal", "turbulent"), 4: ("calm", "normal", "turbulent", "extreme")}
 
 
 class Law(NamedTuple):
@@ -71,18 +71,14 @@ class RegimeSwitching(PriceProcess):
         unit = latent.values / scale
         least = max(returns.resolution**2 / 6 / scale**2, 1e-6)
         asked = self.parameters.states
-        if asked is not None and not 2 <= asked <= max(_NAMES):
+        if asked is not None and asked not in VOLATILITIES:
             raise InputError(f"regime_switching: states={asked} does not fit: choose 2, 3 or 4")
-        kinds = [(states, free) for states in ((asked,) if asked else _NAMES) for free in (False, True)]
+        kinds = [(states, free) for states in ((asked,) if asked else VOLATILITIES) for free in (False, True)]
         found = []
         for at, (states, free_means) in enumerate(kinds):
             report(0.8 * at / len(kinds), f"{states} states")
-            starts = [
-                start.climb(unit, returns.opens, least, _FEW) for start in starts_of(unit, states, free_means, least)
-            ]
-            best = max(starts, key=lambda chain: chain.log_likelihood)
-            found.append(best.climb(unit, returns.opens, least, _MANY).sorted())
-        chain = min(found, key=lambda c: math.log(len(unit)) * c.parameters - 2 * c.log_likelihood)
+            found.append(likeliest(unit, returns.opens, states, free_means, least))
+        chain = least_bic(found, len(unit))
         if not math.isfinite(chain.log_likelihood):
             raise TrainingError("regime_switching: the likelihood is no number; look for a spike among the prices")
         if (chain.variances <= least * 1.01).any():
@@ -97,7 +93,7 @@ class RegimeSwitching(PriceProcess):
         volatilities, shares = np.sqrt(chain.variances), stationary(chain.transitions)
         means = chain.means - shares @ chain.means if chain.free_means else np.zeros_like(chain.means)
         self.law = Law(scale * volatilities, scale * means, chain.transitions)
-        names = _NAMES[len(means)]
+        names = [name.removesuffix("_volatility") for name in VOLATILITIES[len(means)]]
         self.estimates = _estimates(chain, unit, returns.opens, scale, names, least)
 
         def distribution(moves: FloatArray) -> FloatArray:
@@ -115,22 +111,34 @@ class RegimeSwitching(PriceProcess):
         )
 
     @property
+    def regime_names(self) -> tuple[str, ...]:
+        """The regime that each state stands for, in the words of `features.regimes`."""
+        return VOLATILITIES[len(self.law.means)]
+
+    def check_request(self, n: int, steps: int, regime: str | None) -> None:
+        """Raise `InputError` as every generator does, and for a regime that is none of the states."""
+        super().check_request(n, steps, regime)
+        if regime is not None and regime not in self.regime_names:
+            raise InputError(f"regime_switching has no regime {regime!r}: it has {', '.join(self.regime_names)}")
+
+    @property
     def martingale(self) -> bool:
         """Whether the states share one mean."""
         return not bool(self.law.means.any())
 
-    def draw(self, rng: np.random.Generator, steps: int) -> FloatArray:
+    def run(self, rng: np.random.Generator, counts: Iterable[int]) -> Iterator[FloatArray]:
         """Draw the chain, then the returns."""
-        both = rng.random((steps, 2))
-        states = states_of(both[:, 0], self.law.transitions, stationary(self.law.transitions))
-        return self._returns(states, both[:, 1])
+        opening = stationary(self.law.transitions)
+        for count in counts:
+            both = rng.random((count, 2))
+            states = states_of(both[:, 0], self.law.transitions, opening)
+            opening = self.law.transitions[states[-1]] if count else opening
+            yield self._returns(states, both[:, 1])
 
-    def draw_regime(self, rng: np.random.Generator, steps: int, regime: str) -> FloatArray:
-        """Draw returns of one state. Raises `InputError` for a regime that is none of them."""
-        names = _NAMES[len(self.law.means)]
-        if regime not in names:
-            raise InputError(f"regime_switching has no regime {regime!r}: it has {', '.join(names)}")
-        return self._returns(np.full(steps, names.index(regime)), rng.random(steps))
+    def run_regime(self, rng: np.random.Generator, counts: Iterable[int], regime: str) -> Iterator[FloatArray]:
+        """Draw returns of one state."""
+        state = self.regime_names.index(regime)
+        return (self._returns(np.full(count, state), rng.random(count)) for count in counts)
 
     def _returns(self, states: IntArray, uniforms: FloatArray) -> FloatArray:
         sigma = self.law.volatilities[states]
@@ -138,7 +146,7 @@ class RegimeSwitching(PriceProcess):
 
 
 def _estimates(
-    chain: Chain, unit: FloatArray, opens: NDArray[np.bool_], scale: float, names: tuple[str, ...], least: float
+    chain: Chain, unit: FloatArray, opens: NDArray[np.bool_], scale: float, names: Sequence[str], least: float
 ) -> dict[str, Estimate]:
     """Return volatility, share of stays and, where they differ, mean of every state with standard errors."""
     states, means = len(names), chain.means if chain.free_means else chain.means[:1]

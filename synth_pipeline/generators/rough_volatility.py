@@ -27,6 +27,7 @@ variogram of log realised variance, less its noise (Gatheral et al., section 2.1
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Self
@@ -44,6 +45,7 @@ from synth_pipeline.generators.inference import (
     residual_tests,
     values_of,
 )
+from synth_pipeline.generators.pieces import recut
 from synth_pipeline.generators.price_process import PriceProcess, Report, Returns
 from synth_pipeline.series import FloatArray, IntArray
 
@@ -257,8 +259,12 @@ class RoughVolatility(PriceProcess):
     def _kernel(self) -> tuple[FloatArray, float]:
         return kernel_of(self.law.hurst, self.law.reversion)
 
-    def draw(self, rng: np.random.Generator, steps: int) -> FloatArray:
-        """Convolve the kernel with normals in pieces of a fixed length, so that a longer path begins like a shorter."""
+    def run(self, rng: np.random.Generator, counts: Iterable[int]) -> Iterator[FloatArray]:
+        """Cut what `_blocks` makes."""
+        return recut(self._blocks(rng), counts)
+
+    def _blocks(self, rng: np.random.Generator) -> Iterator[FloatArray]:
+        """Convolve the kernel with normals by overlap-save, in blocks of a fixed length, without end."""
         law: Law = self.law
         weights, norm = self._kernel
         length = 2 ** math.ceil(math.log2(max(len(weights), 512)))
@@ -266,8 +272,8 @@ class RoughVolatility(PriceProcess):
         share = 1 / (alpha + 1)
         left = math.sqrt(max(1 / (2 * alpha + 1) - share**2, 0.0))
         response = fft.rfft(np.concatenate(([0.0], weights[1:], np.zeros(2 * length - len(weights)))))
-        history, made = rng.standard_normal(length), [np.empty(0)]
-        for _ in range(math.ceil(steps / length)):
+        history = rng.standard_normal(length)
+        while True:
             noise = rng.standard_normal((length, 3))
             # W_{t+1} - W_t drives the return of step t; V_t has seen what came before.
             past = np.concatenate((history, noise[:, 0]))
@@ -275,9 +281,8 @@ class RoughVolatility(PriceProcess):
             near = math.exp(-law.reversion / 2) * (share * past[length - 1 : -1] + left * noise[:, 1])
             variances = law.variance * np.exp(law.vol_of_log * (far + near) / norm - law.vol_of_log**2 / 2)
             shocks = law.leverage * noise[:, 0] + math.sqrt(1 - law.leverage**2) * noise[:, 2]
-            made.append(np.sqrt(variances) * shocks - variances / 2)
+            yield np.sqrt(variances) * shocks - variances / 2
             history = noise[:, 0]
-        return np.concatenate(made)[:steps]
 
 
 def _level_error(law: Law, count: int) -> float:

@@ -31,6 +31,7 @@ Computation 22, eq. 9). Simulation is exact, from the long run of the intensity.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -220,14 +221,21 @@ class SelfExcitingJumpDiffusion(PriceProcess):
             | residual_tests(scores_of(distribution, returns.values, cell, rng), returns.stretch)
         )
 
-    def draw(self, rng: np.random.Generator, steps: int) -> FloatArray:
+    def run(self, rng: np.random.Generator, counts: Iterable[int]) -> Iterator[FloatArray]:
         """Simulate after a burn-in in which the intensity forgets where it started, to one part in a thousand."""
         law = jump_filter.Law(*map(float, self.law.jumps))
         fading = (1 - math.exp(-law.decay)) * (1 - law.branching_ratio)
         burn_in = min(math.ceil(math.log(1000) / fading), _LONGEST_BURN_IN)
-        labels = int(self.law.next_ns) + np.arange(1, steps + 1) * self.anchor.step_ns
-        returns, _ = jump_filter.simulated(rng, diurnal.at(self.law.profile, labels), burn_in, law)
-        return np.asarray(returns)
+        label = int(self.law.next_ns) + self.anchor.step_ns
+        state = jump_filter.opening(rng, float(self._factors(label, 1)[0]), burn_in, law)
+        for count in counts:
+            returns, _, state = jump_filter.simulated(rng, self._factors(label, count + 1), state, law)
+            label += count * self.anchor.step_ns
+            yield returns
+
+    def _factors(self, label: int, count: int) -> FloatArray:
+        """Return the factors of the time of day from a label on."""
+        return diurnal.at(self.law.profile, label + np.arange(count) * self.anchor.step_ns)
 
 
 def _base(law: jump_filter.Law, among: FloatArray) -> Estimate:

@@ -18,7 +18,7 @@ likely, and the mean return is zero at every step. Real windows are mirrored at 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -129,7 +129,7 @@ class WassersteinGAN(NeuralGenerator):
     """LSTM generator against LSTM critic, with gradient penalty; connected paths of any length. See the module."""
 
     Parameters: ClassVar[type[Any]] = Parameters
-    columns = ("mid", "spread", "volume", "imbalance_1", "close")
+    columns = ("mid", "spread", "open", "high", "low", "close", "volume", "imbalance_1")
     minimum_steps = 200
 
     def build(self, directions: FloatArray) -> nn.Module:
@@ -172,6 +172,6 @@ class WassersteinGAN(NeuralGenerator):
             seconds=settings.seconds,
         )
 
-    def paths(self, n: int, steps: int, rng: np.random.Generator) -> FloatArray:
+    def roll(self, streams: Mapping[int, np.random.Generator], counts: Iterable[int]) -> Iterator[FloatArray]:
         """Carry the LSTM's state from chunk to chunk."""
-        return roll_out(self.network, n, steps, width=self.parameters.noise, rng=rng, burn_in=256)
+        return roll_out(self.network, streams, counts, width=self.parameters.noise, burn_in=256)

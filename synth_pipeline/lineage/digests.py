@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import synth_pipeline
+from synth_pipeline import storage
 from synth_pipeline.errors import SynthError
+from synth_pipeline.storage import Place
 
 _PACKAGE = Path(synth_pipeline.__file__).parent
 
@@ -37,9 +39,9 @@ def sha256_json(value: Any) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def sha256_file(path: Path) -> str:
+def sha256_file(path: Place) -> str:
     """Return the SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
+    with storage.opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 from typing import Any
 
 from synth_pipeline.errors import SynthError
 from synth_pipeline.lineage.manifests import FILE_INPUT, Manifest, damaged, load
 from synth_pipeline.lineage.references import resolve
+from synth_pipeline.storage import Place
 
 SHORT = 12
 """Hex digits of a digest that a person is shown."""
@@ -40,7 +40,7 @@ class Node:
         return all(node.problem is None for node in walk(self))
 
 
-def chain(home: Path, text: str) -> Node:
+def chain(home: Place, text: str) -> Node:
     """Return the graph upstream of what a text means (`references.resolve` says which texts mean something).
 
     A partition that several others read is one shared node, except for its `problem`, which belongs to the reader.
@@ -117,7 +117,7 @@ def to_json(node: Node) -> dict[str, Any]:
     }
 
 
-def _upstream(home: Path, ref: str) -> dict[str, Manifest | str]:
+def _upstream(home: Place, ref: str) -> dict[str, Manifest | str]:
     """Return the manifest of every REF within reach, or the reason why there is none."""
     found: dict[str, Manifest | str] = {}
     waiting = [ref]
@@ -130,7 +130,7 @@ def _upstream(home: Path, ref: str) -> dict[str, Manifest | str]:
     return found
 
 
-def _read(folder: Path) -> Manifest | str:
+def _read(folder: Place) -> Manifest | str:
     try:
         return load(folder) or f"missing: nothing is committed in {folder}"
     except SynthError as error:

@@ -1,21 +1,23 @@
 """The record that every materialization leaves in its partition folder, and how it is read back.
 
-A REF such as `ticks/binance_usdm/BTCUSDT/2024-08-08` names a partition and is also its folder under the home. How a
-manifest comes to be written is in `commit.py`; what it is hashed with is in `digests.py`.
+A REF such as `ticks/binance_usdm/BTCUSDT/2024-08-08` names a partition and is also its folder where the data lie. How
+a manifest comes to be written is in `commit.py`; what it is hashed with is in `digests.py`.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import msgspec
 
+from synth_pipeline import storage
 from synth_pipeline.errors import SynthError
 from synth_pipeline.lineage.digests import json_value, sha256_file, sha256_json
+from synth_pipeline.storage import Place
 
 Stage = Literal["raw", "bars", "ticks", "features", "checkpoints", "synthetic", "reports"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -23,6 +25,9 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 
 NAME = "manifest.json"
 """The file whose appearance commits a partition."""
+
+_NUMBERS = re.compile(r"\[\n\s+(-?\d+(?:,\n\s+-?\d+)*)\n\s+\]")
+"""A list of whole numbers with one a line; within a text there is no line end."""
 
 FILE_INPUT = "file:"
 """Prefix of the name of an input that is no partition but a file from outside; its digest is the file's SHA-256."""
@@ -37,6 +42,9 @@ class Artifact:
     sha256: str
     bytes: int
     rows: int | None = None
+    groups: dict[str, list[int]] | None = None
+    """Of a tick table one entry a row group: `rows`, then least and greatest values, `first_recv_ns`, `last_recv_ns`,
+    the same of `seq` and of `update_id`, `trade_id`, `order_id` where the table has them. Enters no digest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,16 +99,20 @@ class Manifest:
         counts = [artifact.rows for artifact in self.outputs.values() if artifact.rows is not None]
         return sum(counts) if counts else None
 
-    def file(self, folder: Path, name: str) -> Path:
+    def file(self, folder: Place, name: str) -> Place:
+        """Return the place of one output in the partition folder (`path`)."""
+        return folder / self.path(name)
+
+    def path(self, name: str) -> str:
         """Return the path of one output, or of the folder when a whole folder was committed under `name`.
 
         Raises `SynthError` for a name that this manifest lacks.
         """
         if artifact := self.outputs.get(name):
-            return folder / artifact.path
+            return artifact.path
         for inner, artifact in self.outputs.items():
             if inner.startswith(f"{name}/"):
-                return folder / artifact.path.removesuffix(inner.removeprefix(f"{name}/"))
+                return artifact.path.removesuffix(inner.removeprefix(f"{name}/"))
         raise SynthError(f"{self.ref} has no output {name!r}: it has {', '.join(self.outputs) or 'none'}")
 
 
@@ -109,7 +121,7 @@ class Mismatch:
     """An output file that is not what its manifest says."""
 
     name: str
-    path: Path
+    path: Place
     expected: str
     found: str | None
     """SHA-256 of what is there now; None when nothing is."""
@@ -126,21 +138,22 @@ def ref(stage: Stage, key: str) -> str:
     return f"{stage}/{key.replace('.', '/', 1)}"
 
 
-def load(folder: Path) -> Manifest | None:
+def load(folder: Place) -> Manifest | None:
     """Return the manifest of a partition folder, None when there is none.
 
     Raises `SynthError` for a file that is not a manifest or was changed by hand.
     """
-    path = folder / NAME
-    try:
-        content = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    content = storage.read(folder / NAME)
+    return None if content is None else decode(content, folder / NAME)
+
+
+def decode(content: bytes, path: Place) -> Manifest:
+    """Return the manifest that a file's content is. Raises `SynthError`, naming its path, for what is none."""
     remedy = "delete this file to have the partition built again"
     try:
-        stored = json.loads(content)
+        stored = _decoded(content)
         manifest = msgspec.convert(stored, Manifest)
-    except (ValueError, msgspec.ValidationError, SynthError) as error:
+    except (ValueError, SynthError) as error:
         raise SynthError(f"manifest {path} is corrupt: {error}; {remedy}") from error
     for name in ("fingerprint", "digest"):
         if stored.get(name) != getattr(manifest, name):
@@ -148,13 +161,28 @@ def load(folder: Path) -> Manifest | None:
     return manifest
 
 
+def _decoded(content: bytes) -> Any:
+    try:
+        return msgspec.json.decode(content)
+    except msgspec.DecodeError:
+        # A file name that is no text is written as half a surrogate pair, which only Python's own reader takes.
+        return json.loads(content)
+
+
 def encode(manifest: Manifest) -> bytes:
     """Return the file content of a manifest: indented JSON, with fingerprint and digest spelled out for other tools."""
     plain = asdict(replace(manifest, skipped=False)) | {"fingerprint": manifest.fingerprint, "digest": manifest.digest}
-    return json.dumps(plain, indent=2).encode() + b"\n"
+    for artifact in plain["outputs"].values():
+        if artifact["groups"] is None:
+            del artifact["groups"]
+    return _NUMBERS.sub(_in_one_line, json.dumps(plain, indent=2)).encode() + b"\n"
 
 
-def is_current(folder: Path, fingerprint: str) -> Manifest | None:
+def _in_one_line(numbers: re.Match[str]) -> str:
+    return f"[{' '.join(numbers[1].split())}]"
+
+
+def is_current(folder: Place, fingerprint: str) -> Manifest | None:
     """Return the folder's manifest, marked `skipped`, when nothing it depends on has changed; None when it has.
 
     Outputs are checked to exist with their recorded size and are not read: this is the fast path (`verify` rehashes).
@@ -165,13 +193,14 @@ def is_current(folder: Path, fingerprint: str) -> Manifest | None:
     return replace(manifest, skipped=True)
 
 
-def damaged(folder: Path, manifest: Manifest) -> list[Path]:
+def damaged(folder: Place, manifest: Manifest) -> list[Place]:
     """Return the output files that are missing or have another size than recorded, unread."""
-    sizes = ((folder / artifact.path, artifact.bytes) for artifact in manifest.outputs.values())
-    return [path for path, size in sizes if not path.is_file() or path.stat().st_size != size]
+    recorded = {artifact.path: artifact.bytes for artifact in manifest.outputs.values()}
+    found = zip(recorded.items(), storage.sizes(folder, [*recorded]), strict=True)
+    return [folder / path for (path, size), now in found if now != size]
 
 
-def verify(folder: Path) -> list[Mismatch]:
+def verify(folder: Place) -> list[Mismatch]:
     """Rehash every output and return what is not as recorded. Raises `SynthError` when the folder has no manifest."""
     manifest = load(folder)
     if manifest is None:
@@ -179,7 +208,7 @@ def verify(folder: Path) -> list[Mismatch]:
     found = []
     for name, artifact in manifest.outputs.items():
         path = folder / artifact.path
-        actual = sha256_file(path) if path.is_file() else None
+        actual = None if storage.size(path) is None else sha256_file(path)
         if actual != artifact.sha256:
             found.append(Mismatch(name, path, artifact.sha256, actual))
     return found

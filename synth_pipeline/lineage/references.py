@@ -1,28 +1,42 @@
 """What a person may call a partition: REF, path, MLflow run id or digest, turned into its REF."""
 
+from __future__ import annotations
+
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
+from synth_pipeline import storage
 from synth_pipeline.errors import NoDataError, SynthError
 from synth_pipeline.lineage.digests import sha256_file
 from synth_pipeline.lineage.manifests import FILE_INPUT, NAME, STAGES, Manifest, load
+from synth_pipeline.storage import Place
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 _HEX = re.compile(r"[0-9a-fA-F]{8,64}")
 _LISTED = 8
 
 
-def manifests(home: Path) -> Iterator[Path]:
-    """Yield the folder of every committed partition of a home, upstream stages first, sorted; never a staging one."""
+def manifests(home: Place) -> Iterator[Place]:
+    """Yield the folder of every committed partition of a home, upstream stages first, sorted; never a staging one.
+
+    A home is here what holds the stages: the home folder, or where data lie instead.
+    """
     for stage in STAGES:
+        if not isinstance(home, Path):
+            yield from ((home / stage / path).parent for path in storage.below(home / stage, NAME))
+            continue
         for folder, inner, files in os.walk(home / stage):
             inner[:] = sorted(name for name in inner if not name.startswith("."))
             if NAME in files:
                 yield Path(folder)
 
 
-def resolve(home: Path, text: str) -> str:
+def resolve(home: Place, text: str) -> str:
     """Return the REF that a text means.
 
     Accepted: a REF (`reports/binance_usdm/BTCUSDT/2024-08-08/wgan_gp`, or with `binance_usdm.BTCUSDT`); a path to a
@@ -31,21 +45,39 @@ def resolve(home: Path, text: str) -> str:
     Raises `NoDataError`, listing what exists, for anything else and for what several partitions share.
     """
     given = Path(text).expanduser()
-    for path in (home / text, home / text.replace(".", "/", 1), given):
-        if found := _partition_of(home, path):
-            return found
+    if found := _named(home, text, given):
+        return found
     wanted = sha256_file(given) if _exists(given) and given.is_file() else text.lower()
     matches = _search(home, wanted) if _HEX.fullmatch(wanted) else []
     if len(matches) == 1:
         return matches[0]
     if matches:
         raise NoDataError(f"{text!r} means several partitions: {_listing(matches)}; give one of these")
-    known = [folder.relative_to(home).as_posix() for folder in manifests(home)]
+    known = [str(folder).removeprefix(f"{home}/") for folder in manifests(home)]
     if not known:
         raise NoDataError(
             f"{text!r} names nothing: {home} holds no partitions yet, make some with synth-pipeline run or demo"
         )
     raise NoDataError(f"{text!r} names no partition, file, MLflow run or digest in {home}: there are {_listing(known)}")
+
+
+def _named(home: Place, text: str, given: Path) -> str | None:
+    """Return the REF of the partition that a text names as a REF or as a path."""
+    texts = (text, text.replace(".", "/", 1))
+    if isinstance(home, Path):
+        found = (_partition_of(home, path) for path in (*(home / each for each in texts), given))
+    else:
+        found = (_remote_partition_of(home, each) for each in (text.removeprefix(f"{home}/"), texts[1]))
+    return next((ref for ref in found if ref), None)
+
+
+def _remote_partition_of(home: UPath, text: str) -> str | None:
+    parts = PurePosixPath(text).parts
+    if parts and parts[0] in STAGES:
+        for count in range(len(parts), 1, -1):
+            if storage.size(home.joinpath(*parts[:count], NAME)) is not None:
+                return "/".join(parts[:count])
+    return None
 
 
 def _partition_of(home: Path, path: Path) -> str | None:
@@ -65,7 +97,7 @@ def _exists(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110 - Path.exists raises on a name that is too long to be one
 
 
-def _search(home: Path, wanted: str) -> list[str]:
+def _search(home: Place, wanted: str) -> list[str]:
     """Return the REFs whose run id or digest begins with `wanted`; a partition's own digest outranks its files'."""
     own, held = [], []
     unreadable: list[str] = []

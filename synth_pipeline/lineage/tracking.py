@@ -26,6 +26,7 @@ import synth_pipeline
 from synth_pipeline.errors import InputError
 from synth_pipeline.lineage.manifests import FILE_INPUT, NAME, Manifest, encode
 from synth_pipeline.lineage.runs import numbers, run_tags, texts
+from synth_pipeline.storage import Place
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,9 +42,12 @@ _EXISTS = "RESOURCE_ALREADY_EXISTS"
 class MlflowTracker:
     """Keeps runs in an MLflow store: sqlite in the home folder, another database, or a server."""
 
-    def __init__(self, uri: str, home: Path, *, mlflow_url: str = "", dagster_url: str = "") -> None:
+    def __init__(
+        self, uri: str, home: Path, *, data: Place | None = None, mlflow_url: str = "", dagster_url: str = ""
+    ) -> None:
         self.uri = uri
         self.home = home
+        self.data = data or home
         self.mlflow_url = mlflow_url.rstrip("/")
         self.dagster_url = dagster_url.rstrip("/")
 
@@ -80,10 +84,10 @@ class MlflowTracker:
         opened = self._client.create_run(experiment_id, tags=all_tags, run_name=draft.key)
         return MlflowRun(self._client, self.uri, opened.info.run_id, experiment_id)
 
-    def _inputs(self, draft: Manifest) -> list[tuple[str, str, Path]]:
+    def _inputs(self, draft: Manifest) -> list[tuple[str, str, Place]]:
         """Return name, digest and place of the draft's inputs."""
         places = {name: Path(name.removeprefix(FILE_INPUT)) for name in draft.inputs if name.startswith(FILE_INPUT)}
-        return [(name, digest, places.get(name, self.home / name)) for name, digest in draft.inputs.items()]
+        return [(name, digest, places.get(name, self.data / name)) for name, digest in draft.inputs.items()]
 
     def _experiment(self, stage: str) -> str:
         """Return the id of a stage's experiment, made on first use; one deleted in the UI comes back."""
@@ -106,7 +110,7 @@ class MlflowTracker:
 
     def _note(self, draft: Manifest, tags: Mapping[str, str]) -> str:
         """Return the run's description, in Markdown: the partition's folder and the way back to Dagster."""
-        lines = [f"`{draft.ref}` in `{self.home}`"]
+        lines = [f"`{draft.ref}` in `{self.data}`"]
         if self.dagster_url and "dagster/run_id" in tags:
             lines.append(f"[Dagster run]({self.dagster_url}/runs/{tags['dagster/run_id']})")
         return "\n\n".join(lines)
@@ -152,7 +156,7 @@ class MlflowRun:
         """Record a dataset as an input of the run; MLflow stores the first 36 digits of its digest."""
         self.log_datasets([(ref, digest, path)], context)
 
-    def log_datasets(self, datasets: list[tuple[str, str, Path]], context: str) -> None:
+    def log_datasets(self, datasets: list[tuple[str, str, Place]], context: str) -> None:
         """Record several datasets (name, digest, place) in one transaction."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 

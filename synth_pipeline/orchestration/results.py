@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -12,6 +11,7 @@ import dagster as dg
 from synth_pipeline.lineage.manifests import Manifest
 from synth_pipeline.schema import NS_PER_SECOND
 from synth_pipeline.stages import Workspace
+from synth_pipeline.storage import Place
 
 _FACTS_IN_FIGURES = (
     "gaps",
@@ -62,7 +62,7 @@ def result(
 
 def metadata(workspace: Workspace, manifest: Manifest, output: str | None) -> dict[str, Any]:
     """Return what the UI shows of a manifest."""
-    folder = workspace.settings.home / manifest.ref
+    folder = workspace.settings.data / manifest.ref
     artifacts = [manifest.outputs[output]] if output else list(manifest.outputs.values())
     facts = manifest.facts
     shown: dict[str, Any] = {
@@ -85,13 +85,13 @@ def _span(coverage: list[list[int]]) -> str:
     return f"{first:%Y-%m-%d %H:%M:%S} to {last:%H:%M:%S} UTC in {len(coverage)} stretch(es)"
 
 
-def _links(workspace: Workspace, manifest: Manifest, folder: Path) -> dict[str, Any]:
-    links: dict[str, Any] = {"folder": dg.MetadataValue.path(folder)}
+def _links(workspace: Workspace, manifest: Manifest, folder: Place) -> dict[str, Any]:
+    links: dict[str, Any] = {"folder": dg.MetadataValue.path(str(folder))}
     if manifest.mlflow_run_id is not None:
         links["mlflow/run_id"] = manifest.mlflow_run_id
         if url := workspace.tracker.url(manifest.mlflow_run_id):
             links["mlflow/url"] = dg.MetadataValue.url(url)
     if "report" in manifest.outputs:
         # A path, not a link: browsers refuse file links on served pages. MLflow's artifact view shows the page itself.
-        links["report"] = dg.MetadataValue.path(manifest.file(folder, "report"))
+        links["report"] = dg.MetadataValue.path(str(manifest.file(folder, "report")))
     return links

@@ -14,7 +14,7 @@ from synth_pipeline.fidelity.evaluation import (
     AutocorrelationPanel,
     HistogramPanel,
     Panels,
-    PricePanel,
+    PathPanel,
     QuantilePanel,
 )
 from synth_pipeline.reports import numbers
@@ -27,7 +27,8 @@ HEIGHT = 340
 def figures(panels: Panels) -> dict[str, go.Figure]:
     """Return the figures of a record by name; what the data were too short for is missing."""
     drawn = {
-        "price": price(panels.price),
+        "price": paths(panels.price, "price change, %"),
+        "drawdown": paths(panels.drawdown, "below the highest price so far, %"),
         "histogram": histogram(panels.histogram),
         "quantiles": quantiles(panels.quantiles),
     }
@@ -38,11 +39,11 @@ def figures(panels: Panels) -> dict[str, go.Figure]:
     return drawn
 
 
-def price(panel: PricePanel) -> go.Figure:
-    """Draw the held-out price path in the fan of synthetic ones."""
+def paths(panel: PathPanel, label: str) -> go.Figure:
+    """Draw the held-out path in the fan of synthetic ones."""
     size, unit = numbers.duration(panel.seconds[-1])
     time = [second / size for second in panel.seconds]
-    figure = _figure(f"time from the start, {unit}", "price change, %")
+    figure = _figure(f"time from the start, {unit}", label)
     for low, high, colour, name in (("5", "95", SYNTHETIC_BAND, "90 %"), ("25", "75", SYNTHETIC_CORE, "50 %")):
         _band(figure, time, panel.quantiles[low], panel.quantiles[high], colour, f"synthetic, {name} of paths")
     for index, example in enumerate(panel.examples):

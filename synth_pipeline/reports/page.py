@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from synth_pipeline.fidelity.evaluation import Evaluation, Panels
+from synth_pipeline.fidelity.evaluation import Evaluation, Panels, Result
 from synth_pipeline.reports import figures, numbers, words
 
 _FOLDER = Path(__file__).parent
@@ -21,11 +22,10 @@ def render(evaluation: Evaluation, provenance: Mapping[str, str]) -> str:
     `provenance` says where the data come from, in the order given: instrument, day, generator, seed, digests, the
     command that makes it again. `instrument`, `day` and `generator` also go into the title, `command` is set as code.
     """
-    twelve = [result for result in evaluation.results if result.weight]
-    copying = [result for result in evaluation.results if result.family == "copying"]
-    others = [result for result in evaluation.results if not result.weight and result.family != "copying"]
+    markets = [_market(name, each) for name, each in (evaluation.assets or {"": evaluation}).items()]
     return _template().render(
         evaluation=evaluation,
+        markets=markets,
         title=_title(provenance),
         provenance=provenance,
         headline=words.headline(evaluation),
@@ -33,13 +33,38 @@ def render(evaluation: Evaluation, provenance: Mapping[str, str]) -> str:
         cards=words.cards(evaluation),
         findings=words.findings(evaluation),
         symbols=words.SYMBOLS,
-        twelve=twelve,
-        copying=copying,
-        others=others,
-        figures=_specifications(evaluation.panels),
         plotly=_plotly(),
         style=_read("report.css"),
         script=_read("report.js"),
+    )
+
+
+@dataclass(frozen=True)
+class _Market:
+    """What the page shows of one market: the only one, or one of several assets."""
+
+    name: str
+    evaluation: Evaluation
+    twelve: list[Result]
+    others: list[Result]
+    copying: list[Result]
+    figures: dict[str, str]
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its sections begin with."""
+        return f"{self.name}-" if self.name else ""
+
+
+def _market(name: str, evaluation: Evaluation) -> _Market:
+    results = evaluation.results
+    return _Market(
+        name=name,
+        evaluation=evaluation,
+        twelve=[result for result in results if result.weight],
+        others=[result for result in results if not result.weight and result.family != "copying"],
+        copying=[result for result in results if result.family == "copying"],
+        figures=_specifications(evaluation.panels) if evaluation.panels else {},
     )
 
 

@@ -5,7 +5,7 @@ Sentences only: every number is read from the record, and formatted by `numbers`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from synth_pipeline.fidelity.evaluation import Evaluation, Result, Verdict
 from synth_pipeline.reports import numbers
@@ -114,7 +114,17 @@ def cards(evaluation: Evaluation) -> list[Card]:
 
 
 def findings(evaluation: Evaluation) -> list[Finding]:
-    """Return what is wrong, the gravest first: broken rules, copies, then metrics that are off or close."""
+    """Return what is wrong, the gravest first: broken rules, copies, then metrics that are off or close.
+
+    Of several assets, what is wrong between them comes before what is wrong with one.
+    """
+    if evaluation.assets:
+        alone = [
+            replace(each, title=f"{name}: {each.title}")
+            for name, own in evaluation.assets.items()
+            for each in findings(own)
+        ]
+        return sorted([*_findings(evaluation.judged), *alone], key=lambda each: each.verdict != "off")
     broken = [
         Finding(
             check.title,
@@ -126,9 +136,13 @@ def findings(evaluation: Evaluation) -> list[Finding]:
         if check.failures
     ]
     copies = [result for result in evaluation.results if result.family == "copying"]
-    faulty = [result for result in (*copies, *evaluation.judged) if result.verdict in ("off", "close")]
+    return broken + _findings((*copies, *evaluation.judged))
+
+
+def _findings(results: tuple[Result, ...]) -> list[Finding]:
+    faulty = [result for result in results if result.verdict in ("off", "close")]
     faulty.sort(key=lambda result: (result.family != "copying", result.verdict != "off", -(result.weight or 0.0)))
-    return broken + [Finding(result.title, result.verdict, result.meaning, _evidence(result)) for result in faulty]
+    return [Finding(result.title, result.verdict, result.meaning, _evidence(result)) for result in faulty]
 
 
 def absences(evaluation: Evaluation) -> list[Result]:

@@ -25,14 +25,15 @@ from synth_pipeline.lineage.manifests import FILE_INPUT, Manifest
 from synth_pipeline.rng import stream
 from synth_pipeline.schema import Instrument
 from synth_pipeline.stages.workspace import Built, Workspace, draft_of, materialize
-from synth_pipeline.ticks import store
+from synth_pipeline.storage import Place
+from synth_pipeline.ticks import parquet
 
 if TYPE_CHECKING:
     from synth_pipeline.bars.checks import Bars, Sound
     from synth_pipeline.bars.files import Options
     from synth_pipeline.bars.growth import Growth
 
-_SOURCES = ("schema.py", "bars", "ticks/store.py", "stages/bars.py")
+_SOURCES = ("schema.py", "bars", "ticks/parquet.py", "stages/bars.py")
 FILES = "file"
 """The venue of bars from a file that nobody names another for."""
 _CCXT = "ccxt"
@@ -128,17 +129,16 @@ def _connect(workspace: Workspace, instrument: Instrument) -> BarSource:
     return kind.connect(instrument.venue, address, rng=stream(workspace.settings.seed, "bars", str(instrument)))
 
 
-def _folder(workspace: Workspace, instrument: Instrument, timeframe: Timeframe) -> Path:
-    return workspace.settings.home / manifests.ref("bars", f"{instrument}/{timeframe}")
+def _folder(workspace: Workspace, instrument: Instrument, timeframe: Timeframe) -> Place:
+    return workspace.settings.data / manifests.ref("bars", f"{instrument}/{timeframe}")
 
 
 def _stored_rows(workspace: Workspace, stored: Manifest) -> Sound:
     """Return stored bars as rows again, with the quarantine of their version."""
     from synth_pipeline.bars.checks import PRICES, SIZES, Bad, Sound
 
-    folder = workspace.settings.home / stored.ref
-    columns = store.read_table(stored.file(folder, "bars"), ("open_ns", *PRICES, *SIZES))
-    set_aside = store.read_table(stored.file(folder, "quarantine"))
+    columns = parquet.read_table(workspace.file(stored, "bars"), ("open_ns", *PRICES, *SIZES))
+    set_aside = parquet.read_table(workspace.file(stored, "quarantine"))
     bad = [Bad(*row) for row in zip(*(set_aside[name] for name in Bad._fields), strict=True)]
     return Sound(columns | {"seq": np.arange(len(columns["open_ns"]))}, bad, stored.facts["rounded"])
 
@@ -211,7 +211,7 @@ def resample_bars(workspace: Workspace, instrument: Instrument, finer: Timeframe
 
 def read_bars(workspace: Workspace, manifest: Manifest) -> dict[str, np.ndarray]:
     """Return the columns of a partition, as `schema.BARS`."""
-    return store.read_table(manifest.file(workspace.settings.home / manifest.ref, "bars"))
+    return parquet.read_table(workspace.file(manifest, "bars"))
 
 
 def _written(found: Bars, place: Path, facts: dict[str, Any]) -> Built:
@@ -232,7 +232,7 @@ def _written(found: Bars, place: Path, facts: dict[str, Any]) -> Built:
         "quarantine": (schema.QUARANTINE, quarantine_table(found.bad)),
     }
     paths = {name: place / f"{name}.parquet" for name in tables}
-    rows = {name: store.write_table(paths[name], *tables[name], timeframe=str(found.timeframe)) for name in tables}
+    rows = {name: parquet.write_table(paths[name], *tables[name], timeframe=str(found.timeframe)) for name in tables}
     return Built(paths, _described(found) | facts, rows)
 
 

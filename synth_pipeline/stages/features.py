@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
@@ -15,7 +14,7 @@ from synth_pipeline.lineage.manifests import Manifest
 from synth_pipeline.schema import NS_PER_DAY, Instrument, day_start_ns
 from synth_pipeline.series import Series
 from synth_pipeline.stages.workspace import Built, Workspace, draft_of, materialize
-from synth_pipeline.ticks import store
+from synth_pipeline.ticks import parquet
 
 _SOURCES = (
     "schema.py",
@@ -25,9 +24,10 @@ _SOURCES = (
     "features/depth.py",
     "features/grid.py",
     "ticks/book.py",
-    "ticks/ladder.py",
-    "ticks/store.py",
+    "ticks/parquet.py",
+    "ticks/rowgroups.py",
     "stages/features.py",
+    "stages/window_features.py",
 )
 
 
@@ -36,42 +36,32 @@ def featurize(workspace: Workspace, instrument: Instrument, day: date) -> Manife
     ticks = workspace.require("ticks", "ingest", instrument, day)
     config = {"step_ms": workspace.settings.step_ms}
     draft = draft_of(workspace, "features", f"{instrument}/{day}", {ticks.ref: ticks.digest}, _SOURCES, config)
-    return materialize(workspace, draft, lambda place: _featurize(workspace, ticks, instrument, day, place))
+    return materialize(workspace, draft, lambda place: _featurize(workspace, ticks, day, place))
 
 
-def _featurize(workspace: Workspace, ticks: Manifest, instrument: Instrument, day: date, place: Path) -> Built:
-    from synth_pipeline.features.grid import grid_features
-    from synth_pipeline.ticks import book
-    from synth_pipeline.ticks.ladder import Ladders
+def _featurize(workspace: Workspace, ticks: Manifest, day: date, place: Path) -> Built:
+    from synth_pipeline.stages.window_features import day_pieces
+    from synth_pipeline.ticks.store import Day
 
-    folder = workspace.folder("ticks", instrument, day)
-    quotes, trades, levels, gaps = (
-        store.read_table(ticks.file(folder, name)) for name in ("quotes", "trades", "book_levels", "gaps")
-    )
-    metadata = store.read_metadata(ticks.file(folder, "book_levels"))
-    scale = store.read_scale(ticks.file(folder, "quotes"))
-    visible_levels = int(metadata["visible_levels"])
-    columns = grid_features(
-        quotes,
-        trades,
-        book.depth_of(book.replay(levels), visible_levels),
-        list(zip(gaps["stream"].tolist(), gaps["start_ns"].tolist(), gaps["end_ns"].tolist(), strict=True)),
-        [(start, end) for start, end in json.loads(metadata["coverage"])],
-        scale,
-        step_ns=workspace.settings.step_ns,
-        start_ns=day_start_ns(day),
-        end_ns=day_start_ns(day) + NS_PER_DAY,
-        ladder=Ladders(visible_levels).feed(levels),
-    )
+    files = [workspace.file(ticks, name) for name in ("quotes", "trades", "book_levels", "gaps")]
+    start_ns, step_ns = day_start_ns(day), workspace.settings.step_ns
+    opened = Day(None, files[0].parent, start_ns, ticks)
     path = place / "features.parquet"
-    rows = store.write_table(path, schema.GRID, columns, scale, step_ns=str(workspace.settings.step_ns))
-    labels, known = columns["label_ns"], np.isfinite(columns["mid"])
+    writer = parquet.TableWriter(path, schema.GRID)
+    known_mid = gap_rows = 0
+    labels: list[int] = []
+    for piece in day_pieces(opened, start_ns, start_ns + NS_PER_DAY, step_ns, {*schema.GRID.names}):
+        writer.write(piece)
+        known_mid += int(np.isfinite(piece["mid"]).sum())
+        gap_rows += int(((piece["flags"] & schema.GridFlag.GAP) > 0).sum())
+        labels += piece["label_ns"][[0, -1]].tolist() if piece["label_ns"].size else []
+    rows = writer.close(opened.rows("quotes").scale, step_ns=str(step_ns))
     facts = {
         "rows": rows,
-        "known_mid": int(known.sum()),
-        "gap_rows": int(((columns["flags"] & schema.GridFlag.GAP) > 0).sum()),
-        "first_label_ns": int(labels[0]) if rows else None,
-        "last_label_ns": int(labels[-1]) if rows else None,
+        "known_mid": known_mid,
+        "gap_rows": gap_rows,
+        "first_label_ns": labels[0] if rows else None,
+        "last_label_ns": labels[-1] if rows else None,
     }
     return Built({"features": path}, facts, {"features": rows})
 
@@ -90,17 +80,15 @@ def feature_series(
     """Join days of features into one path on one unbroken grid; what no day covers is NaN."""
     from synth_pipeline.features.windows import series_from_grid
 
-    paths = [
-        manifest.file(workspace.folder("features", instrument, day), "features") for day, manifest in look_back.items()
-    ]
+    paths = [workspace.file(manifest, "features") for manifest in look_back.values()]
     for day, path in zip(look_back, paths, strict=True):
-        found = int(store.read_metadata(path)["step_ns"])
+        found = int(parquet.read_metadata(path)["step_ns"])
         if found != workspace.settings.step_ns:
             raise InputError(
                 f"features of {instrument} on {day} have steps of {found // 1_000_000} ms, not SYNTH_STEP_MS="
                 f"{workspace.settings.step_ms}: featurize that day again, or set the step back"
             )
-    tables = [store.read_table(path, ("label_ns", *names)) for path in paths]
+    tables = [parquet.read_table(path, ("label_ns", *names)) for path in paths]
     labels = np.concatenate([table["label_ns"] for table in tables])
     step = workspace.settings.step_ns
     grid = np.arange(labels[0], labels[-1] + step, step)
@@ -109,7 +97,7 @@ def feature_series(
     for name in names:
         columns[name] = np.full(len(grid), np.nan)
         columns[name][rows] = np.concatenate([table[name] for table in tables])
-    scales = [store.read_scale(path) for path in paths]
+    scales = [parquet.read_scale(path) for path in paths]
     return series_from_grid(
         columns,
         names,

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from synth_pipeline import generators, plugins, schema
-from synth_pipeline.errors import NoDataError
+from synth_pipeline import generators, plugins
+from synth_pipeline.bars.timeframe import Timeframe
+from synth_pipeline.errors import InputError
 from synth_pipeline.generators import Generator
+from synth_pipeline.lineage.digests import sha256_json
 from synth_pipeline.lineage.manifests import Manifest
 from synth_pipeline.rng import stream
 from synth_pipeline.schema import NS_PER_SECOND, Instrument
 from synth_pipeline.series import Series
-from synth_pipeline.stages.features import feature_series, look_back_of
+from synth_pipeline.stages.history import Cell, History, Labels
 from synth_pipeline.stages.workspace import Built, Workspace, draft_of, materialize
 
 _SERIES_SOURCES = (
     "schema.py",
     "series.py",
     "rng.py",
-    "ticks/store.py",
+    "ticks/parquet.py",
     "features/windows.py",
     "features/transforms.py",
+    "features/regimes.py",
+    "bars/calendars.py",
+    "bars/timeframe.py",
     "stages/features.py",
+    "stages/history.py",
     "stages/models.py",
 )
 _HOUR_NS = 3600 * NS_PER_SECOND
+_MOST_PATHS = 64
+"""Paths of a dataset that an evaluation looks at."""
 
 
 def _model_sources(generator: str) -> tuple[str, ...]:
@@ -39,158 +46,215 @@ def _model_sources(generator: str) -> tuple[str, ...]:
 
 
 def fit(
-    workspace: Workspace, instrument: Instrument, day: date, generator: str, parameters: Mapping[str, Any] | None = None
+    workspace: Workspace,
+    instrument: Instrument,
+    cell: Cell,
+    generator: str,
+    parameters: Mapping[str, Any] | None = None,
 ) -> Manifest:
-    """Fit a generator on the training split of the look-back ending with this day; register it as a model.
+    """Fit a generator on the training split of what is known in a cell; register it as a model.
 
     Raises `UnknownNameError`, `NoDataError`, `TooLittleDataError`, or `TrainingError` when the fit itself fails.
     """
     kind: type[Generator] = plugins.load(generators, generator)
     model = kind.from_settings(dict(parameters or {}))
-    look_back = look_back_of(workspace, instrument, day)
+    history = History.of(workspace, instrument, cell)
     config = {
         "generator": generator,
         "parameters": asdict(model.parameters),
         "train_fraction": workspace.settings.train_fraction,
-        "lookback_days": workspace.settings.lookback_days,
-        "step_ms": workspace.settings.step_ms,
+        **history.config,
     }
-    inputs = {manifest.ref: manifest.digest for manifest in look_back.values()}
     draft = draft_of(
         workspace,
         "checkpoints",
-        f"{instrument}/{day}/{generator}",
-        inputs,
+        f"{instrument}/{cell}/{generator}",
+        dict(history.inputs),
         _model_sources(generator),
         config,
         seeded=True,
     )
-    return materialize(workspace, draft, lambda place: _fit(workspace, instrument, look_back, model, draft, place))
+    return materialize(workspace, draft, lambda place: _fit(workspace, history, model, draft, place))
 
 
-def _split(
-    workspace: Workspace, instrument: Instrument, look_back: Mapping[date, Manifest], kind: type[Generator]
-) -> tuple[Series, Series]:
+def _split(workspace: Workspace, history: History, kind: type[Generator]) -> tuple[Series, Series]:
     """Training and held-out series with the columns that a generator takes."""
     from synth_pipeline.features.windows import split
 
-    names = tuple(name for name in kind.columns if name in schema.GRID.names)
-    series = feature_series(workspace, instrument, look_back, names)
-    if not np.isfinite(series.column(series.price_name)).any():
-        raise NoDataError(
-            f"{instrument} has no {series.price_name} price on {', '.join(map(str, look_back))}: "
-            "the capture holds neither quotes nor a book that a snapshot anchors; record these streams"
-        )
-    return split(series, workspace.settings.train_fraction)
+    return split(history.series(kind), workspace.settings.train_fraction)
 
 
-def _fit(
-    workspace: Workspace,
-    instrument: Instrument,
-    look_back: Mapping[date, Manifest],
-    model: Generator,
-    draft: Manifest,
-    place: Path,
-) -> Built:
-    train, _ = _split(workspace, instrument, look_back, type(model))
+def _fit(workspace: Workspace, history: History, model: Generator, draft: Manifest, place: Path) -> Built:
+    train, _ = _split(workspace, history, type(model))
     rng = stream(workspace.settings.seed, "fit", draft.key)
     model.fit(train, rng=rng, progress=workspace.progress)
     folder = place / "checkpoint"
     folder.mkdir()
     model.save(folder)
     facts = model.summary() | {"train_steps": train.steps, "notes": list(model.notes)}
-    return Built({"checkpoint": folder}, facts, model=f"{instrument}.{draft.config['generator']}")
+    return Built({"checkpoint": folder}, facts, model=f"{history.instrument}.{draft.config['generator']}")
 
 
-def load_generator(workspace: Workspace, instrument: Instrument, day: date, generator: str) -> Generator:
+def load_generator(workspace: Workspace, instrument: Instrument, cell: Cell, generator: str) -> Generator:
     """Load the fitted generator of a checkpoint. Raises `NoDataError` when none was fitted."""
     kind: type[Generator] = plugins.load(generators, generator)
-    checkpoint = workspace.require("checkpoints", "fit", instrument, day, generator)
-    return kind.load(checkpoint.file(workspace.folder("checkpoints", instrument, day, generator), "checkpoint"))
+    checkpoint = workspace.require("checkpoints", "fit", instrument, cell, generator)
+    return kind.load(workspace.file(checkpoint, "checkpoint"))
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Under which conditions to sample; the plain one is the market as it was fitted."""
+
+    regime: str | None = None
+    shocks: tuple[str, ...] = ()
+    """Each such as `volatility:times=3,at=600,for=120` (`synthesis.shocks` has the kinds)."""
+    min_fidelity: float | None = None
+    """Keep only paths that score at least this, 0 to 100, against the training data."""
+
+    def __post_init__(self) -> None:
+        from synth_pipeline.synthesis.shocks import Shock
+
+        # One shock has one text, whatever the order and the form of its numbers.
+        object.__setattr__(self, "shocks", tuple(str(Shock.parse(text)) for text in self.shocks))
+        if self.min_fidelity is not None and not 0 <= self.min_fidelity <= 100:
+            raise InputError(f"min_fidelity={self.min_fidelity:g} is no fidelity: give a number from 0 to 100")
+
+    def name(self, generator: str) -> str:
+        """Return what its dataset is filed under: the generator, and what sets it apart from the plain one."""
+        parts = [self.regime] if self.regime else []
+        if self.shocks:
+            kinds = [shock.partition(":")[0] for shock in self.shocks]
+            parts += [*kinds, sha256_json(self.shocks)[:6]]
+        if self.min_fidelity is not None:
+            parts.append(f"fidelity{self.min_fidelity:g}")
+        return f"{generator}@{'-'.join(parts)}" if parts else generator
 
 
 def sample(
     workspace: Workspace,
     instrument: Instrument,
-    day: date,
+    cell: Cell,
     generator: str,
     *,
     paths: int | None = None,
     steps: int | None = None,
+    scenario: Scenario = Scenario(),
 ) -> Manifest:
-    """Sample connected paths from a checkpoint into a dataset; by default as long as the training
-    split, an hour at most.
+    """Sample connected paths from a checkpoint into a dataset; by default as long as the training split, of grid
+    features an hour at most.
 
-    Raises `NoDataError` when nothing was fitted, `InputError` for a request that the generator cannot honour.
+    Raises `NoDataError` when nothing was fitted, `InputError` for a request that the generator cannot honour or, with
+    a least fidelity, that too few paths reach.
     """
-    from synth_pipeline.synthesis.dataset import sample_dataset
-
-    checkpoint = workspace.require("checkpoints", "fit", instrument, day, generator)
+    checkpoint = workspace.require("checkpoints", "fit", instrument, cell, generator)
+    needs_history = isinstance(cell, Timeframe) or scenario.min_fidelity is not None
+    history = History.of(workspace, instrument, cell) if needs_history else None
     paths = workspace.settings.sample_paths if paths is None else paths
     if steps is None:
-        steps = min(checkpoint.facts["train_steps"], _HOUR_NS // workspace.settings.step_ns)
-    config = {"paths": paths, "steps": steps}
-    sources = (*_model_sources(generator), "synthesis")
+        most = checkpoint.facts["train_steps"]
+        steps = most if isinstance(cell, Timeframe) else min(most, _HOUR_NS // workspace.settings.step_ns)
+    config = {"paths": paths, "steps": steps, **asdict(scenario)}
+    if history:
+        config |= {"train_fraction": workspace.settings.train_fraction, **history.config}
     draft = draft_of(
         workspace,
         "synthetic",
-        f"{instrument}/{day}/{generator}",
-        {checkpoint.ref: checkpoint.digest},
-        sources,
+        f"{instrument}/{cell}/{scenario.name(generator)}",
+        {checkpoint.ref: checkpoint.digest, **(history.inputs if history else {})},
+        (*_model_sources(generator), "synthesis", "fidelity"),
         config,
         seeded=True,
     )
 
     def build(place: Path) -> Built:
-        model = load_generator(workspace, instrument, day, generator)
-        rng = stream(workspace.settings.seed, "sample", draft.key)
-        path = place / "dataset.parquet"
-        rows = sample_dataset(model, path, paths=paths, steps=steps, rng=rng, progress=workspace.progress)
-        return Built({"dataset": path}, {"rows": rows} | config, {"dataset": rows})
+        model = load_generator(workspace, instrument, cell, generator)
+        train = _split(workspace, history, type(model))[0] if history else None
+        labels = history.labels(train) if history and train else None
+        return _sample(workspace, model, train, labels, scenario, draft, place)
 
     return materialize(workspace, draft, build)
 
 
-def evaluate(workspace: Workspace, instrument: Instrument, day: date, generator: str) -> Manifest:
-    """Score a dataset against held-out real data, beside the same scores of real against real; write HTML and JSON."""
-    dataset = workspace.require("synthetic", "sample", instrument, day, generator)
-    look_back = look_back_of(workspace, instrument, day)
-    inputs = {manifest.ref: manifest.digest for manifest in (dataset, *look_back.values())}
-    sources = (*_model_sources(generator), "synthesis", "fidelity", "reports")
-    config = {"train_fraction": workspace.settings.train_fraction, "step_ms": workspace.settings.step_ms}
-    draft = draft_of(workspace, "reports", f"{instrument}/{day}/{generator}", inputs, sources, config, seeded=True)
-    return materialize(
-        workspace,
-        draft,
-        lambda place: _evaluate(workspace, instrument, day, look_back, dataset, draft, place),
+def _sample(
+    workspace: Workspace,
+    model: Generator,
+    train: Series | None,
+    labels: Labels | None,
+    scenario: Scenario,
+    draft: Manifest,
+    place: Path,
+) -> Built:
+    from synth_pipeline.synthesis.dataset import write_dataset
+    from synth_pipeline.synthesis.rejection import accepted
+    from synth_pipeline.synthesis.scenarios import Shock, shocked
+
+    paths, steps = draft.config["paths"], draft.config["steps"]
+    draws = stream(workspace.settings.seed, "sample", draft.key)
+    facts: dict[str, Any] = {"paths": paths, "steps": steps}
+    if scenario.min_fidelity is None or train is None:
+        pieces = model.stream(paths, steps, regime=scenario.regime, rng=draws)
+    else:
+        found = accepted(
+            model,
+            train,
+            paths=paths,
+            steps=steps,
+            min_fidelity=scenario.min_fidelity,
+            regime=scenario.regime,
+            rng=draws,
+            workers=os.cpu_count() or 1,
+            watch=workspace.progress,
+        )
+        pieces = found.pieces()
+        facts |= found.facts()
+    shocks = [Shock.parse(text) for text in scenario.shocks]
+    pieces = shocked(pieces, shocks, rng=stream(workspace.settings.seed, "shock", draft.key))
+    folder = place / "dataset"
+    about = {"generator": _generator_of(draft), "seed": workspace.settings.seed, **asdict(scenario)}
+    facts["rows"] = write_dataset(
+        folder, pieces, labels=labels, about=about, most_rows=paths * steps, progress=workspace.progress
     )
+    return Built({"dataset": folder}, facts)
+
+
+def _generator_of(draft: Manifest) -> str:
+    """The generator that a dataset or report is of: its name up to the scenario."""
+    return draft.key.rpartition("/")[2].partition("@")[0]
+
+
+def evaluate(workspace: Workspace, instrument: Instrument, cell: Cell, dataset: str) -> Manifest:
+    """Score a dataset (`NAME`, or `NAME@SCENARIO`) against held-out real data, beside the same scores of real against
+    real; write HTML and JSON."""
+    sampled = workspace.require("synthetic", "sample", instrument, cell, dataset)
+    history = History.of(workspace, instrument, cell)
+    inputs = {sampled.ref: sampled.digest, **history.inputs}
+    sources = (*_model_sources(_generator_of(sampled)), "synthesis", "fidelity", "reports")
+    config = {"train_fraction": workspace.settings.train_fraction, **history.config}
+    draft = draft_of(workspace, "reports", f"{instrument}/{cell}/{dataset}", inputs, sources, config, seeded=True)
+    return materialize(workspace, draft, lambda place: _evaluate(workspace, history, cell, sampled, draft, place))
 
 
 def _evaluate(
-    workspace: Workspace,
-    instrument: Instrument,
-    day: date,
-    look_back: Mapping[date, Manifest],
-    dataset: Manifest,
-    draft: Manifest,
-    place: Path,
+    workspace: Workspace, history: History, cell: Cell, sampled: Manifest, draft: Manifest, place: Path
 ) -> Built:
     from synth_pipeline.fidelity.evaluate import evaluate as compare
     from synth_pipeline.reports.page import render
     from synth_pipeline.synthesis.dataset import read_dataset
 
-    generator = draft.key.rpartition("/")[2]
-    train, holdout = _split(workspace, instrument, look_back, plugins.load(generators, generator))
-    synthetic = read_dataset(dataset.file(workspace.folder("synthetic", instrument, day, generator), "dataset"))
+    name = draft.key.rpartition("/")[2]
+    train, holdout = _split(workspace, history, plugins.load(generators, _generator_of(draft)))
+    folder = workspace.file(sampled, "dataset")
+    synthetic = read_dataset(folder, most_paths=_MOST_PATHS)
     rng = stream(workspace.settings.seed, "evaluate", draft.key)
     evaluation = compare(train, synthetic, holdout, rng=rng, progress=workspace.progress)
     provenance = {
-        "instrument": str(instrument),
-        "day": day.isoformat(),
-        "generator": generator,
+        "instrument": str(history.instrument),
+        "day" if isinstance(cell, date) else "bars": str(cell),
+        "generator": name,
         "seed": str(workspace.settings.seed),
         "code": draft.code_version,
-        "command": f"synth-pipeline evaluate {instrument} {day} {generator}",
+        "command": f"synth-pipeline evaluate {history.instrument} {cell} {name}",
     } | {f"input {name}": digest for name, digest in draft.inputs.items()}
     page, data = place / "report.html", place / "report.json"
     data.write_bytes(evaluation.to_json())

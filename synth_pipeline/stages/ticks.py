@@ -45,23 +45,23 @@ def _continued_from(workspace: Workspace, raw: Manifest, instrument: Instrument,
 def _ingest(
     workspace: Workspace, raw: Manifest, before: Manifest | None, instrument: Instrument, day: date, place: Path
 ) -> Built:
-    from synth_pipeline.ticks import ingest, rows
+    from synth_pipeline.ticks import ingest, rowgroups, rows
+    from synth_pipeline.ticks.store import TABLES
 
-    folder = workspace.folder("raw", instrument, day)
     if raw.facts["format"] == "rawlog":
         ticks = ingest.ingest_frames(
-            raw.file(folder, "capture"),
+            workspace.file(raw, "capture"),
             plugins.load(venues, instrument.venue)(),
             instrument.symbol,
             day_start_ns(day),
-            lambda: _close_of(workspace, before, instrument, day - timedelta(days=1)),
+            lambda: _close_of(workspace, before),
             place,
             messages=raw.facts["messages"],
             progress=workspace.progress,
         )
     else:
         formats = raw.facts["formats"]
-        sources = [(plugins.load(archives, formats[name])(), raw.file(folder, name)) for name in raw.outputs]
+        sources = [(plugins.load(archives, formats[name])(), workspace.file(raw, name)) for name in raw.outputs]
         ticks = rows.ingest_rows(sources, instrument.symbol, day, place, inverse=_is_inverse(instrument))
     facts = ticks.counts | {
         "rows": ticks.rows,
@@ -69,7 +69,8 @@ def _ingest(
         "tick_size": str(ticks.scale.tick_size),
         "lot_size": str(ticks.scale.lot_size),
     }
-    return Built(ticks.files, facts, ticks.rows)
+    groups = {name: rowgroups.described(ticks.files[name]) for name in TABLES if name in ticks.files}
+    return Built(ticks.files, facts, ticks.rows, groups)
 
 
 def _is_inverse(instrument: Instrument) -> bool:
@@ -77,11 +78,10 @@ def _is_inverse(instrument: Instrument) -> bool:
     return known and bool(plugins.load(venues, instrument.venue).inverse)
 
 
-def _close_of(workspace: Workspace, ticks: Manifest | None, instrument: Instrument, day: date) -> Opening | None:
+def _close_of(workspace: Workspace, ticks: Manifest | None) -> Opening | None:
     """The book and the quote as a day left them, None when its book was unknown at the end."""
     from synth_pipeline.ticks.opening import read_close
 
     if ticks is None:
         return None
-    folder = workspace.folder("ticks", instrument, day)
-    return read_close({name: ticks.file(folder, name) for name in ("book_levels", "quotes", "trades")})
+    return read_close({name: workspace.file(ticks, name) for name in ("book_levels", "quotes", "trades")})

@@ -1,12 +1,14 @@
-"""Grid features of any window of the tick store, without featurizing whole days.
+"""Grid features of any window of the tick store, without featurizing whole days; and of a day, a piece at a time.
 
-What belongs here: how windows of `ticks.window` become rows of `features.grid`. Every day is worked on by itself, as
-`featurize` does: its rows are those of the day's features file, bit for bit, cut to the window.
+What belongs here: how rows of `ticks.store` become rows of `features.grid`. Every day is worked on by itself, in pieces
+of some hundred thousand rows that `featurize` writes one by one and a window joins: where pieces begin changes no bit,
+so a window's rows are those of the days' feature files, cut to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +20,12 @@ from synth_pipeline.features.depth import NAMES as LADDER_NAMES
 from synth_pipeline.features.grid import grid_features
 from synth_pipeline.features.lean import lean_grid
 from synth_pipeline.schema import NS_PER_DAY, Flag, Instrument
-from synth_pipeline.ticks import book, window
-from synth_pipeline.ticks.ladder import Ladders
-from synth_pipeline.ticks.rowgroups import DayRows
-from synth_pipeline.ticks.window import Day
+from synth_pipeline.storage import Place
+from synth_pipeline.ticks import store
+from synth_pipeline.ticks.book import DEPTH, Book, depth_of, ladder_of
+from synth_pipeline.ticks.hot import EVERY, HotDay
+from synth_pipeline.ticks.rowgroups import DayRows, ParquetDay
+from synth_pipeline.ticks.store import Day
 
 Columns = dict[str, np.ndarray]
 
@@ -29,10 +33,14 @@ _LEAN = {"label_ns", "mid", "spread", "vwap", "volume"}
 _OF_DEPTH, _OF_THE_LADDER = {"imbalance_10", "flags"}, {*LADDER_NAMES}
 _QUOTES = ("recv_ns", "bid_price", "bid_size", "ask_price", "ask_size", "flags")
 _TRADES = ("recv_ns", "price", "size", "side", "flags")
+_BOOK_LEVELS = ("recv_ns", "side", "price", "size", "flags")
+_NO_DEPTH = {name: np.empty(0, dtype=np.int64) for name in ("recv_ns", "bid_size_10", "ask_size_10", "known")}
+PIECE_ROWS, PIECE_BUCKETS = 1 << 16, 1 << 16
+"""About how many rows of a table and at most how many buckets are worked on at once: a ladder takes 320 bytes."""
 
 
 def window_features(
-    home: Path,
+    data: Place,
     instrument: Instrument,
     start_ns: int,
     end_ns: int,
@@ -40,11 +48,13 @@ def window_features(
     step_ns: int = 500_000_000,
     columns: Sequence[str] | None = None,
     hot: bool = False,
+    home: Path | None = None,
 ) -> Columns:
     """Return the features of every bucket that starts in [start_ns, end_ns), by column, `label_ns` among them.
 
-    The book of a day is rebuilt only where a column needs it. With `hot` ticks are read from the hot tier. Raises
-    `NoDataError` when no day of the window is in the store, `InputError` for a step that does not divide a day.
+    The book of a day is rebuilt only where a column needs it. With `hot` ticks are read from the hot tier, under
+    `home`, or where the data lie if that is a local folder. Raises `NoDataError` when no day of the window is in the
+    store, `InputError` for a step that does not divide a day.
     """
     if step_ns <= 0 or NS_PER_DAY % step_ns:
         raise InputError(f"step of {step_ns} ns does not divide a day: a bucket would lie over midnight")
@@ -54,33 +64,76 @@ def window_features(
     names = [*schema.GRID.names] if columns is None else [*dict.fromkeys(("label_ns", *columns))]
     first, stop = -(-start_ns // step_ns) * step_ns, -(-end_ns // step_ns) * step_ns
     parts = [
-        _of_day(day, max(first, day.start_ns), min(stop, day.start_ns + NS_PER_DAY), step_ns, {*names}, hot=hot)
-        for day in window.days(home, instrument, start_ns, end_ns)
+        piece
+        for day in store.days(data, instrument, start_ns, end_ns, home=home)
+        for piece in day_pieces(
+            day, max(first, day.start_ns), min(stop, day.start_ns + NS_PER_DAY), step_ns, {*names}, hot=hot
+        )
     ]
     if len(parts) == 1:
         return {name: parts[0][name] for name in names}
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
-def _of_day(day: Day, start_ns: int, end_ns: int, step_ns: int, names: set[str], *, hot: bool) -> Columns:
+def day_pieces(
+    day: Day, start_ns: int, end_ns: int, step_ns: int, names: set[str], *, hot: bool = False
+) -> Iterator[Columns]:
+    """Yield at least the columns `names` of every bucket that starts in [start_ns, end_ns) of a day, in order.
+
+    Memory is that of one piece, or one bucket if that holds more.
+    """
+    tables, depth = ["quotes", "trades"], None
+    if names & (_OF_DEPTH | _OF_THE_LADDER):
+        tables, depth = [*tables, "book_levels"], _Depth(day, hot=hot)
+        for cut in _cuts(day, ("book_levels",), day.start_ns, start_ns, step_ns, hot=hot)[1:]:
+            depth.upto(cut)
+    for start, end in pairwise(_cuts(day, tables, start_ns, end_ns, step_ns, hot=hot)):
+        yield _piece(day, depth, start, end, step_ns, names, hot=hot)
+
+
+def _cuts(day: Day, tables: Sequence[str], start_ns: int, end_ns: int, step_ns: int, *, hot: bool) -> list[int]:
+    """Return the edges of the grid where the pieces of a window begin, and its end."""
+    cuts = {start_ns, *range(start_ns, end_ns, PIECE_BUCKETS * step_ns)}
+    for table in tables:
+        times = _starts(day.rows(table, hot=hot))
+        within = times[np.searchsorted(times, start_ns) : np.searchsorted(times, end_ns)]
+        cuts |= {-(-time // step_ns) * step_ns for time in within.tolist()}
+    return [*sorted(cut for cut in cuts if cut < end_ns or cut == start_ns), end_ns]
+
+
+def _starts(rows: DayRows) -> np.ndarray:
+    """Return when about every `PIECE_ROWS`-th row was received."""
+    if isinstance(rows, HotDay):
+        return rows.index[:: max(PIECE_ROWS // EVERY, 1)]
+    assert isinstance(rows, ParquetDay)
+    return (
+        rows.first_ns[:: max(PIECE_ROWS // rows.footer.row_group(0).num_rows, 1)]
+        if rows.first_ns.size
+        else rows.first_ns
+    )
+
+
+def _piece(
+    day: Day, depth: _Depth | None, start_ns: int, end_ns: int, step_ns: int, names: set[str], *, hot: bool
+) -> Columns:
     quotes, trades = (day.rows(name, hot=hot) for name in ("quotes", "trades"))
     if names <= _LEAN:
         touch = _touch(quotes, start_ns, end_ns)
         if not _touches_loss(day, touch["recv_ns"], start_ns, end_ns):
             traded = _traded(trades, start_ns, end_ns)
             return lean_grid(touch, traded, quotes.scale, step_ns=step_ns, start_ns=start_ns, end_ns=end_ns)
-    depth, ladder = _book(day, end_ns, names, hot=hot)
+    sums, ladder = (_NO_DEPTH, None) if depth is None else depth.upto(end_ns)
     return grid_features(
         quotes.read(start_ns, end_ns, _QUOTES, carry_in=True),
         trades.read(start_ns, end_ns, _TRADES, carry_in=False),
-        depth,
+        sums,
         day.gaps,
         day.coverage,
         quotes.scale,
         step_ns=step_ns,
         start_ns=start_ns,
         end_ns=end_ns,
-        ladder=ladder,
+        ladder=ladder if names & _OF_THE_LADDER else None,
         names=tuple(name for name in schema.GRID.names if name in names),
     )
 
@@ -108,11 +161,30 @@ def _touches_loss(day: Day, recv_ns: np.ndarray, start_ns: int, end_ns: int) -> 
     return any(time.last_ns >= since and time.first_ns < end_ns for since, time in lost)
 
 
-def _book(day: Day, end_ns: int, names: set[str], *, hot: bool) -> tuple[Columns, Columns | None]:
-    """Rebuild depth and ladder from the day's first row to the end of the window, what of them a column needs."""
-    levels: Columns = schema.BOOK_LEVELS.empty()
-    if names & (_OF_DEPTH | _OF_THE_LADDER):
-        levels = day.rows("book_levels", hot=hot).read(day.start_ns, end_ns, schema.BOOK_LEVELS.names, carry_in=False)
-    visible_levels = int(day.metadata["visible_levels"])
-    ladder = Ladders(visible_levels).feed(levels) if names & _OF_THE_LADDER else None
-    return book.depth_of(book.replay(levels), visible_levels), ladder
+class _Depth:
+    """The book of a day, replayed to the end of one piece after the other."""
+
+    def __init__(self, day: Day, *, hot: bool) -> None:
+        self._rows, self._at = day.rows("book_levels", hot=hot), day.start_ns
+        self._visible_levels = int(day.metadata["visible_levels"])
+        self._book = Book()
+        self._last: tuple[Columns, Columns] | None = None
+
+    def upto(self, end_ns: int) -> tuple[Columns, Columns]:
+        """Return depth and ladder of the events before a moment that were not returned yet, and of the last before."""
+        replay = self._book.feed(self._rows.read(self._at, end_ns, _BOOK_LEVELS, carry_in=False), DEPTH)
+        self._at = end_ns
+        depth, ladder = depth_of(replay, self._visible_levels), ladder_of(replay, self._visible_levels)
+        if self._last is not None:
+            depth, ladder = _joined(self._last[0], depth), _joined(self._last[1], ladder)
+        if depth["recv_ns"].size:
+            self._last = _last_row(depth), _last_row(ladder)
+        return depth, ladder
+
+
+def _joined(before: Columns, rows: Columns) -> Columns:
+    return {name: np.concatenate((before[name], column)) for name, column in rows.items()}
+
+
+def _last_row(rows: Columns) -> Columns:
+    return {name: column[-1:].copy() for name, column in rows.items()}

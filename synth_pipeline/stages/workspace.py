@@ -6,12 +6,12 @@ import resource
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 from synth_pipeline.errors import NoDataError
-from synth_pipeline.lineage import commit, manifests
+from synth_pipeline.lineage import commit, copies, manifests
 from synth_pipeline.lineage.digests import code_version
 from synth_pipeline.lineage.manifests import Manifest, Stage
 from synth_pipeline.lineage.runs import NullTracker, Tracker
@@ -19,6 +19,7 @@ from synth_pipeline.lineage.tracking import MlflowTracker
 from synth_pipeline.progress import Progress, silent
 from synth_pipeline.schema import Instrument
 from synth_pipeline.settings import Settings
+from synth_pipeline.storage import Place
 
 
 @dataclass(frozen=True)
@@ -36,30 +37,37 @@ class Workspace:
         """Make one with the tracker that the settings ask for."""
         return cls(settings, _tracker(settings), tags or {}, progress)
 
-    def folder(self, stage: Stage, instrument: Instrument, day: date, *more: str) -> Path:
-        """The folder of one partition."""
-        return self.settings.partition(stage, instrument, day, *more)
+    def folder(self, stage: Stage, instrument: Instrument, cell: object, *more: str) -> Place:
+        """The folder of one partition; its cell is a day, or a timeframe of bars."""
+        return self.settings.partition(stage, instrument, cell, *more)
 
-    def find(self, stage: Stage, instrument: Instrument, day: date, *more: str) -> Manifest | None:
+    def find(self, stage: Stage, instrument: Instrument, cell: object, *more: str) -> Manifest | None:
         """The manifest of one partition, None when it was never made."""
-        return manifests.load(self.folder(stage, instrument, day, *more))
+        return manifests.load(self.folder(stage, instrument, cell, *more))
 
-    def require(self, stage: Stage, verb: str, instrument: Instrument, day: date, *more: str) -> Manifest:
+    def require(self, stage: Stage, verb: str, instrument: Instrument, cell: object, *more: str) -> Manifest:
         """The manifest of one partition. Raises `NoDataError` naming the verb that makes it, or makes it again."""
-        manifest = self.find(stage, instrument, day, *more)
-        key = "/".join((str(instrument), day.isoformat(), *more))
+        manifest = self.find(stage, instrument, cell, *more)
+        key = "/".join((str(instrument), str(cell), *more))
         if manifest is None:
             raise NoDataError(f"no {stage} of {key}: {verb} it first")
-        if damaged := manifests.damaged(self.folder(stage, instrument, day, *more), manifest):
+        if damaged := manifests.damaged(self.folder(stage, instrument, cell, *more), manifest):
             raise NoDataError(f"{damaged[0]}, a file of the {stage} of {key}, is missing or cut short: {verb} it again")
         return manifest
+
+    def file(self, manifest: Manifest, name: str) -> Path:
+        """A file, or folder of files, of a partition on this machine; of a remote one it is a copy, fetched if need be.
+
+        Raises `SynthError` for a name that the manifest lacks and for an object that is missing or damaged.
+        """
+        return copies.local(self.settings.data / manifest.ref, manifest, name, self.settings.copies)
 
 
 def _tracker(settings: Settings) -> Tracker:
     if not settings.tracking:
         return NullTracker()
     urls = {"mlflow_url": settings.mlflow_url, "dagster_url": settings.dagster_url}
-    return MlflowTracker(settings.tracking_uri, settings.home, **urls)
+    return MlflowTracker(settings.tracking_uri, settings.home, data=settings.data, **urls)
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,7 @@ class Built:
     files: Mapping[str, Path]
     facts: Mapping[str, Any]
     rows: Mapping[str, int] = field(default_factory=dict)
+    groups: commit.Groups = field(default_factory=dict)
     model: str | None = None
     """Name under which the output `checkpoint` is registered as a model."""
     shown: tuple[str, ...] = ()
@@ -77,11 +86,13 @@ class Built:
 
 def materialize(workspace: Workspace, draft: Manifest, build: Callable[[Path], Built]) -> Manifest:
     """Return the current manifest, or build, commit and track the partition that the draft describes."""
-    folder = workspace.settings.home / draft.ref
+    folder, kept = workspace.settings.data / draft.ref, workspace.settings.copies
+    # On the file system of what becomes of the files: the partition, or copies of one that lies elsewhere.
+    beside = folder if isinstance(folder, Path) else kept / "partition"
     if (current := manifests.is_current(folder, draft.fingerprint)) is not None:
         return current
     started = time.perf_counter()
-    with workspace.tracker.run(draft, workspace.tags) as run, commit.staging(folder) as place:
+    with workspace.tracker.run(draft, workspace.tags) as run, commit.staging(beside) as place:
         built = build(place)
         facts = dict(built.facts) | {
             "seconds": round(time.perf_counter() - started, 3),
@@ -91,10 +102,11 @@ def materialize(workspace: Workspace, draft: Manifest, build: Callable[[Path], B
         if built.model is not None:
             # Before the commit: a checkpoint that stands but is no model would be skipped for ever after.
             run.register(built.files["checkpoint"], built.model, params=draft.config["parameters"])
-        manifest = commit.commit(folder, draft, built.files, rows=built.rows, facts=facts)
+        described: dict[str, Any] = {"rows": built.rows, "groups": built.groups, "facts": facts}
+        manifest = commit.commit(folder, draft, built.files, **described, copies=kept)
         run.record(manifest)
         for name in built.shown:
-            run.log_artifact(manifest.file(folder, name))
+            run.log_artifact(workspace.file(manifest, name))
     return manifest
 
 

@@ -1,1 +1,1 @@
-"""Sampling a fitted generator to datasets."""
+"""From fitted generators to datasets: rejection, scenarios, partitioned Parquet, exports."""

@@ -1,46 +1,97 @@
-"""The book, rebuilt from its level changes: the top after every event, the depth of the ten best levels, the whole at
-the end.
+"""The book, rebuilt from its level changes: the best levels of both sides after every event, the whole at the end.
 
-A side is a sorted array whose best level stands last, so that the changes, which cluster at the touch, move few
-elements. Prices may lie anywhere: nothing is windowed and nothing is re-based.
+A side is a window of 65,536 neighbouring prices that lies around its best one and slides with it: the size of each in
+one array, a bit for each that has a size in another, so that a change is two writes and the next best level the next
+bit. The few levels below the window stand in a sorted list; none stands above it. So prices may lie anywhere, and
+memory follows the number of levels, not their prices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, cast
 
 import numpy as np
 from numba import njit
+from numba.cpython.unsafe import numbers
 
 from synth_pipeline.schema import Flag
 
 DEPTH = 10
 _LAST, _SNAPSHOT = int(Flag.LAST), int(Flag.SNAPSHOT)
+_PRICES = 1 << 16
+_WORDS = _PRICES // 64
+_BELOW = 3 * _PRICES // 4
+"""Prices of the window below the best one when it is laid around it; the rest is for the touch to rise."""
+_LEAST_BELOW = _PRICES // 4
+"""With fewer prices below the best one the window is laid anew, if there are levels below it."""
+_NONE = -(2**63)
+_LOWEST = -(2**62)
+"""Keys below this never lie in a window, whose base could not be written."""
+_leading_zeros = cast(Callable[[np.uint64], int], numbers.leading_zeros)
+
+
+class _Sides(NamedTuple):
+    """Both sides, a row each: 0 bids, 1 asks with negated prices, so that both ascend to the best."""
+
+    sizes: np.ndarray
+    """Shape (2, prices): the size at key k in place k mod prices, where it is marked."""
+    marks: np.ndarray
+    """Shape (2, prices / 64): bit k mod 64 of word k / 64 says that there is a level at key k."""
+    base: np.ndarray
+    """The lowest key of the window, a multiple of 64."""
+    best: np.ndarray
+    """The highest key of a level in the window."""
+    far: np.ndarray
+    """Shape (2, 2, room): keys below the window, ascending, and their sizes."""
+    far_count: np.ndarray
+    """How many these are."""
 
 
 class Replay(NamedTuple):
     """The book after every event (one entry each), and all levels after the last."""
 
-    recv_ns: np.ndarray
-    event_ns: np.ndarray
-    seq: np.ndarray
-    update_id: np.ndarray
+    rows: Mapping[str, np.ndarray]
+    """The level changes themselves."""
+    last: np.ndarray
+    """The number of each event's last row."""
     flags: np.ndarray
-    """All marks of the event's rows."""
-    top: np.ndarray
-    """Shape (events, 4): bid price, bid size, ask price, ask size; a size of 0 means that the side is empty."""
-    depth: np.ndarray
-    """Shape (events, 2): lots in the ten best bid and ask levels."""
+    """All marks of each event's rows."""
+    ladder: np.ndarray
+    """Shape (4, events, levels): bid price, bid size, ask price and ask size, best level first; where a side has fewer
+    levels, the rest is 0."""
     bids: np.ndarray
     """Shape (levels, 2): price and size at the end, best last."""
     asks: np.ndarray
     """Shape (levels, 2): price and size at the end, best last."""
 
     @property
+    def recv_ns(self) -> np.ndarray:
+        """When each event was received."""
+        times: np.ndarray = self.rows["recv_ns"][self.last]
+        return times
+
+    @property
+    def update_id(self) -> np.ndarray:
+        """The venue's id of each event."""
+        ids: np.ndarray = self.rows["update_id"][self.last]
+        return ids
+
+    @property
+    def top(self) -> np.ndarray:
+        """Shape (events, 4): bid price, bid size, ask price, ask size; a size of 0 means that the side is empty."""
+        return self.ladder[:, :, 0].T
+
+    @property
+    def depth(self) -> np.ndarray:
+        """Shape (events, 2): lots in the levels of the ladder, bids and asks."""
+        lots: np.ndarray = self.ladder[1::2].sum(axis=2).T
+        return lots
+
+    @property
     def crossed(self) -> int:
         """How many events left the best bid at or above the best ask."""
-        bid, bid_size, ask, ask_size = self.top.T
+        bid, bid_size, ask, ask_size = self.ladder[:, :, 0]
         return int(((bid >= ask) & (bid_size > 0) & (ask_size > 0)).sum())
 
 
@@ -48,126 +99,189 @@ class Book:
     """A book that is fed with rows of `schema.BOOK_LEVELS`, piece by piece, and remembers where it stands."""
 
     def __init__(self) -> None:
-        self._books = np.zeros((2, 1024, 2), np.int64)  # 0 bids, 1 asks with negated prices: both ascend to the best
-        self._counts = np.zeros(2, np.int64)
-        self._before = _LAST
-        self._open_flags = 0
+        sizes, marks = np.zeros((2, _PRICES), np.int64), np.zeros((2, _WORDS), np.uint64)
+        base, best, count = np.zeros(2, np.int64), np.full(2, _NONE), np.zeros(2, np.int64)
+        self._sides = _Sides(sizes, marks, base, best, np.empty((2, 2, 0), np.int64), count)
+        self._run = np.array([_LAST, 0])
 
     @property
     def bids(self) -> np.ndarray:
         """Shape (levels, 2): price and size as they stand, best last."""
-        return self._books[0, : self._counts[0]].copy()
+        return self._side(0)
 
     @property
     def asks(self) -> np.ndarray:
         """Shape (levels, 2): price and size as they stand, best last."""
-        return np.multiply(self._books[1, : self._counts[1]], [-1, 1])
+        return self._side(1) * [-1, 1]
 
-    def feed(self, levels: Mapping[str, np.ndarray]) -> Replay:
-        """Apply rows in their stored order and return the events that end among them.
+    def _side(self, which: int) -> np.ndarray:
+        sizes, marks, base, _, far, count = (each[which] for each in self._sides)
+        words = np.flatnonzero(marks)
+        bits = np.unpackbits(marks[words].view(np.uint8), bitorder="little").reshape(-1, 64)
+        places = np.add.outer(64 * words, np.arange(64))[bits > 0]
+        keys = base + (places - base) % _PRICES
+        near = np.stack((keys, sizes[places]), axis=1)[np.argsort(keys)]
+        return np.concatenate((far[:, :count].T, near))
+
+    def feed(self, levels: Mapping[str, np.ndarray], depth: int = 1) -> Replay:
+        """Apply rows in their stored order; return the events that end among them, with so many of the best levels.
 
         A run of SNAPSHOT rows replaces the book; the book is read after each row flagged LAST.
         """
-        flags = levels["flags"]
-        last = np.flatnonzero(flags & _LAST)
-        self._books, top, depth = _replay(
-            levels["side"], levels["price"], levels["size"], flags, len(last), self._books, self._counts, self._before
-        )
-        recv_ns, event_ns, seq, update_id = (levels[name][last] for name in ("recv_ns", "event_ns", "seq", "update_id"))
-        return Replay(
-            recv_ns, event_ns, seq, update_id, self._flags_of_events(flags, last), top, depth, self.bids, self.asks
-        )
+        self._make_room(len(levels["flags"]))
+        events = np.count_nonzero(levels["flags"] & _LAST)
+        last, flags = np.empty(events, np.int64), np.empty(events, np.uint8)
+        ladder = np.zeros((4, events, depth), np.int64)
+        rows = (levels["side"], levels["price"], levels["size"], levels["flags"])
+        _replay(*rows, self._sides, self._run, last, flags, ladder)
+        return Replay(levels, last, flags, ladder, self.bids, self.asks)
 
-    def _flags_of_events(self, flags: np.ndarray, last: np.ndarray) -> np.ndarray:
-        """All marks of each event's rows; an event may have begun in the piece before and end in the next."""
-        if len(flags):
-            self._before = int(flags[-1])
-        found = np.empty(0, np.uint8)
-        tail = flags
-        if len(last):
-            found = np.bitwise_or.reduceat(flags[: last[-1] + 1], np.concatenate(([0], last[:-1] + 1)))
-            found[0] |= self._open_flags
-            self._open_flags, tail = 0, flags[last[-1] + 1 :]
-        self._open_flags |= int(np.bitwise_or.reduce(tail, initial=0))
-        return found
+    def _make_room(self, rows: int) -> None:
+        """Let all levels fit below the window, even if each row adds one; room that is not used takes no memory."""
+        far, most = self._sides.far, int(self._sides.far_count.max())
+        if most + _PRICES + rows > far.shape[2]:
+            larger = np.empty((2, 2, 2 * most + _PRICES + rows), np.int64)
+            larger[:, :, :most] = far[:, :, :most]
+            self._sides = self._sides._replace(far=larger)
 
 
 def replay(levels: Mapping[str, np.ndarray]) -> Replay:
-    """Rebuild the book from all rows of `schema.BOOK_LEVELS` at once."""
-    return Book().feed(levels)
+    """Rebuild the book from all rows of `schema.BOOK_LEVELS` at once, with ladders of ten levels."""
+    return Book().feed(levels, DEPTH)
 
 
 @njit(cache=True)
 def _replay(
-    side: np.ndarray,
-    price: np.ndarray,
-    size: np.ndarray,
-    flags: np.ndarray,
-    events: int,
-    books: np.ndarray,
-    counts: np.ndarray,
-    before: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the book, which may have grown, and top and depth of every event; `before` are the flags of the row before
-    the first."""
-    top, depth = np.zeros((events, 4), np.int64), np.zeros((events, 2), np.int64)
-    event = 0
-    for row in range(len(side)):
-        if flags[row] & _SNAPSHOT and (not before & _SNAPSHOT or before & _LAST):
-            counts[:] = 0
-        before = flags[row]
-        which = 0 if side[row] > 0 else 1
-        if counts[which] == books.shape[1]:
-            larger = np.zeros((2, 2 * books.shape[1], 2), np.int64)
-            larger[:, : books.shape[1]] = books
-            books = larger
-        counts[which] = _apply(books[which], counts[which], price[row] * side[row], size[row])
-        if flags[row] & _LAST:
-            for which in range(2):
-                count = counts[which]
-                sign = 1 - 2 * which
-                if count:
-                    top[event, 2 * which] = sign * books[which, count - 1, 0]
-                    top[event, 2 * which + 1] = books[which, count - 1, 1]
-                for level in range(max(0, count - DEPTH), count):
-                    depth[event, which] += books[which, level, 1]
+    side: np.ndarray, price: np.ndarray, size: np.ndarray, flags: np.ndarray,
+    sides: _Sides, run: np.ndarray, last: np.ndarray, flags_of_events: np.ndarray, ladder: np.ndarray,
+) -> None:  # fmt: skip
+    """Fill row number, flags and ladder of every event; `run` holds the flags of the row before and those of the open
+    event."""
+    sizes, marks, base, best, far, far_count = sides
+    event, before, of_event = 0, run[0], run[1]
+    for row in range(side.size):
+        here = np.int64(flags[row])
+        if here & _SNAPSHOT and (not before & _SNAPSHOT or before & _LAST):
+            marks[:], best[:], far_count[:] = 0, _NONE, 0
+        before = here
+        of_event |= here
+        which = np.uint64(side[row] <= 0)
+        key = price[row] * side[row]
+        if np.uint64(key - base[which]) >= np.uint64(_PRICES) and size[row] > 0:
+            _make_way(sides, which, key)
+        if np.uint64(key - base[which]) < np.uint64(_PRICES):
+            # Without a branch on the size, which nobody could predict.
+            word, bit = np.uint64(key >> 6) & np.uint64(_WORDS - 1), np.uint64(key) & np.uint64(63)
+            sizes[which, np.uint64(key) & np.uint64(_PRICES - 1)] = size[row]
+            marks[which, word] = marks[which, word] & ~(np.uint64(1) << bit) | np.uint64(size[row] > 0) << bit
+            if key >= best[which]:
+                best[which] = _highest(marks, which, key, base[which])
+        elif key < base[which]:
+            far_count[which] = _set_far(far[which, 0], far[which, 1], far_count[which], key, size[row])
+        if here & _LAST:
+            for each in range(2):
+                which = np.uint64(each)
+                if best[which] < base[which] + _LEAST_BELOW and far_count[which] > 0:
+                    _lay(sides, which, max(best[which], far[which, 0, far_count[which] - 1]))
+                _read(sides, which, ladder, event)
+            last[event], flags_of_events[event], of_event = row, of_event, np.int64(0)
             event += 1
-    return books, top, depth
+    run[0], run[1] = before, of_event
 
 
 @njit(cache=True)
-def _apply(book: np.ndarray, count: int, key: int, size: int) -> int:
-    """Set one level of an ascending side and return the new level count."""
-    low, high = 0, count
-    while low < high:
-        middle = (low + high) // 2
-        if book[middle, 0] < key:
-            low = middle + 1
-        else:
-            high = middle
-    if low < count and book[low, 0] == key:
-        if size > 0:
-            book[low, 1] = size
-            return count
-        for level in range(low, count - 1):
-            book[level, 0], book[level, 1] = book[level + 1, 0], book[level + 1, 1]
-        return count - 1
-    if size == 0:
-        return count
-    for level in range(count, low, -1):
-        book[level, 0], book[level, 1] = book[level - 1, 0], book[level - 1, 1]
-    book[low, 0], book[low, 1] = key, size
-    return count + 1
+def _highest(marks: np.ndarray, which: np.uint64, key: int, base: int) -> int:
+    """Return the highest key with a level from `base` up to `key`, `_NONE` when there is none."""
+    word, first = key >> 6, base >> 6
+    if word < first:
+        return _NONE
+    found = marks[which, np.uint64(word) & np.uint64(_WORDS - 1)] & (~np.uint64(0) >> np.uint64(63 - (key & 63)))
+    while found == 0 and word > first:
+        word -= 1
+        found = marks[which, np.uint64(word) & np.uint64(_WORDS - 1)]
+    return _NONE if found == 0 else (word << 6) + 63 - int(_leading_zeros(found))
+
+
+@njit(cache=True)
+def _make_way(sides: _Sides, which: np.uint64, key: int) -> None:
+    """Lay the window around a level that comes and is the best or the first of its side; others stay below it."""
+    if key > sides.base[which] or (sides.best[which] == _NONE and sides.far_count[which] == 0):
+        _lay(sides, which, key)
+
+
+@njit(cache=True)
+def _lay(sides: _Sides, which: np.uint64, around: int) -> None:
+    """Lay the window around the best key; levels that leave it at the bottom become far ones, and the other way."""
+    sizes, marks, base, best, far, far_count = sides
+    old = base[which]
+    base[which] = (max(around, _LOWEST) - _BELOW) & ~63
+    for word in range(old >> 6, min(base[which], old + _PRICES) >> 6):
+        place = word & (_WORDS - 1)
+        while marks[which, place]:
+            lowest = marks[which, place] & (~marks[which, place] + np.uint64(1))
+            key = (word << 6) + 63 - int(_leading_zeros(lowest))
+            far[which, 0, far_count[which]], far[which, 1, far_count[which]] = key, sizes[which, key & (_PRICES - 1)]
+            far_count[which] += 1
+            marks[which, place] ^= lowest
+    if best[which] < base[which]:
+        best[which] = _NONE
+    while far_count[which] > 0 and far[which, 0, far_count[which] - 1] >= base[which]:
+        far_count[which] -= 1
+        key = far[which, 0, far_count[which]]
+        sizes[which, key & (_PRICES - 1)] = far[which, 1, far_count[which]]
+        marks[which, (key >> 6) & (_WORDS - 1)] |= np.uint64(1) << np.uint64(key & 63)
+        best[which] = max(best[which], key)
+
+
+@njit(cache=True)
+def _set_far(keys: np.ndarray, sizes: np.ndarray, count: int, key: int, size: int) -> int:
+    """Set one level below the window and return their new count."""
+    place = np.searchsorted(keys[:count], key)
+    is_known = place < count and keys[place] == key
+    if size > 0 and not is_known:
+        for level in range(count, place, -1):
+            keys[level], sizes[level] = keys[level - 1], sizes[level - 1]
+        count += 1
+    if size > 0:
+        keys[place], sizes[place] = key, size
+    elif is_known:
+        for level in range(place, count - 1):
+            keys[level], sizes[level] = keys[level + 1], sizes[level + 1]
+        count -= 1
+    return count
+
+
+@njit(cache=True)
+def _read(sides: _Sides, which: np.uint64, ladder: np.ndarray, event: int) -> None:
+    """Fill price and size of the best levels of one side."""
+    sizes, marks, base, best, far, far_count = sides
+    price, sign = 2 * which, 1 - 2 * np.int64(which)
+    key, place = best[which], far_count[which] - 1
+    for level in range(ladder.shape[2]):
+        if key != _NONE:
+            ladder[price, event, level] = key * sign
+            ladder[price + 1, event, level] = sizes[which, np.uint64(key) & np.uint64(_PRICES - 1)]
+            key = _highest(marks, which, key - 1, base[which]) if level + 1 < ladder.shape[2] else _NONE
+        elif place >= 0:
+            ladder[price, event, level] = far[which, 0, place] * sign
+            ladder[price + 1, event, level] = far[which, 1, place]
+            place -= 1
+
+
+def ladder_of(book: Replay, visible_levels: int) -> dict[str, np.ndarray]:
+    """Return the ladders as `features.depth` takes them; where the source shows fewer levels, so many.
+
+    `visible_levels` is how many levels a side the source shows; 0 for all of them.
+    """
+    sides = book.ladder[:, :, : visible_levels or None]
+    return {"recv_ns": book.recv_ns} | dict(zip(("bid_price", "bid_size", "ask_price", "ask_size"), sides, strict=True))
 
 
 def depth_of(book: Replay, visible_levels: int) -> dict[str, np.ndarray]:
     """Return the lots in the ten best levels after every event; not known where the source shows fewer than ten."""
-    return {
-        "recv_ns": book.recv_ns,
-        "bid_size_10": book.depth[:, 0].copy(),
-        "ask_size_10": book.depth[:, 1].copy(),
-        "known": np.full(len(book.recv_ns), visible_levels == 0 or visible_levels >= DEPTH),
-    }
+    bids, asks = book.depth.T
+    known = np.full(len(bids), visible_levels == 0 or visible_levels >= DEPTH)
+    return {"recv_ns": book.recv_ns, "bid_size_10": bids, "ask_size_10": asks, "known": known}
 
 
 def quotes_of(book: Replay, top_before: np.ndarray | None = None) -> dict[str, np.ndarray]:
@@ -177,15 +291,7 @@ def quotes_of(book: Replay, top_before: np.ndarray | None = None) -> dict[str, n
     is the top after the event before the first, None when there was none.
     """
     before = np.concatenate(([[-1] * 4] if top_before is None else top_before[None], book.top))
-    rows = np.flatnonzero((before[1:] != before[:-1]).any(axis=1) | ((book.flags & _SNAPSHOT) > 0))
-    return {
-        "recv_ns": book.recv_ns[rows],
-        "event_ns": book.event_ns[rows],
-        "seq": book.seq[rows],
-        "update_id": book.update_id[rows],
-        "bid_price": book.top[rows, 0],
-        "bid_size": book.top[rows, 1],
-        "ask_price": book.top[rows, 2],
-        "ask_size": book.top[rows, 3],
-        "flags": book.flags[rows],
-    }
+    found = np.flatnonzero((before[1:] != before[:-1]).any(axis=1) | ((book.flags & _SNAPSHOT) > 0))
+    shared = {name: book.rows[name][book.last[found]] for name in ("recv_ns", "event_ns", "seq", "update_id")}
+    top = dict(zip(("bid_price", "bid_size", "ask_price", "ask_size"), book.ladder[:, found, 0], strict=True))
+    return shared | top | {"flags": book.flags[found]}

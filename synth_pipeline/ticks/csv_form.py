@@ -68,9 +68,9 @@ def recognize(path: Path, head: bytes, time: str | None, unit: Unit | None, colu
 
 
 def moment_ns(text: str) -> int:
-    """Return the ns of a time written as in a file, or as a day alone. Raises `InputError` for anything else."""
+    """Return the ns of a time as in a file, of a day, or to the minute. Raises `InputError` for anything else."""
     for exponent in (ISO, BY_MAGNITUDE):
-        for written in (text, f"{text}T00:00:00"):
+        for written in (text, f"{text}T00:00:00", f"{text}:00"):
             rows = _read_as([written], exponent)
             if len(rows) == 1 and not rows.faults[0]:
                 return int(rows.time_ns[0])

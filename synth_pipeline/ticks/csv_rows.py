@@ -27,6 +27,7 @@ BY_MAGNITUDE, ISO = -1, -2
 _EARLIEST_S, _LATEST_S = 631_152_000, 4_102_444_800  # 1990 to 2100: within them a count of one unit is none of another
 
 _LARGEST = np.iinfo(np.int64).max
+_FLOAT_TENS, _TENS = 10.0 ** np.arange(23), 10 ** np.arange(19)
 _SAFE_DIGITS = 18  # as many always fit
 _FLOAT_WHOLE = 1 << 53
 _NEWLINE, _RETURN, _SPACE, _QUOTE, _DOT, _COLON, _MINUS, _PLUS = (ord(mark) for mark in '\n\r ".:-+')
@@ -149,7 +150,7 @@ def _column(
     too_fine = is_number & (digits > decimals)
     shift = np.where(is_number & ~too_fine, decimals - digits.astype(np.int64), 0)
     too_large = shift > 18
-    factors = np.int64(10) ** np.where(too_large, 0, shift)
+    factors = _TENS[np.where(too_large, 0, shift)]
     too_large |= np.abs(values) > _LARGEST // factors
     faults[too_fine] = Fault.TOO_MANY_DECIMALS
     faults[is_number & ~too_fine & too_large & (values != 0)] = Fault.NUMBER_TOO_LARGE
@@ -158,7 +159,7 @@ def _column(
 
 def _floats(values: IntArray, digits: NDArray[np.int8], data: bytes) -> FloatArray:
     """Whole numbers below 2**53 over a power of ten up to 22 round once; the rest goes through Python's parser."""
-    found: FloatArray = values / 10.0 ** np.maximum(digits, 0)
+    found: FloatArray = values / _FLOAT_TENS[np.maximum(digits, 0)]
     found[digits == _EMPTY_DIGITS] = np.nan
     for row in np.flatnonzero(digits == _SLOW_FLOAT_DIGITS).tolist():
         start, length = int(values[row]) >> 16, int(values[row]) & 0xFFFF
@@ -257,6 +258,12 @@ def _count_ns(data: NDArray[np.uint8], start: int, stop: int, exponent: int) -> 
     mantissa, digits, fault = _decimal(data, start, stop)
     if fault != 0:
         return 0, False
+    return _scaled_ns(mantissa, digits, exponent)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _scaled_ns(mantissa: int, digits: int, exponent: int) -> tuple[int, bool]:
+    """Return the ns of a count of time units without its point, `digits` of it after that, and whether it is a time."""
     if exponent == BY_MAGNITUDE:
         whole = mantissa
         for _ in range(digits):
@@ -384,6 +391,82 @@ def _time(data: NDArray[np.uint8], start: int, stop: int, exponent: int) -> tupl
     return ns, 0 if is_time else _MALFORMED_TIME
 
 
+@njit(cache=True, nogil=True, forceinline=True)
+def _plain_number(data: NDArray[np.uint8], at: int) -> tuple[int, int, int]:
+    """Return (mantissa, digits after the point, where it ends) of the usual: digits, with a point or without.
+
+    The mantissa is -1 for anything else: what stands there then is for `_decimal` to say.
+    """
+    mantissa, after, first = 0, 0, at
+    while _ZERO <= data[at] <= _NINE:
+        mantissa = mantissa * 10 + int(data[at]) - _ZERO
+        at += 1
+    if data[at] == _DOT:
+        point = at
+        at += 1
+        while _ZERO <= data[at] <= _NINE:
+            mantissa = mantissa * 10 + int(data[at]) - _ZERO
+            at += 1
+        after = at - point - 1
+        if after == 0:
+            return -1, 0, at
+    if at == first or at - first > _SAFE_DIGITS:
+        return -1, 0, at
+    while after > 0 and mantissa % 10 == 0:
+        mantissa //= 10
+        after -= 1
+    return mantissa, after, at
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _plain_line(
+    data: NDArray[np.uint8],
+    at: int,
+    how: tuple[int, int, int],
+    slots: IntArray,
+    kinds: IntArray,
+    row: int,
+    time_ns: IntArray,
+    values: IntArray,
+    digits: NDArray[np.int8],
+) -> int:
+    """Fill a row from a line of plain numbers and return where the next begins; -1 when anything is unusual."""
+    delimiter, time_field, exponent = how
+    for number in range(slots.size):
+        slot = slots[number]
+        if number == time_field or (slot >= 0 and kinds[slot] != 3):
+            is_negative = data[at] == _MINUS
+            mantissa, after, at = _plain_number(data, at + int(is_negative))
+            if mantissa < 0:
+                return -1
+            mantissa = -mantissa if is_negative else mantissa
+            if number == time_field:
+                time_ns[row], is_time = _scaled_ns(mantissa, after, exponent)
+                if not is_time:
+                    return -1
+            if slot >= 0:
+                if kinds[slot] == 2 and abs(mantissa) >= _FLOAT_WHOLE:
+                    return -1
+                values[slot, row], digits[slot, row] = mantissa, after
+        else:
+            first = at
+            while data[at] != delimiter and data[at] != _NEWLINE:
+                if data[at] == _QUOTE or data[at] == _SPACE:
+                    return -1
+                at += 1
+            end = at - int(data[at] == _NEWLINE and at > first and data[at - 1] == _RETURN)
+            if slot >= 0:
+                if end - first > 8:
+                    return -1
+                values[slot, row], digits[slot, row] = _text(data, first, end), 0
+        if number < slots.size - 1:
+            if data[at] != delimiter:
+                return -1
+            at += 1
+    at += int(data[at] == _RETURN)
+    return at + 1 if data[at] == _NEWLINE else -1
+
+
 @njit(cache=True, nogil=True)
 def _parse(
     data: NDArray[np.uint8],
@@ -396,10 +479,40 @@ def _parse(
     digits: NDArray[np.int8],
     faults: NDArray[np.uint8],
 ) -> int:
-    """Fill a column of each output per whole line that is not blank; return how many there are."""
+    """Fill a column of each output per line that is not blank; return how many there are. `data` ends with a line.
+
+    Nearly all lines are plain numbers: those are read in one go, any other field by field.
+    """
+    row, line = 0, 0
+    while line < data.size:
+        after, fault = -1, 0
+        if how[2] != ISO:
+            after = _plain_line(data, line, how, slots, kinds, row, time_ns, values, digits)
+        if after < 0:
+            after, fault = _any_line(data, line, how, slots, kinds, row, time_ns, values, digits)
+        if fault >= 0:
+            spans[0, row], spans[1, row], faults[row] = line, after, fault
+            row += 1
+        line = after
+    return row
+
+
+@njit(cache=True, nogil=True)
+def _any_line(
+    data: NDArray[np.uint8],
+    line: int,
+    how: tuple[int, int, int],
+    slots: IntArray,
+    kinds: IntArray,
+    row: int,
+    time_ns: IntArray,
+    values: IntArray,
+    digits: NDArray[np.int8],
+) -> tuple[int, int]:
+    """Fill a row; return where the next line begins and the row's fault, -1 for a blank line."""
     delimiter, time_field, exponent = how
-    row, line, begin, number, fault, quoted = 0, 0, 0, 0, 0, False
-    for at in range(data.size):
+    begin, number, fault, quoted = line, 0, 0, False
+    for at in range(line, data.size):
         is_end = data[at] == _NEWLINE
         quoted ^= data[at] == _QUOTE
         if not is_end and (data[at] != delimiter or quoted):
@@ -413,11 +526,9 @@ def _parse(
             values[slot, row], digits[slot, row], bad = _value(data, start, stop, kinds[slot])
             fault = fault if fault != 0 else bad
         number, begin = number + 1, at + 1
-        if not is_end:
-            continue
-        if number > 1 or start < stop:  # else the line is blank
+        if is_end:
+            if number == 1 and start == stop:
+                return begin, -1
             fault = fault if number == slots.size else _FIELD_COUNT
-            spans[0, row], spans[1, row], faults[row] = line, at + 1, _OPEN_QUOTE if quoted else fault
-            row += 1
-        line, number, fault, quoted = at + 1, 0, 0, False
-    return row
+            return begin, _OPEN_QUOTE if quoted else fault
+    return data.size, -1

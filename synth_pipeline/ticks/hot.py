@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,7 +30,7 @@ from synth_pipeline.errors import SynthError
 from synth_pipeline.lineage import commit
 from synth_pipeline.schema import Scale
 from synth_pipeline.series import IntArray
-from synth_pipeline.ticks import store
+from synth_pipeline.ticks import parquet
 from synth_pipeline.ticks.rowgroups import Columns, parquet_day
 
 EVERY = 4096
@@ -73,11 +73,10 @@ class HotDay:
         return self.columns[name][2:]
 
 
-def hot_day(home: Path, source: Path) -> HotDay:
-    """Return the hot tier of the day file `HOME/ticks/…/NAME-DIGEST.parquet`, made first where it is missing."""
-    path = home / "hot" / source.relative_to(home / "ticks").with_suffix(".hot")
+def hot_day(path: Path, source: Callable[[], Path]) -> HotDay:
+    """Return the hot tier `HOME/hot/…/NAME-DIGEST.hot` of a day file, made from that where it is missing."""
     if not path.exists():
-        _make(path, source)
+        _make(path, source())
     return _open(path)
 
 
@@ -87,7 +86,7 @@ def _make(path: Path, source: Path) -> None:
         with staged.open("wb") as file:
             description: dict[str, Any] = {"columns": {}}
             for name in parquet_day(source).footer.schema.names:
-                column = store.read_table(source, (name,))[name]
+                column = parquet.read_table(source, (name,))[name]
                 bounds = (int(column.min()), int(column.max())) if column.size else (0, 0)
                 description["columns"][name] = [column.dtype.str, file.tell(), *bounds]
                 file.write(np.ascontiguousarray(column).data)

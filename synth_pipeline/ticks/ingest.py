@@ -21,7 +21,7 @@ from synth_pipeline.archives import rawlog
 from synth_pipeline.errors import BadMessage, InputError, NoDataError
 from synth_pipeline.progress import Progress, silent
 from synth_pipeline.schema import Flag, Scale
-from synth_pipeline.ticks import decimals, quality, sequence, store
+from synth_pipeline.ticks import decimals, parquet, quality, sequence
 from synth_pipeline.ticks import scan_kernels as columns
 from synth_pipeline.ticks.assemble import Arrival, Assembler, Hole
 from synth_pipeline.ticks.clock import Clock
@@ -327,7 +327,7 @@ def _tables(
         "book_levels": chain(books, settling.book_levels(reader.spills["book_levels"])),
         "quotes": _quotes(reader, settling, grid, levels),
         "gaps": _gaps(reader, levels),
-        "quarantine": reader.quarantine.columns(store.ROW_GROUP),
+        "quarantine": reader.quarantine.columns(parquet.ROW_GROUP),
     }
 
 
@@ -340,7 +340,7 @@ def _write(
     flagged: dict[Flag, int],
 ) -> int:
     """Write one table and count the rows that are kept under a mark of doubt."""
-    writer = store.TableWriter(path, schema.TICK_TABLES[name])
+    writer = parquet.TableWriter(path, schema.TICK_TABLES[name])
     for piece in pieces:
         writer.write(piece)
         for flag in flagged if "flags" in piece else ():
@@ -349,7 +349,7 @@ def _write(
 
 
 def _are_quotes_from_book(reader: _Reader, levels: Path) -> bool:
-    return not reader.spills["quotes"].rows and store.row_count(levels) > 0
+    return not reader.spills["quotes"].rows and parquet.row_count(levels) > 0
 
 
 def _quotes(reader: _Reader, settling: Settling, grid: Grid, levels: Path) -> Iterator[Mapping[str, np.ndarray]]:
@@ -365,7 +365,7 @@ def _quotes(reader: _Reader, settling: Settling, grid: Grid, levels: Path) -> It
 def _gaps(reader: _Reader, levels: Path) -> Iterator[Mapping[str, np.ndarray]]:
     """The gaps in order. What hides the book hides the quotes too that are made from it."""
     from_book = _are_quotes_from_book(reader, levels)
-    for piece in reader.gaps.columns(store.ROW_GROUP):
+    for piece in reader.gaps.columns(parquet.ROW_GROUP):
         hidden = np.flatnonzero((piece["stream"] == "book_levels") & from_book)
         rows = np.sort(np.concatenate((np.arange(len(piece["stream"])), hidden)))
         repeated = {name: column[rows] for name, column in piece.items()}

@@ -14,7 +14,7 @@ import numpy as np
 
 from synth_pipeline import schema
 from synth_pipeline.schema import Flag, Scale
-from synth_pipeline.ticks import decimals, store
+from synth_pipeline.ticks import decimals, parquet
 from synth_pipeline.ticks.book import Book
 
 Columns = dict[str, np.ndarray]
@@ -74,14 +74,14 @@ def _shared(day_start: int, update_id: int, count: int) -> Columns:
 
 def read_close(files: Mapping[str, Path]) -> Opening | None:
     """Read the book and the quote as a day's files leave them, None when its book was unknown at the end."""
-    close = store.read_metadata(files["book_levels"]).get("close_update_id")
+    close = parquet.read_metadata(files["book_levels"]).get("close_update_id")
     if close is None:
         return None
     book, quote, trade_id = Book(), None, None
-    for levels in store.row_groups(files["book_levels"]):
+    for levels in parquet.row_groups(files["book_levels"]):
         book.feed(levels)
-    for quotes in store.row_groups(files["quotes"], _QUOTE):
+    for quotes in parquet.row_groups(files["quotes"], _QUOTE):
         quote = np.array([quotes[name][-1] for name in _QUOTE])
-    for trades in store.row_groups(files["trades"], ("trade_id",)):
+    for trades in parquet.row_groups(files["trades"], ("trade_id",)):
         trade_id = max(int(trades["trade_id"].max()), -1 if trade_id is None else trade_id)
-    return Opening(book.bids, book.asks, quote, store.read_scale(files["book_levels"]), int(close), trade_id)
+    return Opening(book.bids, book.asks, quote, parquet.read_scale(files["book_levels"]), int(close), trade_id)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from synth_pipeline.ticks import store
+from synth_pipeline.ticks import parquet
 from synth_pipeline.ticks.book import Book, Replay, quotes_of
 
 _TOP = ("bid_price", "bid_size", "ask_price", "ask_size")
@@ -40,7 +40,7 @@ def replays(levels: Iterable[Mapping[str, np.ndarray]]) -> Iterator[Replay]:
 def tops(levels: Path) -> Iterator[dict[str, np.ndarray]]:
     """Yield quotes made from a file of `schema.BOOK_LEVELS`, for recordings without any."""
     top = None
-    for replay in replays(store.row_groups(levels, _LEVELS)):
+    for replay in replays(parquet.row_groups(levels, _LEVELS)):
         if len(replay.top):
             yield quotes_of(replay, top)
             top = replay.top[-1]
@@ -52,11 +52,11 @@ def figures(files: Mapping[str, Path], *, quotes_recorded: bool) -> dict[str, An
 
     def counted() -> Iterator[Replay]:
         nonlocal crossed
-        for replay in replays(store.row_groups(files["book_levels"], _LEVELS)):
+        for replay in replays(parquet.row_groups(files["book_levels"], _LEVELS)):
             crossed += replay.crossed
             yield replay
 
-    quotes = store.row_groups(files["quotes"], ("update_id", *_TOP)) if quotes_recorded else iter(())
+    quotes = parquet.row_groups(files["quotes"], ("update_id", *_TOP)) if quotes_recorded else iter(())
     found = book_ticker_agreement(counted(), quotes)
     return {"crossed": crossed, "book_ticker_agreement": found.share, "book_ticker_matched": found.matched}
 

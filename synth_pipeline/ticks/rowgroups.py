@@ -1,32 +1,50 @@
 """One table of one day, read by time: the contract, and the Parquet file of the store as its first kind.
 
-A day file's name carries the digest of its content, so what its footer says never changes and stays in memory.
+A day file's name carries the digest of its content, so what its footer says never changes and stays in memory. Which
+row groups a window needs is in the manifest (`Artifact.groups`, made here), or in the footer of files from before. Of a
+local file they are read through a memory map; of a remote one the byte ranges of the columns asked for are fetched, all
+at once, and nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from synth_pipeline import storage
 from synth_pipeline.errors import SynthError
 from synth_pipeline.schema import Scale
 from synth_pipeline.series import IntArray
+from synth_pipeline.storage import Place
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 Columns = dict[str, np.ndarray]
+Groups = dict[str, list[int]]
+
+_DESCRIBED = ("recv_ns", "seq", "update_id", "trade_id", "order_id")
+"""Columns whose least and greatest value in each row group stand in the manifest."""
+_TAIL = 65_536
+"""Bytes from the end of a remote file that are fetched for its footer; a longer footer takes a second fetch."""
+_LEAST_GAP = 65_536
+"""Ranges that lie closer than this are fetched as one: the bytes between take less time than another request."""
+_MOST = 8 * 2**20
+"""Bytes that are fetched as one, if several ranges: long stretches come faster over several connections."""
 
 
 class DayRows(Protocol):
     """Rows sorted by `recv_ns`."""
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Place:
         """The file."""
 
     @property
@@ -44,7 +62,7 @@ class DayRows(Protocol):
 class ParquetDay:
     """A day file of the store."""
 
-    path: Path
+    path: Place
     footer: pq.FileMetaData
     scale: Scale
     metadata: dict[str, str]
@@ -61,13 +79,7 @@ class ParquetDay:
 
     def read(self, start_ns: int, end_ns: int, names: Sequence[str], *, carry_in: bool) -> Columns:
         """Read the row groups of the window, and search within them."""
-        groups = self.groups(start_ns, end_ns, carry_in=carry_in)
-        try:
-            # On one thread: handing out a few small column chunks costs more than it saves.
-            file = pq.ParquetFile(self.path, metadata=self.footer, memory_map=True)
-            table = file.read_row_groups(groups, columns=list(names), use_threads=False)
-        except (OSError, pa.ArrowException) as error:
-            raise SynthError(f"{self.path} is damaged ({error}): delete its folder and ingest again") from error
+        table = read_groups(self.path, self.footer, self.groups(start_ns, end_ns, carry_in=carry_in), names)
         columns = {name: _array(table.column(name)) for name in names}
         start, stop = np.searchsorted(columns["recv_ns"], (start_ns, end_ns)).tolist()
         start -= int(carry_in and start > 0)
@@ -75,25 +87,104 @@ class ParquetDay:
 
     def bounds(self, name: str, start_ns: int, end_ns: int) -> tuple[int, int]:
         """Take them from the statistics of the row groups."""
-        position = self.footer.schema.names.index(name)
         groups = self.groups(start_ns, end_ns, carry_in=True)
-        found = [self.footer.row_group(group).column(position).statistics for group in groups]
-        return min((each.min for each in found), default=0), max((each.max for each in found), default=0)
+        least, greatest = _statistics(self.footer, name, groups)
+        return min(least, default=0), max(greatest, default=0)
+
+
+def parquet_day(path: Place, size: int | None = None, groups: Groups | None = None) -> ParquetDay:
+    """Open a day file that is sorted by `recv_ns`, with its size and row groups as its manifest has them.
+
+    Raises `SynthError` when it is missing or damaged.
+    """
+    footer = footer_of(path, size)
+    if groups is None:
+        edges = _statistics(footer, "recv_ns", range(footer.num_row_groups if footer.num_rows else 0))
+    elif len(groups["rows"]) != (footer.num_row_groups if footer.num_rows else 0):
+        raise SynthError(f"{path} has other row groups than its manifest says: delete its folder and ingest again")
+    else:
+        edges = groups["first_recv_ns"], groups["last_recv_ns"]
+    first_ns, last_ns = (np.array(edge, dtype=np.int64) for edge in edges)
+    metadata = {key.decode(): value.decode() for key, value in footer.metadata.items() if key != b"ARROW:schema"}
+    return ParquetDay(path, footer, Scale.from_metadata(footer.metadata), metadata, first_ns, last_ns)
+
+
+def described(path: Path) -> Groups:
+    """Return what a manifest says of the row groups of a tick table (`Artifact.groups`)."""
+    footer = footer_of(path)
+    numbers = range(footer.num_row_groups if footer.num_rows else 0)
+    found: Groups = {"rows": [footer.row_group(number).num_rows for number in numbers]}
+    for name in _DESCRIBED:
+        if name in footer.schema.names:
+            found[f"first_{name}"], found[f"last_{name}"] = _statistics(footer, name, numbers)
+    return found
+
+
+def _statistics(footer: pq.FileMetaData, name: str, groups: Iterable[int]) -> tuple[list[int], list[int]]:
+    """Return the least and the greatest value of a column in each of some row groups."""
+    position = footer.schema.names.index(name)
+    found = [footer.row_group(group).column(position).statistics for group in groups]
+    return [each.min for each in found], [each.max for each in found]
 
 
 @lru_cache(maxsize=4096)
-def parquet_day(path: Path) -> ParquetDay:
-    """Open a day file that is sorted by `recv_ns`. Raises `SynthError` when it is missing or damaged."""
+def footer_of(path: Place, size: int | None = None) -> pq.FileMetaData:
+    """Return the footer of a Parquet file; of a remote one its size must be given.
+
+    Raises `SynthError` when the file is missing or damaged.
+    """
     try:
-        footer = pq.read_metadata(path)
-    except (OSError, pa.ArrowException) as error:
+        if isinstance(path, Path):
+            return pq.read_metadata(path)
+        assert size is not None
+        start = max(size - _TAIL, 0)
+        (tail,) = storage.ranges(path, [(start, size)])
+        parts = {start: tail}
+        if 0 <= (begin := size - 8 - int.from_bytes(tail[-8:-4], "little")) < start:
+            parts[begin] = storage.ranges(path, [(begin, start)])[0]
+        return pq.read_metadata(_sparse(size, parts))
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise SynthError(f"{path} is missing or damaged ({error}): delete its folder and ingest again") from error
-    position = footer.schema.names.index("recv_ns")
-    numbers = range(footer.num_row_groups if footer.num_rows else 0)
-    groups = [footer.row_group(number).column(position).statistics for number in numbers]
-    first_ns, last_ns = (np.array([getattr(each, end) for each in groups], dtype=np.int64) for end in ("min", "max"))
-    metadata = {key.decode(): value.decode() for key, value in footer.metadata.items() if key != b"ARROW:schema"}
-    return ParquetDay(path, footer, Scale.from_metadata(footer.metadata), metadata, first_ns, last_ns)
+
+
+def read_groups(path: Place, footer: pq.FileMetaData, groups: Sequence[int], names: Sequence[str]) -> pa.Table:
+    """Return columns of some row groups. Raises `SynthError` for a damaged file."""
+    try:
+        if isinstance(path, Path):
+            file = pq.ParquetFile(path, metadata=footer, memory_map=True)
+        else:
+            file = pq.ParquetFile(_fetched(path, footer, groups, names), metadata=footer)
+        # On one thread: handing out a few small column chunks costs more than it saves.
+        return file.read_row_groups(groups, columns=list(names), use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        raise SynthError(f"{path} is damaged ({error}): delete its folder and ingest again") from error
+
+
+def _fetched(path: UPath, footer: pq.FileMetaData, groups: Sequence[int], names: Sequence[str]) -> pa.BufferReader:
+    """Fetch the column chunks of some row groups and return the file as far as it is needed."""
+    spans: list[tuple[int, int]] = []
+    for start, end in sorted(_chunk(footer, group, name) for group in groups for name in names):
+        if spans and start - spans[-1][1] < _LEAST_GAP and end - spans[-1][0] <= _MOST:
+            spans[-1] = spans[-1][0], end
+        else:
+            spans.append((start, end))
+    parts = storage.ranges(path, spans) if spans else []
+    return _sparse(spans[-1][1] if spans else 0, {span[0]: part for span, part in zip(spans, parts, strict=True)})
+
+
+def _chunk(footer: pq.FileMetaData, group: int, name: str) -> tuple[int, int]:
+    """Return where one column of one row group begins and ends."""
+    column = footer.row_group(group).column(footer.schema.names.index(name))
+    start = column.data_page_offset if column.dictionary_page_offset is None else column.dictionary_page_offset
+    return start, start + column.total_compressed_size
+
+
+def _sparse(size: int, parts: dict[int, bytes]) -> pa.BufferReader:
+    """Return a file of which some parts are known; pages of zeros that nobody touches take no memory."""
+    content = np.zeros(size, dtype=np.uint8)
+    for start, part in parts.items():
+        content[start : start + len(part)] = np.frombuffer(part, dtype=np.uint8)
+    return pa.BufferReader(pa.py_buffer(content))
 
 
 def _array(column: pa.ChunkedArray) -> np.ndarray:

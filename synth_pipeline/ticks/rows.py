@@ -18,7 +18,7 @@ from synth_pipeline.archives import Batch, Columns, Gap, Head, RowArchive, merge
 from synth_pipeline.archives.grid import Step, common_step
 from synth_pipeline.errors import InputError
 from synth_pipeline.schema import Flag, Scale
-from synth_pipeline.ticks import quality, store
+from synth_pipeline.ticks import parquet, quality
 from synth_pipeline.ticks.day import DayTicks, file_metadata
 from synth_pipeline.ticks.order_rows import OrderRows
 from synth_pipeline.ticks.sorted_rows import SortedRows
@@ -72,16 +72,16 @@ class _Writing:
         self._note_what_is_missing()
         for name, kept in (("gaps", self._gaps), ("quarantine", self._quarantine)):
             writer = self._writer(name)
-            for piece in kept.columns(store.ROW_GROUP):
+            for piece in kept.columns(parquet.ROW_GROUP):
                 writer.write(piece)
             rows[name] = writer.close(self._scale, **metadata)
         counts = self._counts() | odd
         return DayTicks(self._files, rows, self._scale, self._coverage, self._visible, counts=counts)
 
-    def _writer(self, name: str) -> store.TableWriter:
-        return store.TableWriter(self._files[name], schema.TICK_TABLES[name])
+    def _writer(self, name: str) -> parquet.TableWriter:
+        return parquet.TableWriter(self._files[name], schema.TICK_TABLES[name])
 
-    def _write_batches(self, writers: Mapping[str, store.TableWriter]) -> dict[str, int]:
+    def _write_batches(self, writers: Mapping[str, parquet.TableWriter]) -> dict[str, int]:
         """Write every batch, and return what was odd about the orders."""
         first, odd = 0, Counter[str]()
         for archive, path, head in self._sources:
@@ -101,7 +101,7 @@ class _Writing:
         tables: Mapping[str, Columns],
         orders: OrderRows | None,
         first: int,
-        writers: Mapping[str, store.TableWriter],
+        writers: Mapping[str, parquet.TableWriter],
     ) -> None:
         gaps = list(batch.gaps)
         if orders is not None and "order_events" in tables:

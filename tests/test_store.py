@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from synth_pipeline import schema, stages
 from synth_pipeline.errors import InputError, NoDataError, SynthError, UnknownNameError
-from synth_pipeline.lineage import commit
+from synth_pipeline.lineage import commit, manifests
 from synth_pipeline.lineage.manifests import Manifest
 from synth_pipeline.rng import stream
 from synth_pipeline.schema import NS_PER_DAY, Flag, Instrument, Scale, day_start_ns
 from synth_pipeline.settings import Settings
 from synth_pipeline.stages.window_features import window_features
-from synth_pipeline.ticks import hot, rowgroups, store, window
+from synth_pipeline.ticks import hot, parquet, rowgroups, store
 
 BTC = Instrument("simulated", "BTCUSDT")
 DAYS = [date(2025, 1, 6), date(2025, 1, 7), date(2025, 1, 9)]
@@ -42,7 +42,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three days of a random market in small row groups, with gaps, featurized."""
     place = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "ROW_GROUP", 256)
+        patch.setattr(parquet, "ROW_GROUP", 256)
         for number, day in enumerate(DAYS):
             write_day(place, day, number)
     workspace = stages.Workspace.of(Settings(home=place, tracking=False))
@@ -83,8 +83,10 @@ def write_day(home: Path, day: date, number: int) -> None:
         }
         for name, columns in tables.items():
             files[name] = place / f"{name}.parquet"
-            store.write_table(files[name], schema.TICK_TABLES[name], columns, SCALES[number], **metadata)
-        commit.commit(folder, draft, files, facts={"opened_from_yesterday": opened})
+            parquet.write_table(files[name], schema.TICK_TABLES[name], columns, SCALES[number], **metadata)
+        # Manifests of before did not describe row groups.
+        groups = {name: rowgroups.described(files[name]) for name in store.TABLES if name in files and number > 0}
+        commit.commit(folder, draft, files, groups=groups, facts={"opened_from_yesterday": opened})
 
 
 def random_ticks(covered: tuple[int, int], number: int) -> dict[str, dict[str, np.ndarray]]:
@@ -165,7 +167,7 @@ def in_fine_units(columns: dict[str, np.ndarray], scale: Scale) -> dict[str, np.
 def test_a_window_is_all_rows_filtered_in_either_tier(home: Path, table: str, edges: list[int]) -> None:
     expected = expected_rows(all_rows(home, table), *edges)
     try:
-        found, hot_found = (window.read(home, BTC, table, *edges, hot=tier) for tier in (False, True))
+        found, hot_found = (store.read(home, BTC, table, *edges, hot=tier) for tier in (False, True))
     except NoDataError:
         assert expected.is_empty()
         return
@@ -182,9 +184,9 @@ def test_a_window_is_all_rows_filtered_in_either_tier(home: Path, table: str, ed
 def test_a_lazy_scan_gives_the_same_rows(home: Path, table: str, edges: list[int]) -> None:
     expected = expected_rows(all_rows(home, table), *edges)
     try:
-        frame = window.scan(home, BTC, table, *edges).collect()
-        market = window.scan(home, BTC, table, *edges, market_units=True).collect()
-        scale = window.read(home, BTC, table, *edges).scale
+        frame = store.scan(home, BTC, table, *edges).collect()
+        market = store.scan(home, BTC, table, *edges, market_units=True).collect()
+        scale = store.read(home, BTC, table, *edges).scale
     except NoDataError:
         assert expected.is_empty()
         return
@@ -203,7 +205,7 @@ def test_the_quote_before_a_window_comes_along(home: Path, start: int, length: i
         return
     every = all_rows(home, "quotes")
     for tier in (False, True):
-        found = window.read(home, BTC, "quotes", start, start + length, carry_in=True, hot=tier)
+        found = store.read(home, BTC, "quotes", start, start + length, carry_in=True, hot=tier)
         rows = in_fine_units(found.columns, found.scale)
         # Over midnight the state comes through the day's opening row; else the day's own last row before the window.
         before = every.filter((pl.col("recv_ns") < start) & (pl.col("recv_ns") >= day_start_ns(day)))
@@ -219,8 +221,8 @@ def test_the_quote_before_a_window_comes_along(home: Path, start: int, length: i
 
 def test_book_levels_carry_the_whole_book_in(home: Path) -> None:
     start = MIDNIGHT + 50 * 10**9
-    found = window.read(home, BTC, "book_levels", start, start + 10**9, carry_in=True)
-    day = window.read(home, BTC, "book_levels", MIDNIGHT, start + 10**9, carry_in=True)
+    found = store.read(home, BTC, "book_levels", start, start + 10**9, carry_in=True)
+    day = store.read(home, BTC, "book_levels", MIDNIGHT, start + 10**9, carry_in=True)
     assert day.carried == 4
     assert found.carried == (found.columns["recv_ns"] < start).sum() > 4
     for name, values in found.columns.items():
@@ -236,51 +238,74 @@ def test_only_the_row_groups_of_the_window_are_read(home: Path, monkeypatch: pyt
         lambda file, groups, **options: read.extend(groups) or original(file, groups, **options),
     )
     start = MIDNIGHT + 100 * 10**9
-    found = window.read(home, BTC, "quotes", start, start + 10**9, ["bid_price"], carry_in=True)
+    found = store.read(home, BTC, "quotes", start, start + 10**9, ["bid_price"], carry_in=True)
     assert [*found.columns] == ["recv_ns", "bid_price"]
     assert len(read) <= 2
 
 
+@pytest.mark.parametrize("table", ["quotes", "trades", "book_levels"])
+def test_a_manifest_describes_row_groups(home: Path, table: str) -> None:
+    first, second = (manifests.load(home / f"ticks/simulated/BTCUSDT/{day}") for day in DAYS[:2])
+    assert first
+    assert second
+    assert first.outputs[table].groups is None
+    groups, start = second.outputs[table].groups, 0
+    assert groups
+    every = pl.read_parquet(second.file(home / second.ref, table))
+    assert len(groups["rows"]) > 1
+    names = [name for name in ("recv_ns", "seq", "update_id", "trade_id") if name in every.columns]
+    assert [*groups] == ["rows", *(f"{end}_{name}" for name in names for end in ("first", "last"))]
+    for number, count in enumerate(groups["rows"]):
+        rows = every.slice(start, count)
+        start += count
+        for name in names:
+            assert (groups[f"first_{name}"][number], groups[f"last_{name}"][number]) == (
+                rows[name].min(),
+                rows[name].max(),
+            )
+    assert start == len(every)
+
+
 def test_days_that_repeat_nothing_in_the_store_keep_their_opening(home: Path, tmp_path: Path) -> None:
     write_day(tmp_path, DAYS[1], 1)
-    found = window.read(tmp_path, BTC, "quotes", MIDNIGHT, MIDNIGHT + 1)
+    found = store.read(tmp_path, BTC, "quotes", MIDNIGHT, MIDNIGHT + 1)
     assert found.columns["seq"].tolist() == [-1, 0, 1]
-    assert window.read(home, BTC, "quotes", MIDNIGHT, MIDNIGHT + 1).columns["seq"].tolist() == [0, 1]
-    assert window.scan(tmp_path, BTC, "quotes", MIDNIGHT, MIDNIGHT + 1).collect()["seq"].to_list() == [-1, 0, 1]
+    assert store.read(home, BTC, "quotes", MIDNIGHT, MIDNIGHT + 1).columns["seq"].tolist() == [0, 1]
+    assert store.scan(tmp_path, BTC, "quotes", MIDNIGHT, MIDNIGHT + 1).collect()["seq"].to_list() == [-1, 0, 1]
 
 
 def test_gaps_are_those_that_reach_into_the_window(home: Path) -> None:
     lost = FIRST + 100 * 10**9
-    found = window.scan(home, BTC, "gaps", lost + 5 * 10**9, lost + 30 * 10**9 + 1).collect()
+    found = store.scan(home, BTC, "gaps", lost + 5 * 10**9, lost + 30 * 10**9 + 1).collect()
     assert found["stream"].to_list() == ["quotes", "all"]
 
 
 def test_a_partition_made_again_is_read_anew(tmp_path: Path) -> None:
     write_day(tmp_path, DAYS[2], 2)
-    before = window.read(tmp_path, BTC, "trades", LAST - 240 * 10**9, LAST, hot=True)
+    before = store.read(tmp_path, BTC, "trades", LAST - 240 * 10**9, LAST, hot=True)
     with pytest.MonkeyPatch.context() as patch:
         others = random_ticks((LAST - 240 * 10**9, LAST), 7)
-        patch.setattr("tests.test_window.random_ticks", lambda *_: others)
+        patch.setattr("tests.test_store.random_ticks", lambda *_: others)
         write_day(tmp_path, DAYS[2], 2)
     for tier in (False, True):
-        after = window.read(tmp_path, BTC, "trades", LAST - 240 * 10**9, LAST, hot=tier)
+        after = store.read(tmp_path, BTC, "trades", LAST - 240 * 10**9, LAST, hot=tier)
         assert not np.array_equal(after.columns["recv_ns"], before.columns["recv_ns"])
 
 
 def test_what_is_not_there_is_named(home: Path) -> None:
     with pytest.raises(NoDataError, match=r"no ticks of simulated\.BTCUSDT from 2025-01-08 to 2025-01-08: ingest"):
-        window.read(home, BTC, "quotes", MIDNIGHT + NS_PER_DAY, MIDNIGHT + NS_PER_DAY + 1)
+        store.read(home, BTC, "quotes", MIDNIGHT + NS_PER_DAY, MIDNIGHT + NS_PER_DAY + 1)
     with pytest.raises(UnknownNameError, match="unknown table 'quote'"):
-        window.read(home, BTC, "quote", FIRST, LAST)
+        store.read(home, BTC, "quote", FIRST, LAST)
     with pytest.raises(UnknownNameError, match="unknown column of quotes 'price'"):
-        window.read(home, BTC, "quotes", FIRST, LAST, ["price"])
+        store.read(home, BTC, "quotes", FIRST, LAST, ["price"])
     with pytest.raises(InputError, match="swap the two"):
-        window.scan(home, BTC, "quotes", LAST, FIRST)
+        store.scan(home, BTC, "quotes", LAST, FIRST)
     with pytest.raises(UnknownNameError, match="unknown feature 'midd'"):
         window_features(home, BTC, FIRST, LAST, columns=["midd"])
     with pytest.raises(InputError, match="does not divide a day"):
         window_features(home, BTC, FIRST, LAST, step_ns=7 * 10**9)
-    orders = window.read(home, BTC, "orders", FIRST, LAST)
+    orders = store.read(home, BTC, "orders", FIRST, LAST)
     assert [*orders.columns] == [*schema.ORDERS.names]
     assert orders.columns["recv_ns"].size == 0
 
@@ -288,22 +313,22 @@ def test_what_is_not_there_is_named(home: Path) -> None:
 def test_damaged_files_are_named(tmp_path: Path) -> None:
     write_day(tmp_path, DAYS[2], 2)
     span = (LAST - 240 * 10**9, LAST)
-    window.read(tmp_path, BTC, "trades", *span, hot=True)
+    store.read(tmp_path, BTC, "trades", *span, hot=True)
     (hot_file,) = (tmp_path / "hot").rglob("trades-*.hot")
     content = hot_file.read_bytes()
     hot._open.cache_clear()
-    window._load.cache_clear()
+    store._load.cache_clear()
     hot_file.write_bytes(content[:-20])
     with pytest.raises(SynthError, match="is damaged: delete it"):
-        window.read(tmp_path, BTC, "trades", *span, hot=True)
+        store.read(tmp_path, BTC, "trades", *span, hot=True)
     (source,) = (tmp_path / "ticks").rglob("trades-*.parquet")
     source.write_bytes(source.read_bytes()[:100])
     with pytest.raises(SynthError, match="damaged"):
-        window.read(tmp_path, BTC, "trades", *span)
-    rowgroups.parquet_day.cache_clear()
-    window._load.cache_clear()
+        store.read(tmp_path, BTC, "trades", *span)
+    rowgroups.footer_of.cache_clear()
+    store._load.cache_clear()
     with pytest.raises(SynthError, match="damaged"):
-        window.read(tmp_path, BTC, "trades", *span)
+        store.read(tmp_path, BTC, "trades", *span)
 
 
 # --- features
@@ -314,7 +339,7 @@ def stored(home: Path, start: int, end: int) -> dict[str, np.ndarray]:
     columns: dict[str, list[np.ndarray]] = {name: [] for name in schema.GRID.names}
     for day in DAYS:
         (path,) = (home / "features" / BTC.venue / BTC.symbol / day.isoformat()).glob("features-*.parquet")
-        table = store.read_table(path)
+        table = parquet.read_table(path)
         begins = table["label_ns"] - 500_000_000
         for name, parts in columns.items():
             parts.append(table[name][(begins >= start) & (begins < end)])
