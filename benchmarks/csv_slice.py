@@ -41,12 +41,12 @@ def require_equal(found: Slice, frame: pl.DataFrame) -> None:
 
 def main() -> None:
     options = arguments(__doc__).parse_args()
-    days, quotes_a_day = (2, 1_176_000) if options.quick else (17, 1_176_000)
+    days, quotes_a_day = (7, 1_176_000) if options.quick else (17, 1_176_000)
     folder = Path(tempfile.mkdtemp(prefix="synth-csv-"))
     try:
         path, _ = write_csv(folder, days, quotes_a_day)
         megabytes = path.stat().st_size / 1e6
-        spans = random_spans(days, 5 if options.quick else 9)
+        spans = random_spans(days, 3 if options.quick else 9)
         slices = [seek(path, span) for span in spans]
         for found, span in zip(slices, spans, strict=True):
             require_equal(found, scan(path, span))

@@ -143,7 +143,7 @@ def set_allocator(*, keeps: bool) -> None:
 def main() -> None:
     args = arguments(__doc__).parse_args()
     set_allocator(keeps=False)  # before anything is freed that could be kept
-    rows, rounds = (ROWS // 5, 7) if args.quick else (ROWS, ROUNDS)
+    rows, rounds = (ROWS // 2, 5) if args.quick else (ROWS, ROUNDS)
     quotes, trades = market(rows)
     at, traded_at = quotes["recv_ns"], trades["recv_ns"]
     bid, ask, price = (column / 10 for column in (quotes["bid_price"], quotes["ask_price"], trades["price"]))

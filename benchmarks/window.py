@@ -1,8 +1,13 @@
 """Half an hour out of 17 days of ticks, to half-second mid, spread, VWAP and volume: the store against Polars, DuckDB
 and the pipeline of the article on 155 million rows, whose algorithm is written anew here.
 
-All but the article's read the same Parquet files and take the quote before the window in; their outputs are compared.
-Market and windows are generated in a temporary folder.
+All but the article's and ArcticDB's read the same Parquet files; all but the article's take the quote before the
+window in, and their outputs are compared. Market and windows are generated in a temporary folder. ArcticDB runs in a
+process of its own, timed inside it: `--peers` names a Python that has it (by default this one); without it the table
+has no line of it.
+
+    python -m venv /tmp/peers && /tmp/peers/bin/pip install arcticdb pyarrow
+    python benchmarks/window.py --peers /tmp/peers/bin/python
 """
 
 from __future__ import annotations
@@ -245,6 +250,43 @@ def article_features(
     return mid, vwap, volume
 
 
+class ArcticDB:
+    """The same query by ArcticDB's own resampling, on its LMDB store; asked line by line."""
+
+    def __init__(self, python: str, folder: Path, files: list[tuple[Path, Path]]) -> None:
+        self.out = folder / "answer.npz"
+        order = [python, str(Path(__file__).parent / "peers" / "arcticdb_windows.py"), str(folder / "arcticdb")]
+        self.process = subprocess.Popen(order, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.is_there = self._asked([[str(path) for path in pair] for pair in files]) == "ready"
+
+    def seconds(self, span: Span, out: Path | None = None) -> float:
+        """Return how long a window took."""
+        query = {"span": span, "step": STEP_NS, "look_back": LOOK_BACK_NS, "flag": int(Flag.OFF_MARKET)}
+        found = self._asked(query | {"out": None if out is None else str(out)})
+        assert isinstance(found, float)
+        return found
+
+    def features(self, span: Span) -> Arrays:
+        """Return what it computes."""
+        self.seconds(span, self.out)
+        with np.load(self.out) as found:
+            return dict(found)
+
+    def _asked(self, question: object) -> object:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write(json.dumps(question).encode() + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return None
+        return json.loads(self.process.stdout.readline() or b"null")
+
+    def close(self) -> None:
+        """End its process."""
+        self.process.communicate()
+
+
 class ArticleLoader:
     """The article's loader: every 100,000th row's time and place in memory, whole granules read and then cut."""
 
@@ -321,7 +363,9 @@ def require_equal(ours: Arrays, theirs: Arrays, who: str) -> None:
         np.testing.assert_allclose(theirs[name], ours[name], rtol=1e-12, atol=1e-9, err_msg=f"{who}: {name}")
 
 
-def warm(home: Path, peers: Peers, spans: list[Span], rounds: int, csv: tuple[Path, Path]) -> dict[str, float]:
+def warm(
+    home: Path, peers: Peers, arctic: ArcticDB, spans: list[Span], rounds: int, csv: tuple[Path, Path]
+) -> dict[str, float]:
     """Return the median seconds of a window for each method, outputs compared."""
     loaders = [ArticleLoader(path) for path in csv]
     methods: dict[str, Callable[[Span], object]] = {
@@ -335,10 +379,14 @@ def warm(home: Path, peers: Peers, spans: list[Span], rounds: int, csv: tuple[Pa
         ours = window_features(home, BTC, *span, step_ns=STEP_NS, columns=FEATURES)
         for name in ("hot", "polars", "duckdb"):
             require_equal(ours, methods[name](span), name)  # type: ignore[arg-type]
+        if arctic.is_there:
+            require_equal(ours, arctic.features(span), "ArcticDB")
         methods["article"](span)
     # The article's takes a hundred times the memory: whatever ran after it would find its caches gone.
     groups = [{name: methods[name] for name in ("parquet", "hot", "polars", "duckdb")}, {"article": methods["article"]}]
     seconds: dict[str, list[float]] = {name: [] for name in methods}
+    if arctic.is_there:
+        seconds["arcticdb"] = [statistics.median(arctic.seconds(span) for _ in range(rounds)) for span in spans]
     for group in groups:
         for span in spans:
             calls = {name: lambda method=method, span=span: method(span) for name, method in group.items()}
@@ -395,14 +443,18 @@ def main() -> None:
     if sys.argv[1:2] == ["--cold"]:
         print(cold_query(Path(sys.argv[2]), sys.argv[3], (int(sys.argv[4]), int(sys.argv[5]))))
         return
-    options = arguments(__doc__).parse_args()
-    days, quotes_a_day, rounds = (2, 600_000, 3) if options.quick else (17, 1_176_000, 5)
+    parser = arguments(__doc__)
+    parser.add_argument("--peers", default=sys.executable, help="a Python that has arcticdb")
+    options = parser.parse_args()
+    days, quotes_a_day, rounds = (2, 1_176_000, 3) if options.quick else (17, 1_176_000, 5)
     place = Path(tempfile.mkdtemp(prefix="synth-window-"))
     try:
         home = place / "home"
-        peers = Peers(write_store(home, days, quotes_a_day))
+        files = write_store(home, days, quotes_a_day)
         spans = random_spans(days, 5 if options.quick else 9)
-        found = warm(home, peers, spans, rounds, write_csv(place, days, quotes_a_day))
+        arctic = ArcticDB(options.peers, place, files)
+        found = warm(home, Peers(files), arctic, spans, rounds, write_csv(place, days, quotes_a_day))
+        arctic.close()
         first = cold(home, spans[:3], 1 if options.quick else 5)
     finally:
         shutil.rmtree(place)
@@ -413,18 +465,19 @@ def claims(found: dict[str, float], first: dict[str, float], rows: int) -> list[
     ms = {name: value * 1000 for name, value in found.items()}
     what = f"30 minutes of {rows / 1e6:.1f} M quotes to half-second features"
 
-    def faster(name: str, who: str, ours: str, than: str, bar: float) -> Claim:
+    def faster(name: str, who: str, ours: str, than: str, bar: float, *beside: str) -> Claim:
         return Claim(
             name,
             f"{what}, {who}",
             found[than] / found[ours],
             bar,
             "high",
-            {f"{each} (ms)": ms[each] for each in (ours, than)},
+            {f"{each} (ms)": ms[each] for each in dict.fromkeys((ours, than, *beside)) if each in ms},
+            note="" if not beside or set(beside) <= ms.keys() else "arcticdb is not there to compare with: see --peers",
         )
 
     return [
-        faster("window_vs_polars", "same Parquet, warm: speed over Polars", "parquet", "polars", 2),
+        faster("window_vs_polars", "same Parquet, warm: speed over Polars", "parquet", "polars", 2, "arcticdb"),
         faster("window_vs_duckdb", "same Parquet, warm: speed over DuckDB", "parquet", "duckdb", 3),
         faster("hot_vs_polars", "hot tier: speed over Polars on Parquet", "hot", "polars", 15),
         faster(

@@ -61,6 +61,74 @@ def independent_rows(
     return rows[:count]
 
 
+def cut(rng: np.random.Generator, stretches: list[range], length: int) -> list[range]:
+    """Random blocks that tile every stretch."""
+    sizes = range(max(length // 2, 1), max(length + length // 2, 1) + 1)
+    blocks = []
+    for each in stretches:
+        edges = [each.start, each.start + 1 + int(rng.random() * sizes[-1])]
+        if len(each) <= length:
+            edges[-1] = each.stop
+        while edges[-1] < each.stop:
+            edges.append(edges[-1] + sizes[int(rng.random() * len(sizes))])
+        rng.random()  # the kernel draws a length after the last block, too
+        blocks += [range(first, min(end, each.stop)) for first, end in pairwise(edges)]
+    return blocks
+
+
+def circuit(rng: np.random.Generator, edges: list[tuple[int, int]], classes: int, root: int) -> list[int]:
+    """An Euler circuit: last exits by loop-erased walks to the root, the other exits in random order."""
+    exits = {vertex: [at for at, (source, _) in enumerate(edges) if source == vertex] for vertex in range(classes)}
+    last: dict[int, int] = {}
+    reached = {root} | {vertex for vertex in range(classes) if not exits[vertex]}
+    for vertex in range(classes):
+        at = vertex
+        while at not in reached:
+            last[at] = exits[at][int(rng.random() * len(exits[at]))]
+            at = edges[last[at]][1]
+        at = vertex
+        while at not in reached:
+            reached.add(at)
+            at = edges[last[at]][1]
+    for vertex, own in exits.items():
+        top = len(own) - 1
+        if vertex in last:
+            place = own.index(last[vertex])
+            own[place], own[top] = own[top], own[place]
+            top -= 1
+        for at in range(top, 0, -1):
+            other = int(rng.random() * (at + 1))
+            own[at], own[other] = own[other], own[at]
+    walk, at = [], root
+    while exits[at]:
+        walk.append(exits[at].pop(0))
+        at = edges[walk[-1]][1]
+    return walk
+
+
+def epoch(
+    rng: np.random.Generator,
+    stretches: list[range],
+    before: list[int],
+    after: list[int],
+    fourth: list[float],
+    length: int,
+    classes: int,
+) -> list[int]:
+    """The rows of one epoch of the hybrid, from the same random numbers as the kernel."""
+    blocks = cut(rng, stretches, length)
+    phase = rng.random()
+    ends = [(before[block[0]], after[block[-1]]) for block in blocks]
+    wild = [0.25 * math.log(max(sum(fourth[row] for row in block), 1e-12)) / math.log1p(0.5) for block in blocks]
+    kinds = [(*each, math.floor(size + phase)) for each, size in zip(ends, wild, strict=True)]
+    chosen = list(range(len(blocks)))
+    for kind in sorted(set(kinds)):
+        alike = [at for at, each in enumerate(kinds) if each == kind]
+        for at in alike:
+            chosen[at] = alike[int(rng.random() * len(alike))]
+    return [row for at in circuit(rng, ends, classes, after[stretches[-1][-1]]) for row in blocks[chosen[at]]]
+
+
 def circuits(edges: list[tuple[int, int]], root: int) -> set[tuple[int, ...]]:
     """Every Euler circuit from `root`, as orders of the edges."""
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -74,3 +75,9 @@ def joined(streamed: Iterator[tuple[int, Series]]) -> np.ndarray:
     for path, piece in streamed:
         paths.setdefault(path, []).append(piece.values[0])
     return np.stack([np.concatenate(parts) for parts in paths.values()])
+
+
+def print_peak() -> None:
+    """Print the most memory that this process has held, in MB: `ru_maxrss` may be that of the one that started it."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    print(int(status.partition("VmHWM:")[2].split()[0]) // 1024)

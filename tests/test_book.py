@@ -7,6 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from synth_pipeline.rng import stream
 from synth_pipeline.schema import Flag
 from synth_pipeline.ticks import book, quality
 from synth_pipeline.ticks.quality import book_ticker_agreement
@@ -69,7 +70,7 @@ def _left(events: list[Any]) -> dict[int, dict[int, int]]:
 @given(st.integers(0, 2**32), st.sampled_from([1, 40, 3000, 20_000, 70_000]), st.integers(1, 500))
 def test_a_market_that_drifts_equals_the_dictionary(seed: int, stride: int, width: int) -> None:
     """Hundreds of levels under a touch that wanders, leaps and comes back, the sides empty now and then."""
-    rng = np.random.default_rng(seed)
+    rng = stream(seed, "book")
     touch, wanted = 10**7, []
     for _ in range(60):
         touch = max(touch + int(rng.integers(-stride, stride + 1)), 1000)

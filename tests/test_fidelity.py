@@ -127,9 +127,10 @@ def test_block_volatilities_pair_as_their_twin_does(values, length):
 
 @twin
 @given(gappy, gappy, st.sampled_from([0.0, 0.01]))
-def test_longest_matches_equal_their_twin(source, path, tolerance):
-    found = kernels.longest_matches(source[0], Sample(source).ranked, path[0], tolerance)
-    assert list(found) == [
+def test_matches_equal_their_twin(source, path, tolerance):
+    equal, longest = kernels.matches(source[0], Sample(source).ranked, path[0], tolerance)
+    assert list(equal) == [sum(abs(value - step) <= tolerance for value in source[0]) for step in path[0]]
+    assert list(longest) == [
         naive.longest_match_ending(source[0], path[0], end, tolerance) for end in range(1, path.shape[1] + 1)
     ]
 
@@ -396,7 +397,8 @@ def test_quiet_markets_do_not_copy_each_other():
     rng = stream(5, "quiet")
     moves = rng.choice([-1, 0, 1], p=[0.08, 0.84, 0.08], size=(2, 3000))
     train, other = (Sample.of(series(np.log1p(path / 10_000), tick=0.1)) for path in moves[:, np.newaxis])
-    assert kernels.longest_matches(train.in_a_row, train.ranked, other.returns[0], train.resolution).max() > 20
+    _, longest = kernels.matches(train.in_a_row, train.ranked, other.returns[0], train.resolution)
+    assert longest.max() > 20
     assert copying.verbatim_share(train, other) == 0
     assert copying.verbatim_share(train, Sample(train.returns[:, 100:900], train.resolution)) == 1
 

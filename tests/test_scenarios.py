@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -87,6 +87,7 @@ def test_shocks_compose_into_lawful_markets_whatever_the_cuts(name: str, data: s
     cuts = tuple(data.draw(st.lists(st.integers(1, 170), min_size=1, max_size=3)))
     whole = after(series, *texts)
     assert_valid(whole)
+    assert all(Shock.parse(str(Shock.parse(text))) == Shock.parse(text) for text in texts)
     assert after(series, *texts, cuts=cuts).values.tobytes() == whole.values.tobytes()
 
 
@@ -265,6 +266,13 @@ def test_a_price_of_one_tick_stays_a_price() -> None:
         assert ((halves - ticks) % 2 == 0).all()
 
 
+def test_quotes_without_a_grid_keep_a_bid() -> None:
+    series = replace(sampled.quotes(1), tick_size=0.0)
+    hit = after(series, "liquidity_drought:times=1e7,at=10,for=20")
+    assert (hit.column("mid") - hit.column("spread") / 2 > 0).all()
+    assert (hit.column("spread")[:, 20:60] > 1e5).all()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_text_and_json_bring_a_shock_back(kind: str) -> None:
     known = {
@@ -276,7 +284,7 @@ def test_text_and_json_bring_a_shock_back(kind: str) -> None:
         "recovery": "7",
         "rebound": "0.5",
     }
-    names = [each.metadata.get("key") or name for name, each in KINDS[kind].__dataclass_fields__.items()]
+    names = [each.metadata.get("key") or each.name for each in fields(KINDS[kind])]
     text = f"{kind}:at=10m,asset=ÆTH€," + ",".join(f"{name}={known[name]}" for name in names if name in known)
     shock = Shock.parse(text)
     assert isinstance(shock, KINDS[kind])
@@ -299,7 +307,7 @@ def test_text_and_json_bring_a_shock_back(kind: str) -> None:
         ("volatility:times=x", "must be a number"),
         ("volatility:times=2,times=3", "stands twice"),
         ("volatility:times", "not of the form name=value"),
-        ("volatility:times=2,depth=1", "has no parameter 'depth': it has at, asset, times, for"),
+        ("volatility:times=2,depth=1", "has no parameter 'depth': it has at, asset, for, times"),
         ("volatility:times=2,at=-1", "must be at least 0"),
         ("volatility:times=2,at=5y", "a time such as 600, 90s, 10m, 1h or 5d"),
         ("volatility:times=2,at=", "a time such as"),

@@ -302,7 +302,7 @@ def test_a_window_fetches_the_columns_of_its_row_groups_and_no_more(
     assert manifest < 10_000
     asked.clear()
     store.read(data, BTC, "quotes", start, start + 600 * NS_PER_SECOND, ["bid_price"])
-    assert [size for *_, size in asked] == [manifest, *chunks], "the footer stays known"
+    assert sorted(size for *_, size in asked) == sorted([manifest, *chunks]), "the footer stays known"
 
 
 def test_a_scan_that_stops_early_fetches_no_more(

@@ -259,10 +259,8 @@ def test_a_manifest_describes_row_groups(home: Path, table: str) -> None:
         rows = every.slice(start, count)
         start += count
         for name in names:
-            assert (groups[f"first_{name}"][number], groups[f"last_{name}"][number]) == (
-                rows[name].min(),
-                rows[name].max(),
-            )
+            told = (groups[f"first_{name}"][number], groups[f"last_{name}"][number])
+            assert told == (rows[name].min(), rows[name].max())
     assert start == len(every)
 
 

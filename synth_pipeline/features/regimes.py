@@ -14,8 +14,10 @@ log-returns, σ their root mean square, and a *span* of a twentieth of the longe
   10 % a year for the S&P 500;
 - *sideways* every other step.
 
-The first that fits is taken. Recent σ is the root mean square over the span before the move began, at least σ / 4; a
-move over k steps is held against √k times it. A stretch shorter than the least span has no labels.
+High volatility ends below one and a half times the median, a bull or bear market below half of what began it. The first
+that fits is taken. Recent σ is the root mean square over the span before the move began; it and the median count as
+σ / 4 at least. A move over k steps is held against √k times recent σ. A stretch shorter than the least span has no
+labels.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ VOLATILITIES = {
 """Names of the states of a model of volatility, by how many it has, from calm to wild."""
 UNKNOWN = -1
 LEAST_SPAN, MOST_SPAN = 20, 250
-_FLASH, _SWING, _WILD, _TREND = 6.0, 4.0, 2.0, 0.5
+_FLASH, _SWING = 6.0, 4.0
+_WILD, _WILD_ENDS = 2.0, 1.5
+_TREND, _TREND_ENDS = 0.5, 0.25
 _FLASH_STEPS = 5
 
 
@@ -93,9 +97,9 @@ def label(series: Series, *, span: int | None = None) -> Regimes:
     if scale == 0.0:
         return Regimes(REGIMES, labels)
     wilds = [np.sqrt(_around(np.append(move[:1], move) ** 2, max(span // 8, 5))) for move in moves]
-    typical = float(np.median(np.concatenate(wilds)))
+    typical = max(float(np.median(np.concatenate(wilds))), scale / 4)
     for (path, start, stop), piece, wild in zip(stretches, pieces, wilds, strict=True):
-        labels[path, start:stop] = _ruled(piece, wild > _WILD * typical, scale, span)
+        labels[path, start:stop] = _ruled(piece, _held(wild / typical, _WILD, _WILD_ENDS), scale, span)
     return Regimes(REGIMES, labels)
 
 
@@ -120,10 +124,17 @@ def _ruled(prices: FloatArray, wild: NDArray[np.bool_], scale: float, span: int)
         _swings(-prices, recent, _SWING, span // 5, 0),
         _swings(prices, recent, _SWING, span // 5, 0),
         wild,
-        trend > _TREND,
-        trend < -_TREND,
+        _held(trend, _TREND, _TREND_ENDS),
+        _held(-trend, _TREND, _TREND_ENDS),
     )
     return np.select(rules, range(len(rules)), len(rules)).astype(np.int8)
+
+
+def _held(values: FloatArray, begins: float, ends: float) -> NDArray[np.bool_]:
+    """Return which steps lie between one that reaches `begins` and the next one below `ends`."""
+    decided = (values >= begins) | (values < ends)
+    last = np.maximum.accumulate(np.where(decided, np.arange(len(values)), 0))
+    return np.asarray(values[last] >= begins)
 
 
 def _recent(moves: FloatArray, span: int) -> FloatArray:

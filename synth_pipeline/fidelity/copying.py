@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from synth_pipeline.fidelity.kernels import longest_matches
+from synth_pipeline.fidelity.kernels import MANY, matches
 from synth_pipeline.fidelity.metric import metric
 from synth_pipeline.fidelity.sample import Sample
 from synth_pipeline.series import FloatArray, IntArray
@@ -20,8 +20,8 @@ SHORTEST_RUN = 5
 """Returns in a row that make a verbatim run."""
 CHANCE_BITS = 10.0
 """A run counts when chance would produce it anywhere in the two samples less than once in 2^10 times."""
-CELLS = 200_000_000
-"""Most pairs of steps that are compared; of a longer path only the first steps are looked at."""
+MOST_PAIRS = 4_000_000
+"""About as many pairs of steps are compared; of a path that needs more only the first steps are looked at."""
 _CITATION = "Carlini et al. 2021, USENIX Security, on verbatim memorization"
 
 
@@ -91,7 +91,15 @@ def copied(real: Sample, path: FloatArray) -> Copied:
 
 def looked_at(real: Sample) -> int:
     """Return how many of a path's first steps are compared with a sample, so that cost stays bounded."""
-    return max(CELLS // real.returns.size, 10 * SHORTEST_RUN)
+    thin = real.in_a_row[real.ranked[:: max(real.pooled.size // 1000, 1)]]
+    equal, _ = matches(real.in_a_row, real.ranked, thin, _tolerance(real))
+    # To find the equals of a step costs as much as a hundred of them, a scan as much as a few of all.
+    each = 100.0 + min(float(equal.mean()), real.pooled.size / MANY)
+    return max(int(MOST_PAIRS / each), 10 * SHORTEST_RUN)
+
+
+def _tolerance(real: Sample) -> float:
+    return max(real.resolution, 1e-6 * float(real.pooled.std()))
 
 
 def verbatim_runs(real: Sample, path: FloatArray) -> IntArray:
@@ -103,16 +111,13 @@ def verbatim_runs(real: Sample, path: FloatArray) -> IntArray:
     carries log₂(pairs of steps) + 10 bits of surprise: for each return -log₂ of the share of real ones equal to it, and
     nothing for a return of less than half a tick.
     """
-    pooled = real.in_a_row[real.ranked]
-    tolerance = max(real.resolution, 1e-6 * float(pooled.std()))
-    lengths = longest_matches(real.in_a_row, real.ranked, path, tolerance)
-    value = np.where(np.isfinite(path), path, 0.0)
-    above = np.searchsorted(pooled, value + tolerance, side="right")
-    equal = np.maximum(above - np.searchsorted(pooled, value - tolerance, side="left"), 1)
-    surprise = np.where(np.abs(value) > tolerance / 2, np.log2(pooled.size / equal), 0.0)
+    tolerance = _tolerance(real)
+    equal, lengths = matches(real.in_a_row, real.ranked, path, tolerance)
+    moves = np.abs(np.where(np.isfinite(path), path, 0.0)) > tolerance / 2
+    surprise = np.where(moves, np.log2(real.pooled.size / np.maximum(equal, 1)), 0.0)
     total = np.concatenate([[0.0], np.cumsum(surprise)])
     ends = np.arange(1, path.size + 1)
-    needed = log2(pooled.size * path.size) + CHANCE_BITS
+    needed = log2(real.pooled.size * path.size) + CHANCE_BITS
     counts = (lengths >= SHORTEST_RUN) & (total[ends] - total[ends - lengths] >= needed)
     return np.where(counts, lengths, 0)
 

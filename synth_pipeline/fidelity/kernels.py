@@ -16,7 +16,7 @@ from synth_pipeline.series import FloatArray, IntArray
 
 CONSTANT = 1e-9
 """Share of its own size below which a spread is rounding noise: the row counts as constant."""
-_MANY = 32
+MANY = 32
 """A scan compares this many returns while one is looked up."""
 _ANY_ORDER = {"reassoc", "contract"}
 """What lets the compiler spread a sum over vector registers: two to five times as fast."""
@@ -93,8 +93,8 @@ def correlations(first: FloatArray, second: FloatArray) -> FloatArray:
 
 
 @njit(cache=True)
-def _runs(row: FloatArray) -> IntArray:
-    """Return the start and the end (half open) of every run, shape (runs, 2)."""
+def _runs(row: FloatArray, shortest: int = 1) -> IntArray:
+    """Return the start and the end (half open) of every run of `shortest` values or more, shape (runs, 2)."""
     missing = 0
     for t in range(row.size):
         missing += np.isnan(row[t])
@@ -103,7 +103,7 @@ def _runs(row: FloatArray) -> IntArray:
     bounds[0, 0], bounds[-1, 1] = 0, row.size
     bounds[1:, 0] = gaps + 1
     bounds[:-1, 1] = gaps
-    return bounds[bounds[:, 0] < bounds[:, 1]]
+    return bounds[bounds[:, 1] - bounds[:, 0] >= shortest]
 
 
 @njit(cache=True, fastmath=_ANY_ORDER)
@@ -170,14 +170,17 @@ def lagrange_multipliers(values: FloatArray, lags: int) -> FloatArray:
     result = np.full(paths, np.nan)
     for path in range(paths):
         count, size, row = _centred(values[path])
-        _, total, squares = _centred(row * row)
+        runs = _runs(row, lags + 1)
+        squares = np.full(row.size, np.nan)
+        for first, stop in runs:
+            squares[first:stop] = row[first:stop] ** 2
+        _, total, squares = _centred(squares)
         if _is_constant(total, count, size):
             continue
         used, sums, products = 0, np.zeros(lags + 1), np.zeros((lags + 1, lags + 1))
-        for first, stop in _runs(squares):
-            if stop - first > lags:
-                used += stop - first - lags
-                _add_products(squares[first:stop], sums, products)
+        for first, stop in runs:
+            used += stop - first - lags
+            _add_products(squares[first:stop], sums, products)
         products -= np.outer(sums, sums) / max(used, 1)
         if used > 2 * lags and not _is_constant(products[0, 0], used, total):
             result[path] = used * _explained(products)
@@ -269,22 +272,25 @@ def fluctuations(values: FloatArray, boxes: IntArray) -> FloatArray:
     """Return the detrended fluctuation F(s) of each row at the box sizes s, shape (paths, sizes).
 
     The profile (running sum of the centred returns, anew in each run) is cut into boxes of s from the start of each
-    run; F is the root mean square around the least-squares line of each box. A size that no run holds gives NaN.
+    run; F is the root mean square around the least-squares line of each box, 0 where that is rounding noise. A size
+    that no run holds gives NaN.
     """
     paths = values.shape[0]
     result = np.full((paths, boxes.size), np.nan)
     times = np.arange(float(boxes.max()))
     for path in range(paths):
         _, _, row = _centred(values[path])
-        residuals, used = np.zeros(boxes.size), np.zeros(boxes.size)
+        spread, residuals, used = 0.0, np.zeros(boxes.size), np.zeros(boxes.size)
         for first, stop in _runs(row):
+            spread = max(spread, np.abs(row[first:stop]).max())
             profile = np.cumsum(row[first:stop])
             for k in range(boxes.size):
                 residuals[k] += _detrended(profile, times[: boxes[k]])
                 used[k] += profile.size // boxes[k] * boxes[k]
         for k in range(boxes.size):
             if used[k] > 0:
-                result[path, k] = np.sqrt(residuals[k] / used[k])
+                found = np.sqrt(residuals[k] / used[k])
+                result[path, k] = found if found > CONSTANT * spread else 0.0
     return result
 
 
@@ -332,44 +338,52 @@ def block_volatilities(values: FloatArray, length: int) -> FloatArray:
 
 
 @njit(cache=True)
-def longest_matches(source: FloatArray, ranked: IntArray, path: FloatArray, tolerance: float) -> IntArray:
-    """Return, for each step of `path`, the length of the longest run ending there that `source` holds verbatim.
+def matches(source: FloatArray, ranked: IntArray, path: FloatArray, tolerance: float) -> tuple[IntArray, IntArray]:
+    """Return, for each step of `path`, how many values of `source` equal it, and the longest run that ends there.
 
-    Two returns are the same when they differ by at most `tolerance`; NaN equals nothing. `ranked` are the positions of
-    the known values of `source` from the lowest on: it leads to the few that equal a return. For a return that many
-    equal, such as 0 on a coarse grid, a scan of all is faster.
+    A run is one that `source` holds verbatim. Two returns are equal when they differ by at most `tolerance`; NaN equals
+    nothing. `ranked` are the positions of the known values of `source` from the lowest on: it leads to the few that
+    equal a return. For a return that many equal, such as 0 on a coarse grid, a scan of all is faster.
     """
     lengths, written = np.zeros((2, source.size + 1), np.int32), np.zeros((2, 2), np.int64)
-    result = np.zeros(path.size, np.int64)
-    ordered = source[ranked]
+    equal, longest = np.zeros(path.size, np.int64), np.zeros(path.size, np.int64)
+    ordered, many = source[ranked], source.size // MANY
     for i in range(path.size):
         side = i % 2
         here, before = lengths[side], lengths[1 - side]
-        first = np.searchsorted(ordered, path[i] - 2 * tolerance)
-        stop = np.searchsorted(ordered, path[i] + 2 * tolerance, side="right")
-        if _MANY * (stop - first) > source.size:
-            result[i] = _scan(source, path[i], tolerance, before, here)
+        first = np.searchsorted(ordered, path[i] - tolerance)
+        # The difference above was rounded: what lies just at the tolerance may be on the other side.
+        while first < ordered.size and path[i] - ordered[first] > tolerance:
+            first += 1
+        while first > 0 and path[i] - ordered[first - 1] <= tolerance:
+            first -= 1
+        stop = first
+        if first + many < ordered.size and ordered[first + many] - path[i] <= tolerance:
+            equal[i], longest[i] = _scan(source, path[i], tolerance, before, here)
             first, stop = 0, ordered.size
         else:
             here[ranked[written[side, 0] : written[side, 1]] + 1] = 0
-            for j in ranked[first:stop]:
-                if abs(source[j] - path[i]) <= tolerance:
-                    here[j + 1] = before[j] + 1
-                    result[i] = max(result[i], here[j + 1])
+            while stop < ordered.size and ordered[stop] - path[i] <= tolerance:
+                length = before[ranked[stop]] + 1
+                here[ranked[stop] + 1] = length
+                longest[i] = max(longest[i], length)
+                stop += 1
+            equal[i] = stop - first
         written[side, 0], written[side, 1] = first, stop
-    return result
+    return equal, longest
 
 
 @njit(cache=True)
-def _scan(source: FloatArray, value: float, tolerance: float, before: IntArray, here: IntArray) -> int:
-    """Fill in the lengths of the runs that end in `value`, one for every step of `source`, and return the longest."""
-    longest = np.int32(0)
+def _scan(source: FloatArray, value: float, tolerance: float, before: IntArray, here: IntArray) -> tuple[int, int]:
+    """Fill in the lengths of the runs that end in `value`, one for every step of `source`; return as `matches` does."""
+    equal, longest = np.int32(0), np.int32(0)
     for j in range(source.size):
         same = np.int32(abs(source[j] - value) <= tolerance)
         length = (before[j] + np.int32(1)) * same
         here[j + 1] = length
+        equal += same
         longest = max(longest, length)
-    return int(longest)
+    return int(equal), int(longest)
 
 
 @njit(cache=True)

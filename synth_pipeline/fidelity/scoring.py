@@ -37,6 +37,8 @@ class Base:
     twelve: tuple[StatisticMetric, ...]
     levels: FloatArray
     """Their statistics, shape (12,)."""
+    looked_at: int
+    """How many of a candidate's first returns are searched for copies."""
 
     @classmethod
     def of(cls, series: Series, steps: int) -> Self:
@@ -60,7 +62,7 @@ class Base:
                 f"the base series does not define {', '.join(lacking)}: its price never moves, or gaps cut it to "
                 f"pieces; take a longer or livelier stretch"
             )
-        return cls(sample, steps, length, twelve, levels)
+        return cls(sample, steps, length, twelve, levels, looked_at(sample))
 
     def similarities(self, levels: FloatArray) -> FloatArray:
         """Return the similarity, in [0, 1], of each statistic to the base's; (candidates, 12) → the same shape.
@@ -97,7 +99,6 @@ class Scorer:
 
     def __init__(self, base: Base) -> None:
         self.base = base
-        self._looked_at = looked_at(base.sample)
         self._number: int | None = None
         self._heads: dict[int, list[FloatArray]] = {}
         self._found: dict[int, list[FloatArray]] = {}
@@ -111,7 +112,7 @@ class Scorer:
             self._heads[number], self._found[number] = [], []
         whole = np.concatenate((self._last, prices))
         returns, self._last = log_returns(whole), whole[-1:]
-        if (room := self._looked_at - sum(map(len, self._heads[number]))) > 0:
+        if (room := self.base.looked_at - sum(map(len, self._heads[number]))) > 0:
             self._heads[number].append(returns[:room].copy())
         kept = np.concatenate((self._rest, returns[self._skip :]))
         self._skip = max(self._skip - returns.size, 0)

@@ -32,6 +32,8 @@ from synth_pipeline.progress import Progress, silent
 from synth_pipeline.rng import per_path
 from synth_pipeline.series import Asset, FloatArray, Series
 
+_FEWEST_MOVES = 10
+
 
 @dataclass(frozen=True, eq=False)
 class Histories:
@@ -56,6 +58,16 @@ class Histories:
         )
         moves = [np.pad(part.log_returns(), ((0, 0), (0, 1)), constant_values=np.nan) for part in parts.values()]
         return cls(tuple(parts), own, np.stack([each.ravel() for each in moves], axis=1)[-most - 1 :], shared)
+
+    def check_moves(self) -> None:
+        """Raise `TooLittleDataError` for an asset that hardly moves while all trade."""
+        for name, returns in zip(self.names, self.common, strict=True):
+            moves = int(np.count_nonzero(returns.longest().values))
+            if moves < _FEWEST_MOVES:
+                raise TooLittleDataError(
+                    f"{name} moves {moves} times in the longest stretch that all assets have and {_FEWEST_MOVES} are "
+                    f"needed: leave it out or take a longer history"
+                )
 
     def longest(self) -> list[Returns]:
         """Return the longest common stretch of each asset, on the scale of its latent price."""
@@ -109,6 +121,7 @@ class Basket(Generator):
         whole = self._shared(parts)
         prices = whole.select(tuple(f"{name}:{part.price_name}" for name, part in parts.items()))
         histories = Histories.of(prices, self.parameters.most_returns)
+        histories.check_moves()
         self.companions = JointCompanions.of(only_whole_rows(whole).parts(), self.parameters.most_returns)
         growth = {name: np.expm1(own.values) for name, own in zip(histories.names, histories.own, strict=True)}
         self.growth = {

@@ -10,10 +10,10 @@ What belongs here: one fit of one member, and paths of it for given innovations;
     figarch   ω / (1 - β) + Σ_i λ_i(φ, d, β) ε²_{t-i}, 500 terms  Baillie, Bollerslev, Mikkelsen (1996), J. Econom. 74
 
 The library knows no gaps, so a fit sees the longest stretch without one. Standard errors are the robust ones of
-Bollerslev and Wooldridge (1992). An estimate that is not stationary, or whose long-run variance is not within a
-factor of two of that of the data, is projected: GARCH and GJR to the likeliest law with the variance and the kurtosis
-of the data, the others to a persistence of at most 0.999 and an ω that makes the variances agree, as variance
-targeting would (Engle and Mezrich 1996).
+Bollerslev and Wooldridge (1992). Where the long-run variance is below 0.8 or above twice that of the data, ω makes
+them agree, as variance targeting would (Engle and Mezrich 1996). An estimate that is not stationary is projected to a
+persistence of at most 0.999 before; GARCH and GJR, also where their variance is off by a factor of two, to the
+likeliest law with the variance and the kurtosis of the data.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Volatility = Literal["garch", "gjr", "egarch", "figarch"]
 Distribution = Literal["normal", "t", "skewt"]
 
 MEMORY = 500
-_HIGHEST, _MOST_APART, _MOST_ROOM = 0.999, 2.0, 0.75
+_HIGHEST, _LEAST, _MOST_APART, _MOST_ROOM = 0.999, 0.8, 2.0, 0.75
 _LONGEST_BURN_IN = 20_000
 _FULLEST, _MOST = 60.0, 1e26
 _CODES = {"garch": 0, "gjr": 0, "egarch": 1, "figarch": 2}
@@ -254,9 +254,11 @@ def _estimates(volatility: str, names: list[str], values: FloatArray, errors: Fl
 def stationary(fit: Fit) -> tuple[Law, str | None]:
     """Return the law with a long run that has about the variance of the data, and why it had to be changed for that."""
     law, persistence = fit.law, persistence_of(fit.law)
-    if persistence <= _HIGHEST and 1 / _MOST_APART < long_run(law) < _MOST_APART:
+    variance = long_run(law) if persistence <= _HIGHEST else math.inf
+    # More than that of the data may come from spells so rare that history had none.
+    if _LEAST < variance < _MOST_APART:
         return law, None
-    if persistence > _HIGHEST or law.volatility in {"garch", "gjr"}:
+    if persistence > _HIGHEST or (law.volatility in {"garch", "gjr"} and not 1 / _MOST_APART < variance < _MOST_APART):
         law = law._replace(coefficients=_projected(fit))
         why = f"its persistence is {persistence:.4f}, and is taken as {persistence_of(law):.4f}"
     else:

@@ -32,7 +32,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from synth_pipeline.errors import InputError, TooLittleDataError
 from synth_pipeline.generators import price_process
 from synth_pipeline.generators.basket import Basket, Histories
 from synth_pipeline.generators.inference import Estimate, criteria, mean_error, residual_tests, scores_of
@@ -100,20 +99,12 @@ class CorrelatedBrownianMotion(Basket):
     def _pair(self, histories: Histories, i: int, j: int) -> Estimate:
         """Return the correlation of two assets over the steps that both have."""
         both = np.asarray(np.isfinite(histories.moves[:, (i, j)]).all(axis=1))
-        if both.sum() < self.minimum_steps:
-            raise TooLittleDataError(
-                f"{histories.names[i]} and {histories.names[j]} have {int(both.sum()):,} returns in common and "
-                f"{self.minimum_steps} are needed: leave out one of them"
-            )
         centred = histories.moves[both][:, (i, j)]
         centred -= centred.mean(axis=0)
         first, second = (
             unrounded(float(own.std()), histories.own[asset].resolution)
             for own, asset in zip(centred.T, (i, j), strict=True)
         )
-        if not first or not second:
-            resting = histories.names[j if first else i]
-            raise InputError(f"{resting} rests while both trade: there is no correlation; leave it out")
         scaled = centred / np.array([first, second])
         products = scaled[:, 0] * scaled[:, 1]
         if self.parameters.asynchronous:

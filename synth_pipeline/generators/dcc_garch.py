@@ -11,9 +11,9 @@ Econ. Stat. 31, eq. 3.3, by which S is the mean of z* z*' and can be estimated b
 
 Calibration is quasi maximum likelihood in steps: the GJR-GARCH of every asset; S for given a and b, from z*, which
 needs nothing but a, b and z; a and b at the highest Gaussian likelihood of z_t given R_t. Standard errors of a and b
-are the sandwich of Bollerslev and Wooldridge (1992) for that profile likelihood; those of S_ij come from z* z*' - Q_t,
-which has no memory: the error of S_ij is (1 - b) / (1 - a - b) times that of its mean. What the errors of the
-volatilities before add to them is small (Engle and Sheppard 2001, NBER working paper 8554) and left out. Where moving
+are the sandwich of Bollerslev and Wooldridge (1992) for that profile likelihood, with what the errors of the
+volatilities before add to it (Engle and Sheppard 2001, NBER working paper 8554, section 3); those of S_ij come from
+z* z*' - Q_t, which has no memory: the error of S_ij is (1 - b) / (1 - a - b) times that of its mean. Where moving
 correlations add too little to the likelihood, a and b are 0, with a note. Simulation is exact after a burn-in.
 
 Shocks are normal given volatilities and correlations: jumps together beyond what these make are `vine_copula`'s matter.
@@ -22,7 +22,7 @@ Shocks are normal given volatilities and correlations: jumps together beyond wha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
 from typing import Any, ClassVar, NamedTuple
@@ -32,7 +32,7 @@ import numpy as np
 from scipy import special
 
 from synth_pipeline.errors import TrainingError
-from synth_pipeline.generators import garch_margins, price_process
+from synth_pipeline.generators import conditional_variance, garch_margins, price_process
 from synth_pipeline.generators.basket import Basket, Histories
 from synth_pipeline.generators.garch_margins import Margins
 from synth_pipeline.generators.inference import Estimate, climb, covariance, criteria, mean_error
@@ -159,7 +159,7 @@ class DccGarch(Basket):
         """Fit every volatility, then the correlations of what is left."""
         filtered = garch_margins.filtered(self, histories, rng=rng, report=report)
         report(0.5, "correlations")
-        found = fit(filtered.scores)
+        found = fit(filtered.scores, filtered.fits)
         if not found.moves:
             self.notes.append("correlations do not move (a is 0): they are taken as constant")
         self.law = Law(*filtered.margins, found.news.value, found.memory.value, found.correlation)
@@ -212,9 +212,10 @@ class Fit:
         return self.news.value > 0
 
 
-def fit(scores: FloatArray) -> Fit:
+def fit(scores: FloatArray, margins: Sequence[conditional_variance.Fit] = ()) -> Fit:
     """Fit a and b, and S with them, to residuals of mean 0 and variance 1, shape (steps, assets).
 
+    Standard errors allow for those of the volatilities in `margins`, whose residuals they are.
     Raises `TrainingError` where two assets are one and the same.
     """
     constant = _terms(scores, 0.0, 0.0)
@@ -233,7 +234,7 @@ def fit(scores: FloatArray) -> Fit:
         persistence, share = special.expit(free)
         news, memory = float(share * persistence), float((1 - share) * persistence)
     target = _target(starred(scores, news, memory))
-    error_of_news, error_of_memory = _sandwich(scores, news, memory) if news else (None, None)
+    error_of_news, error_of_memory = _sandwich(scores, news, memory, margins) if news else (None, None)
     return Fit(
         news=Estimate(news, error_of_news, "share"),
         memory=Estimate(memory, error_of_memory, "share"),
@@ -255,20 +256,36 @@ def _terms(scores: FloatArray, news: float, memory: float) -> FloatArray:
     return likelihoods(scores, stars, _target(stars), news, memory)
 
 
-def _sandwich(scores: FloatArray, news: float, memory: float) -> tuple[float | None, float | None]:
+def _sandwich(
+    scores: FloatArray, news: float, memory: float, margins: Sequence[conditional_variance.Fit]
+) -> tuple[float | None, float | None]:
     """Return the standard errors of a and b; None where the likelihood does not peak."""
     values = np.array([news, memory])
     free = special.logit(values)
 
-    def terms_at(point: FloatArray) -> FloatArray:
-        return _terms(scores, *special.expit(point)) if special.expit(point).sum() < 1 else np.full(1, np.nan)
+    def terms_at(point: FloatArray, residuals: FloatArray = scores) -> FloatArray:
+        inside = special.expit(point).sum() < 1
+        return _terms(residuals, *special.expit(point)) if inside else np.full(len(residuals), np.nan)
+
+    def gradients(residuals: FloatArray) -> FloatArray:
+        steps = _STEP * np.eye(2)
+        ends = [(terms_at(free + step, residuals), terms_at(free - step, residuals)) for step in steps]
+        return np.stack([(up - down) / (2 * _STEP) for up, down in ends], axis=1)
 
     among = covariance(lambda point: float(terms_at(point).sum()), free)
-    slopes = [(terms_at(free + step) - terms_at(free - step)) / (2 * _STEP) for step in _STEP * np.eye(2)]
-    if not np.isfinite(among).all():
+    total = gradients(scores)
+    for asset, margin in enumerate(margins):
+        for which, each in garch_margins.influence(margin).items():
+            ends = []
+            for way in (1.0, -1.0):
+                residuals = scores.copy()
+                residuals[:, asset] = garch_margins.residuals_at(margin, garch_margins.moved(margin, which, way))
+                ends.append(gradients(residuals).mean(axis=0))
+            slope = (ends[0] - ends[1]) / (2 * garch_margins.step_of(margin, which))
+            total += each[:, np.newaxis] * slope
+    variances = np.diag(among @ (total.T @ total) @ among)
+    if not np.isfinite(variances).all():
         return None, None
-    gradients = np.stack(slopes, axis=1)
-    variances = np.diag(among @ (gradients.T @ gradients) @ among)
     first, second = values * (1 - values) * np.sqrt(variances)
     return float(first), float(second)
 

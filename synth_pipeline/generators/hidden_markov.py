@@ -20,7 +20,7 @@ from synth_pipeline.series import FloatArray, IntArray, Series
 FEW, MANY = 40, 2_000
 """Iterations of every start, and of the best of them."""
 _ENOUGH = 1e-8
-_LEAST_RETURNS = 100
+_LEAST_RETURNS, _MOST_RETURNS = 100, 100_000
 _LEAST_STAY = 1e-6
 
 
@@ -197,8 +197,8 @@ def least_bic(chains: list[Chain], count: int) -> Chain:
 def label(series: Series) -> Regimes:
     """Label every step by the state of volatility that is most likely, given all of history; see `features.regimes`.
 
-    Two to four states by BIC, of one mean. Of a basket the mean log price is taken; without a hundred returns that
-    differ nothing is labelled.
+    Two to four states by BIC, of one mean, estimated from the latest 100,000 returns. Of a basket the mean log price is
+    taken; without a hundred returns, or any that is not 0, nothing is labelled.
     """
     prices = log_prices(series)
     moves = np.diff(prices, axis=1)
@@ -211,7 +211,9 @@ def label(series: Series) -> Regimes:
     unit = returns / np.sqrt(np.mean(returns**2))
     step = series.tick_size / float(np.nanmedian(np.exp(prices))) / float(np.sqrt(np.mean(returns**2)))
     least = max(step**2 / 6, 1e-6)
-    chain = least_bic([likeliest(unit, opens, states, False, least) for states in VOLATILITIES], len(unit))
+    latest, begins = unit[-_MOST_RETURNS:], opens[-_MOST_RETURNS:].copy()
+    begins[0] = True
+    chain = least_bic([likeliest(latest, begins, states, False, least) for states in VOLATILITIES], len(latest))
     states = np.full(moves.shape, UNKNOWN, dtype=np.int8)
     states[known] = chain.smooth(unit, opens).argmax(axis=1)
     labels[:, 1:] = states

@@ -22,6 +22,7 @@ from scipy.signal import lfilter
 from synth_pipeline.errors import InputError
 from synth_pipeline.features.ohlc import BARS, bars_of, shape_of
 from synth_pipeline.features.transforms import Anchor, on_grid
+from synth_pipeline.features.windows import segments
 from synth_pipeline.series import FloatArray, IntArray, Series
 
 LEVEL_STEPS = 250
@@ -60,7 +61,7 @@ class JointRows:
                 columns["volume"], level = volumes[at]
             kept.append(np.stack([columns[name] for name in (anchor.price_name, *others_of(anchor))]))
         table = np.concatenate(kept, axis=1)
-        path, _, stop = spans[-1]
+        path, _, stop = segments(series)[-1]
         opening = _opening(dict(zip(series.names, series.values[path, stop - 1].tolist(), strict=True)), anchor)
         return cls(anchor, opening, np.ascontiguousarray(table[0]), np.ascontiguousarray(table[1:]), level)
 
@@ -93,11 +94,7 @@ class JointRows:
         if name != "close":
             return columns
         shape = {each: columns[each] for each in BARS if each in columns}
-        return columns | bars_of(shape, price, np.append(before, price)[:-1], self._rounded)
-
-    def _rounded(self, prices: FloatArray) -> FloatArray:
-        step = self.anchor.price_step
-        return on_grid(np.clip(np.rint(prices / step), 1.0, _MOST_UNITS), step) if step else prices
+        return columns | bars_of(shape, price, np.append(before, price)[:-1], self.anchor.nearest)
 
 
 def others_of(anchor: Anchor) -> tuple[str, ...]:

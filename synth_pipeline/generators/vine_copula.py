@@ -196,8 +196,8 @@ def _edges(vine: pv.Vinecop, names: tuple[str, ...]) -> Iterator[tuple[str, pv.B
     """Yield each pair copula with the assets that it joins, in the order in which `scores` has their parameters."""
     for tree in vine.get_trees():
         for edge in tree:
-            pair = ".".join(names[asset - 1] for asset in edge["conditioned"])
-            given = ".".join(names[asset - 1] for asset in edge["conditioning"])
+            pair = ".".join(names[asset - 1] for asset in sorted(edge["conditioned"]))
+            given = ".".join(names[asset - 1] for asset in sorted(edge["conditioning"]))
             yield f"{pair}.given.{given}" if given else pair, edge["pair_copula"]
 
 

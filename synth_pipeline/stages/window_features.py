@@ -93,7 +93,8 @@ def day_pieces(
 
 def _cuts(day: Day, tables: Sequence[str], start_ns: int, end_ns: int, step_ns: int, *, hot: bool) -> list[int]:
     """Return the edges of the grid where the pieces of a window begin, and its end."""
-    cuts = {start_ns, *range(start_ns, end_ns, PIECE_BUCKETS * step_ns)}
+    first, last = day.coverage[0][0] // step_ns * step_ns, day.coverage[-1][1]
+    cuts = {start_ns, *range(max(start_ns, first), min(end_ns, last), PIECE_BUCKETS * step_ns)}
     for table in tables:
         times = _starts(day.rows(table, hot=hot))
         within = times[np.searchsorted(times, start_ns) : np.searchsorted(times, end_ns)]

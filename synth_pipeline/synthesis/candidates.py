@@ -13,11 +13,10 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Generator as Generating
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +26,9 @@ from synth_pipeline.fidelity.copying import Copied, copied
 from synth_pipeline.fidelity.scoring import Base, Scorer
 from synth_pipeline.generators import Generator
 from synth_pipeline.series import FloatArray, Series
+
+START_S = 3.0
+"""What it costs to start a process that has its libraries loaded."""
 
 
 class Candidate(NamedTuple):
@@ -96,30 +98,34 @@ class Judge:
 
 
 def in_order(judge: Judge, most: int, workers: int, batch: Callable[[], int]) -> Generating[Candidate]:
-    """Score at most `most` candidates, `batch` of them in one go, and yield them in their order."""
-    first, tasks = 0, deque[Callable[[], list[Candidate]]]()
-    with _submitting(judge, workers) as submit:
-        while first < most or tasks:
-            while first < most and len(tasks) < 2 * workers - 1:
-                stop = min(first + batch(), most)
-                tasks.append(submit(first, stop))
-                first = stop
-            yield from tasks.popleft()()
+    """Score at most `most` candidates, `batch` of them in one go, and yield them in their order.
+
+    Other processes are started only after as much work as their start costs: many searches are over by then.
+    """
+    first, started = 0, perf_counter()
+    while first < most and (workers < 2 or perf_counter() - started < START_S):
+        stop = min(first + batch(), most)
+        yield from judge.candidates(first, stop)
+        first = stop
+    if first < most:
+        yield from _side_by_side(judge, range(first, most), workers, batch)
 
 
-@contextmanager
-def _submitting(judge: Judge, workers: int) -> Iterator[Callable[[int, int], Callable[[], list[Candidate]]]]:
-    """Give a function that sets candidates `first` … `stop` - 1 to work and returns the way to the result."""
-    if workers < 2:
-        yield lambda first, stop: partial(judge.candidates, first, stop)
-        return
+def _side_by_side(judge: Judge, numbers: range, workers: int, batch: Callable[[], int]) -> Generating[Candidate]:
+    """Score candidates in other processes, one task more than there are of them on the way."""
+    first, tasks = numbers.start, deque[Future[list[Candidate]]]()
     with tempfile.TemporaryDirectory() as folder:
         judge.generator.save(Path(folder))
         # A fresh interpreter each: a fork of a process that has threads may hang.
         context, known = multiprocessing.get_context("spawn"), (type(judge.generator), Path(folder), judge.request)
         pool = ProcessPoolExecutor(workers, context, initializer=_open, initargs=known)
         try:
-            yield lambda first, stop: pool.submit(_judged, first, stop).result
+            while first < numbers.stop or tasks:
+                while first < numbers.stop and len(tasks) <= workers:
+                    stop = min(first + batch(), numbers.stop)
+                    tasks.append(pool.submit(_judged, first, stop))
+                    first = stop
+                yield from tasks.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
 

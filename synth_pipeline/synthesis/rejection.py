@@ -227,6 +227,6 @@ def accepted(
 
 
 def _batch(tally: Tally, steps: int, workers: int) -> int:
-    """Return how many candidates to score in one go: no more than are likely needed, or than were scored already."""
-    wanted = max(tally.paths - len(tally.accepted), tally.tried) // (2 * workers)
-    return min(max(wanted, 1), _BATCH, max(_BATCH_STEPS // steps, 1))
+    """Return how many candidates to score in one go: about as many as were scored, no more than are likely needed."""
+    needed = max(tally.paths - len(tally.accepted), tally.tried) // workers
+    return max(min(needed, tally.tried, _BATCH, _BATCH_STEPS // steps), 1)

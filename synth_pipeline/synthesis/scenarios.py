@@ -25,6 +25,8 @@ __all__ = ["Shock", "shocked"]
 
 _MOST_UNITS = 2.0**50
 _SMALLEST, _LARGEST = 1e-300, 1e300
+_WIDEST = 1.99
+"""Spread over mid that leaves a bid above 0 where there is no tick."""
 
 Pieces = Iterable[tuple[int, Series]]
 
@@ -84,9 +86,11 @@ def _check_columns(shocks: Sequence[Shock], piece: Series) -> None:
 
 def _check_reached(shocks: Sequence[Shock], steps: int, step_ns: int) -> None:
     for shock in shocks:
-        if shock.stretch(step_ns)[0] >= steps:
+        if shock.start(step_ns) >= steps:
             ends = steps * step_ns / NS_PER_SECOND
-            raise InputError(f"shock {shock} begins after the paths end, at {ends:.15g} s: sample longer ones, or move it")
+            raise InputError(
+                f"shock {shock} begins after the paths end, at {ends:.15g} s: sample longer ones, or move it"
+            )
 
 
 def _apply(chain: Sequence[Effect], market: Market, steps: IntArray, values: FloatArray) -> None:
@@ -135,10 +139,11 @@ def _whole(before: FloatArray, after: FloatArray, step: float) -> FloatArray:
 def _quotes(tick: float, before: Columns, after: Columns, changed: dict[str, NDArray[np.bool_]]) -> Columns:
     """Return mids and spreads with bid and ask on the grid, above 0: what was not changed stays, the other fits it."""
     mid, moved = after["mid"], changed["mid"]
-    if not tick:
-        return {"mid": np.where(moved, np.clip(mid, _SMALLEST, _LARGEST), mid)}
-    if "spread" not in after:
-        return {"mid": np.where(moved, _price(mid, tick / 2), before["mid"])}
+    if not tick or "spread" not in after:
+        made = {"mid": np.where(moved, _price(mid, tick / 2), before["mid"])}
+        if "spread" in after:
+            made["spread"] = np.where(changed["spread"], np.minimum(after["spread"], _WIDEST * mid), before["spread"])
+        return made
     spread = np.maximum(np.rint(after["spread"] / tick), 1.0)
     halves = spread + 2 * np.clip(np.rint((2 * mid / tick - spread) / 2), 1.0, _MOST_UNITS)
     fixed = np.rint(2 * before["mid"] / tick)

@@ -8,15 +8,15 @@ What belongs here: parameters, and what they do to prices, spreads and sizes bef
 What does not: streams, several assets, grids (`scenarios`).
 
 Shocks of the price are written as what they add to the log price, from the path as it was: nothing is rounded in
-between, so that no error grows along a path, and outside of its stretch a shock leaves log-returns as they were. A step
-k lies at k steps' time after the first; a stretch is the steps in [at, at + for).
+between, so that no error grows along a path, and outside of its stretch a shock leaves log-returns as they were. Step k
+lies k steps' time after the first.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from math import isfinite, log1p
 from typing import Any, ClassVar
 
@@ -33,7 +33,7 @@ Effect = Callable[[Columns, IntArray], Columns]
 
 _POINTS = ("mid", "microprice", "vwap", "depth_mid", "last_price")
 """Prices that are one number a step; those of bars are a shape."""
-_ACTIVITY = (*SIZES, "turnover", "trade_count", "quote_count")
+_ACTIVITY = (*sorted(SIZES), "turnover", "trade_count", "quote_count")
 _IMBALANCES = ("imbalance_1", "imbalance_5", "imbalance_10")
 _FOREVER = 2**62
 _MOST_LOG = 600.0
@@ -41,7 +41,7 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
 
 def _number(
-    default: float | None = None,
+    default: Any = MISSING,
     *,
     key: str = "",
     least: float = -np.inf,
@@ -50,16 +50,16 @@ def _number(
     below: float = np.inf,
     is_time: bool = False,
 ) -> Any:
-    """Declare a parameter with its name in text where that is another, and its range."""
+    """Declare a parameter: its name in text where that is another, and its range."""
     bounds = {"at least": least, "above": above, "at most": most, "below": below}
-    rule = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if isfinite(bound))
+    rule = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if isfinite(bound)) or "finite"
     metadata = {"key": key, "is_time": is_time, "rule": rule, "bounds": (least, above, most, below)}
     return field(default=default, metadata=metadata)
 
 
-def time(default: float | None = None, *, key: str = "", above: float = -np.inf) -> Any:
-    """Declare a parameter in seconds."""
-    return _number(default, key=key, least=0.0 if above < 0 else -np.inf, above=above, is_time=True)
+def _duration(default: Any = MISSING, key: str = "for") -> Any:
+    """Declare a parameter in seconds, above 0."""
+    return _number(default, key=key, above=0.0, is_time=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +69,8 @@ class Shock(ABC):
     name: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
     """Columns of which it changes something; a series with none of them is not one for it. Empty: the price."""
-    required: ClassVar[tuple[str, ...]] = ()
-    """Parameters without a default."""
 
-    at: float = time(0.0)
+    at: float = _number(0.0, least=0.0, is_time=True)
     """Seconds from the first step to where it begins."""
     asset: str = ""
     """Only this one; empty for all."""
@@ -95,58 +93,37 @@ class Shock(ABC):
         """Make one from its parameters, numbers or text. Raises as `parse` does."""
         if kind not in KINDS:
             raise UnknownNameError("shock", kind, KINDS)
-        known = {each.metadata.get("key") or each.name: each for each in fields(KINDS[kind])}
+        known = {_key(each): each for each in fields(KINDS[kind])}
         if stray := next((key for key in values if key not in known), None):
             raise InputError(f"shock {kind} has no parameter {stray!r}: it has {', '.join(known)}")
+        if lacking := next((key for key, each in known.items() if each.default is MISSING and key not in values), None):
+            raise InputError(f"shock {kind} lacks {lacking}: give it as {kind}:{lacking}=VALUE")
         read = {known[key].name: _value(kind, key, known[key], value) for key, value in values.items()}
         return KINDS[kind](**read)
 
     def to_json(self) -> dict[str, Any]:
         """Return the kind and every parameter that is not at its default; `of` reads them back."""
-        values = {
-            each.metadata.get("key") or each.name: getattr(self, each.name)
-            for each in fields(self)
-            if getattr(self, each.name) != each.default
-        }
-        return {"kind": self.name, **values}
+        values = {_key(each): getattr(self, each.name) for each in fields(self)}
+        defaults = {_key(each): each.default for each in fields(self)}
+        return {"kind": self.name} | {key: value for key, value in values.items() if value != defaults[key]}
 
     def __str__(self) -> str:
-        values = [
-            f"{key}={value:.15g}" if isinstance(value, float) else f"{key}={value}"
-            for key, value in self.to_json().items()
-            if key != "kind"
-        ]
+        values = [f"{key}={str(value).removesuffix('.0')}" for key, value in self.to_json().items() if key != "kind"]
         return f"{self.name}:{','.join(values)}"
 
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            if "bounds" not in each.metadata or (value is None and each.name not in self.required):
+            if "bounds" not in each.metadata or (value is None and each.default is None):
                 continue
-            key = each.metadata["key"] or each.name
-            if value is None:
-                raise InputError(f"shock {self.name} lacks {key}: give it as {self.name}:{key}=VALUE")
             least, above, most, below = each.metadata["bounds"]
             if not (isfinite(value) and least <= value <= most and above < value < below):
-                rule = each.metadata["rule"] or "finite"
-                raise InputError(f"shock {self.name} cannot have {key}={value:g}: it must be {rule}")
+                rule = each.metadata["rule"]
+                raise InputError(f"shock {self.name} cannot have {_key(each)}={value:g}: it must be {rule}")
 
-    @property
-    def duration(self) -> float | None:
-        """Seconds that it lasts; None to the end of the path."""
-        return None
-
-    def stretch(self, step_ns: int) -> tuple[int, int]:
-        """Return its first step and the first after it. Raises `InputError` when it covers none."""
-        at_ns = round(self.at * NS_PER_SECOND)
-        start = -(-at_ns // step_ns)
-        if self.duration is None:
-            return start, _FOREVER
-        stop = -(-(at_ns + round(self.duration * NS_PER_SECOND)) // step_ns)
-        if stop == start:
-            shown = f"for={self.duration:g} covers no step of {step_ns / NS_PER_SECOND:g} s"
-            raise InputError(f"shock {self.name}: {shown}; make it longer")
-        return start, stop
+    def start(self, step_ns: int) -> int:
+        """Return its first step."""
+        return -(-round(self.at * NS_PER_SECOND) // step_ns)
 
     @abstractmethod
     def effect(self, step_ns: int, rng: np.random.Generator) -> Effect:
@@ -154,21 +131,33 @@ class Shock(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outage(Shock):
+class Stretch(Shock):
+    """A shock of a stretch of steps, which are those in [at, at + for)."""
+
+    duration: float | None = _duration(None)
+    """Seconds; None to the end of the path."""
+
+    def stop(self, step_ns: int) -> int:
+        """Return the first step after it. Raises `InputError` when it covers none."""
+        if self.duration is None:
+            return _FOREVER
+        stop = -(-round((self.at + self.duration) * NS_PER_SECOND) // step_ns)
+        if stop == self.start(step_ns):
+            step = f"{step_ns / NS_PER_SECOND:g} s"
+            raise InputError(f"shock {self.name}: for={self.duration:g} covers no step of {step}; make it longer")
+        return stop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outage(Stretch):
     """The venue is silent: prices stand as they were, nothing trades; then the price jumps to where it is."""
 
     name: ClassVar = "outage"
-    required: ClassVar = ("lasting",)
-    lasting: float | None = time(key="for", above=0.0)
-
-    @property
-    def duration(self) -> float | None:
-        """Seconds that it lasts."""
-        return self.lasting
+    duration: float = _duration()
 
     def effect(self, step_ns: int, rng: np.random.Generator) -> Effect:  # noqa: ARG002 - nothing random
         """Hold every column at its last value, sizes at 0, bars flat."""
-        start, stop = self.stretch(step_ns)
+        start, stop = self.start(step_ns), self.stop(step_ns)
         last: dict[str, float] = {}
 
         def hold(columns: Columns, steps: IntArray) -> Columns:
@@ -197,26 +186,19 @@ class Outage(Shock):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LiquidityDrought(Shock):
+class LiquidityDrought(Stretch):
     """Spreads are `times` as wide, sizes and counts `times` smaller, imbalances noise; `ramp` leads in and out."""
 
     name: ClassVar = "liquidity_drought"
     needs: ClassVar = ("spread", *_ACTIVITY, *_IMBALANCES)
-    required: ClassVar = ("times",)
-    times: float | None = _number(least=1.0)
-    lasting: float | None = time(key="for", above=0.0)
-    ramp: float = time(0.0)
-
-    @property
-    def duration(self) -> float | None:
-        """Seconds that it lasts, its ramps among them."""
-        return self.lasting
+    times: float = _number(least=1.0)
+    ramp: float = _number(0.0, least=0.0, is_time=True)
 
     def effect(self, step_ns: int, rng: np.random.Generator) -> Effect:
         """Scale by times^w, w the trapezoid of the ramps; of imbalances w · (1 - 1 / times) becomes uniform noise."""
-        start, stop = self.stretch(step_ns)
+        start, stop = self.start(step_ns), self.stop(step_ns)
         ramp = round(self.ramp * NS_PER_SECOND) // step_ns + 1
-        times = self.times or 1.0
+        times = self.times
 
         def drain(columns: Columns, steps: IntArray) -> Columns:
             weight = np.clip(np.minimum(steps - start + 1, stop - steps) / ramp, 0.0, 1.0)
@@ -242,23 +224,16 @@ class LiquidityDrought(Shock):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Volatility(Shock):
+class Volatility(Stretch):
     """Log-returns are `times` as large, the wicks of bars too; realized variance goes with the square."""
 
     name: ClassVar = "volatility"
-    required: ClassVar = ("times",)
-    times: float | None = _number(above=0.0)
-    lasting: float | None = time(key="for", above=0.0)
-
-    @property
-    def duration(self) -> float | None:
-        """Seconds that it lasts; None to the end."""
-        return self.lasting
+    times: float = _number(above=0.0)
 
     def effect(self, step_ns: int, rng: np.random.Generator) -> Effect:  # noqa: ARG002 - nothing random
         """Stretch the log price about where it was when the stretch began; then move on from where it ended."""
-        start, stop = self.stretch(step_ns)
-        extra = (self.times or 1.0) - 1.0
+        start, stop = self.start(step_ns), self.stop(step_ns)
+        extra = self.times - 1.0
         reference, last = np.nan, np.nan
 
         def magnify(columns: Columns, steps: IntArray) -> Columns:
@@ -314,20 +289,18 @@ class FlashCrash(Drift):
     """The price falls by a share `depth` within `for`, and takes back `rebound` of it (in log) within `recovery`."""
 
     name: ClassVar = "flash_crash"
-    required: ClassVar = ("depth", "lasting")
-    depth: float | None = _number(least=0.0, below=1.0)
-    lasting: float | None = time(key="for", above=0.0)
-    recovery: float | None = time(above=0.0)
+    depth: float = _number(least=0.0, below=1.0)
+    duration: float = _duration()
+    recovery: float | None = _duration(None, "")
     """Default: as long as the fall."""
     rebound: float = _number(1.0, least=0.0, most=1.0)
 
     def added(self, seconds: FloatArray) -> FloatArray:
         """Fall and recover in a straight line of the log price."""
-        fall = self.lasting or 1.0
         since = seconds - self.at
-        down = np.clip(since / fall, 0.0, 1.0)
-        up = np.clip((since - fall) / (self.recovery or fall), 0.0, 1.0)
-        return np.asarray(log1p(-(self.depth or 0.0)) * (down - self.rebound * up))
+        down = np.clip(since / self.duration, 0.0, 1.0)
+        up = np.clip((since - self.duration) / (self.recovery or self.duration), 0.0, 1.0)
+        return np.asarray(log1p(-self.depth) * (down - self.rebound * up))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -335,13 +308,12 @@ class Trend(Drift):
     """The price grows by a share `by` over `for`, evenly in log, and stays there."""
 
     name: ClassVar = "trend"
-    required: ClassVar = ("by", "lasting")
-    by: float | None = _number(above=-1.0)
-    lasting: float | None = time(key="for", above=0.0)
+    by: float = _number(above=-1.0)
+    duration: float = _duration()
 
     def added(self, seconds: FloatArray) -> FloatArray:
         """Grow in a straight line of the log price."""
-        return np.asarray(log1p(self.by or 0.0) * np.clip((seconds - self.at) / (self.lasting or 1.0), 0.0, 1.0))
+        return np.asarray(log1p(self.by) * np.clip((seconds - self.at) / self.duration, 0.0, 1.0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -349,18 +321,22 @@ class Gap(Drift):
     """The price jumps by a share `by` before the first step at or after `at`: a bar opens there."""
 
     name: ClassVar = "gap"
-    required: ClassVar = ("by",)
     opens_with_close: ClassVar = True
-    by: float | None = _number(above=-1.0)
+    by: float = _number(above=-1.0)
 
     def added(self, seconds: FloatArray) -> FloatArray:
         """Jump."""
-        return np.where(seconds >= self.at, log1p(self.by or 0.0), 0.0)
+        return np.where(seconds >= self.at, log1p(self.by), 0.0)
 
 
 KINDS: Mapping[str, type[Shock]] = {
     kind.name: kind for kind in (FlashCrash, Gap, LiquidityDrought, Outage, Trend, Volatility)
 }
+
+
+def _key(parameter: Field[Any]) -> str:
+    """Return what a parameter is called in text."""
+    return parameter.metadata.get("key") or parameter.name
 
 
 def _value(kind: str, key: str, parameter: Field[Any], value: Any) -> Any:

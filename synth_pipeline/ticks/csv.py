@@ -13,6 +13,7 @@ A file may grow while it is read: each call asks for its size anew, and a last l
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 from collections import Counter
@@ -25,8 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synth_pipeline.errors import InputError, NoDataError
+from synth_pipeline.progress import Progress, silent
 from synth_pipeline.series import IntArray
-from synth_pipeline.ticks import csv_form, csv_rows
+from synth_pipeline.ticks import csv_form, csv_index, csv_rows
+from synth_pipeline.ticks.csv_index import CsvIndex
 from synth_pipeline.ticks.csv_rows import Fault, Form, Kind, Rows, Unit
 
 TOLERANCE = 16_384
@@ -35,6 +38,8 @@ _FURTHEST = 128
 _CHUNK = 1 << 24
 _HEAD, _LONGEST_HEAD = 4096, 1 << 20
 _SHOWN = 5
+_BEYOND = 1 / 24
+_NEVER = 2**63
 Check = Callable[[Mapping[str, np.ndarray]], NDArray[np.uint8]]
 """Columns to a `Fault` per row: a law of the caller's."""
 _UNKNOWN = Form((), 0, 0, 0, 0, settled=False)
@@ -69,7 +74,8 @@ class SortedCsv:
     """One CSV file, sorted by its time column up to a little disorder.
 
     `time` names the time column, `unit` the unit of its numbers, `columns` every column of a file without header (else
-    they are called 0, 1, …). What is left out is recognized by the first rows. Raises `InputError` naming the option
+    they are called 0, 1, …). `index` is where to keep an index (`ticks.csv_index`), to be used from then on; making it
+    scans the file once. What is left out is recognized by the first rows. Raises `InputError` naming the option
     when they do not tell, `NoDataError` when there is no whole line.
     """
 
@@ -81,8 +87,12 @@ class SortedCsv:
         unit: Unit | None = None,
         columns: Sequence[str] = (),
         tolerance: int = TOLERANCE,
+        index: Path | None = None,
+        progress: Progress = silent,
     ) -> None:
         self.path, self.tolerance = path, tolerance
+        self._index_place, self._progress = index, progress
+        self._index: CsvIndex | None = None
         self._said = (time, unit, columns)
         self._identity = (-1, -1)
         self.form = _UNKNOWN
@@ -148,8 +158,6 @@ class SortedCsv:
         with self._opened() as file:
             if missing := [name for name in kinds if name not in self.form.names]:
                 raise InputError(f"{self.path} has no column {missing[0]!r}: it has {', '.join(self.form.names)}")
-            search = _Search(file, self._probe_bytes, self.tolerance)
-            (low, _), (_, high) = search.bracket(start_ns), search.bracket(end_ns)
 
             def read(first: int, stop: int) -> Rows:
                 rows = file.rows(first, stop, kinds, decimals)
@@ -157,24 +165,60 @@ class SortedCsv:
                     return rows
                 return replace(rows, faults=np.where(rows.faults == 0, check(rows.columns), rows.faults))
 
-            rows = self._around(file, (low, max(low, high)), (start_ns, end_ns), read)
+            if self._index_place is not None:
+                places = self._updated(file, self._index_place).places(start_ns, end_ns) or [(file.size, file.size)]
+                rows = csv_rows.joined([read(*place) for place in places])
+                rows = self._with_one_before(rows, places[0][0], start_ns, read)
+                return _cut(file, rows, set(), start_ns, end_ns, carry_in=carry_in)
+            search = _Search(file, self._probe_bytes, self.tolerance)
+            low, _ = search.bracket(start_ns)
+            _, high = search.bracket(end_ns, low)
+            place = low.offset, max(low.offset, high.offset)
+            rows = self._around(search, place, (start_ns, end_ns), read)
             return _cut(file, rows, search.strays, start_ns, end_ns, carry_in=carry_in)
 
+    def index(self) -> CsvIndex:
+        """Return the index of the file as it is now: rows, ties and unsorted places of all of it, after a scan of it.
+
+        It is kept where `index` said, and used by `read`, which then misses no row wherever it lies.
+        """
+        with self._opened() as file:
+            return self._updated(file, self._index_place)
+
+    def _updated(self, file: _File, place: Path | None) -> CsvIndex:
+        known = self._index or (csv_index.load(place) if place is not None else None)
+        self._index = csv_index.updated(known, file.descriptor, file.form, file.rows, progress=self._progress)
+        if place is not None and self._index is not known:
+            csv_index.save(self._index, place)
+        return self._index
+
+    def _with_one_before(self, rows: Rows, first: int, start_ns: int, read: Callable[[int, int], Rows]) -> Rows:
+        """Read further back while no row before the window is sound: the index knows of times, not of faults."""
+        length = csv_index.BLOCK
+        while first > self.form.first_row and not ((rows.faults == 0) & (rows.time_ns < start_ns)).any():
+            first, end, length = max(first - length, self.form.first_row), first, 2 * length
+            rows = csv_rows.joined([read(first, end), rows])
+        return rows
+
     def _around(
-        self, file: _File, place: tuple[int, int], window: tuple[int, int], read: Callable[[int, int], Rows]
+        self, search: _Search, place: tuple[int, int], window: tuple[int, int], read: Callable[[int, int], Rows]
     ) -> Rows:
-        """Read the place and what is around it, further where rows at the rim still are of the window."""
+        """Read the place and what is around it, further where rows at the rim are of the window, or in no place."""
         (low, high), (start_ns, end_ns) = place, window
         before = after = self.tolerance
         while max(before, after) <= _FURTHEST * self.tolerance:
-            first, stop = max(low - before, self.form.first_row), min(high + after, file.size)
+            first, stop = max(low - before, self.form.first_row), min(high + after, search.file.size)
             rows = read(first, stop)
             is_sound = rows.faults == 0
             time_ns, offsets = rows.time_ns[is_sound], rows.offsets[is_sound]
             early, late = time_ns[offsets < low - before // 2], time_ns[offsets >= high + after // 2]
             is_shaken = 4 * _displacement(time_ns, offsets) > min(before, after)
-            goes_back = first > self.form.first_row and (is_shaken or not early.size or early.max() >= start_ns)
-            goes_on = stop < file.size and (is_shaken or not late.size or late.min() < end_ns)
+            goes_back = first > self.form.first_row and (
+                is_shaken or not early.size or not search.latest_before(first) <= early.max() < start_ns
+            )
+            goes_on = stop < search.file.size and (
+                is_shaken or not late.size or not end_ns <= late.min() <= search.earliest_after(stop)
+            )
             if not goes_back and not goes_on:
                 return rows
             before, after = before * (1 + goes_back), after * (1 + goes_on)
@@ -212,7 +256,7 @@ class _File:
         start, stop = max(start, form.first_row), min(stop, self.size)
         is_line_start = start == form.first_row
         start -= not is_line_start  # the byte before may be the line end that makes this a line start
-        rest, parts = b"", [csv_rows.parse(b"", start, form, kinds, decimals)]
+        rest, parts = b"", []
         while fresh := self.bytes(start + len(rest), min(start + len(rest) + _CHUNK, stop)):
             data = rest + fresh
             begin = 0 if is_line_start else data.find(b"\n") + 1
@@ -222,7 +266,7 @@ class _File:
                 parts.append(csv_rows.parse(data[begin:end], start + begin, form, kinds, decimals))
             start, rest = start + end, data[end:]
         self.unfinished_bytes = len(rest) if stop == self.size else 0
-        return csv_rows.joined(parts[1:] or parts)
+        return csv_rows.joined(parts or [csv_rows.parse(b"", start, form, kinds, decimals)])
 
 
 @dataclass(frozen=True)
@@ -240,23 +284,26 @@ class _Search:
     tolerance: int
     strays: set[int] = field(default_factory=set)
     """Places whose time does not lie between those of the places around them."""
+    _sound: list[_Probe] = field(default_factory=list)
+    """Probes whose time does lie between."""
     _seen: dict[int, _Probe] = field(default_factory=dict)
 
-    def bracket(self, target_ns: int) -> tuple[int, int]:
+    def bracket(self, target_ns: int, low: _Probe | None = None) -> tuple[_Probe, _Probe]:
         """Return two close places: what lies before the first is earlier than the target, from the second on it is not.
 
-        Raises `InputError` when the file runs backwards.
+        What lies before `low`, if given, is known to be earlier. Raises `InputError` when the file runs backwards.
         """
         first, size = self.file.form.first_row, self.file.size
-        low, high = self._probe(first, size), self._probe(max(size - 2 * self.probe_bytes, first), size)
+        low, high = low or self._probe(first, size), self._probe(max(size - 2 * self.probe_bytes, first), size)
         if low is None or high is None:
-            return first, size
+            return _Probe(first, target_ns), _Probe(size, target_ns)
         if high.ns < low.ns:
             name = self.file.form.names[self.file.form.time_field]
             raise InputError(f"{self.file.path} runs backwards in {name}: sort it from the earliest row to the latest")
-        low, high = _Probe(first, low.ns), _Probe(size, high.ns)
-        while high.offset - low.offset > 4 * self.probe_bytes:
-            middle = (low.offset + high.offset) // 2
+        low, high, turn = _Probe(low.offset if self._sound else first, low.ns), _Probe(size, high.ns), 0
+        self._sound += [low, high]
+        while high.offset - low.offset > max(4 * self.probe_bytes, self.tolerance // 2):
+            middle, turn = self._next_place(low, high, target_ns, turn), turn + 1
             probe = self._plausible(middle, low, high)
             if probe is None:
                 high = _Probe(middle, high.ns)
@@ -264,19 +311,40 @@ class _Search:
                 low = probe
             else:
                 high = probe
-        return low.offset, high.offset
+        return low, high
+
+    def latest_before(self, offset: int) -> int:
+        """Return the latest time that the search met before a place, strays apart."""
+        return max((probe.ns for probe in self._sound if probe.offset < offset), default=-_NEVER)
+
+    def earliest_after(self, offset: int) -> int:
+        """Return the earliest time that the search met from a place on, strays apart."""
+        return min((probe.ns for probe in self._sound if probe.offset >= offset), default=_NEVER)
+
+    def _next_place(self, low: _Probe, high: _Probe, target_ns: int, turn: int) -> int:
+        """Return where to probe: a little beyond where the times on both sides let the target be expected.
+
+        Beyond, on the side where more is left, so that both sides come close. Every fourth time it is the middle, so
+        that no file takes many more probes than by halves; in bursty ones it is two thirds as many.
+        """
+        span = high.offset - low.offset
+        share = min(max((target_ns - low.ns) / max(high.ns - low.ns, 1), 0.0), 1.0)
+        beyond = _BEYOND if share < 0.5 else -_BEYOND
+        place = low.offset + int(span * (0.5 if turn % 4 == 3 else share + beyond))
+        return min(max(place, low.offset + self.probe_bytes), high.offset - 2 * self.probe_bytes)
 
     def _plausible(self, middle: int, low: _Probe, high: _Probe) -> _Probe | None:
         """Probe a place, or one near it where its time lies outside what is known of both sides."""
         first = self._probe(middle, high.offset)
-        if first is None or low.ns <= first.ns <= high.ns:
-            return first
-        self.strays.add(first.offset)
-        for reach in (1, 4, 16, 64):
-            for at in (middle + reach * self.tolerance, middle - reach * self.tolerance):
-                probe = self._probe(at, high.offset) if low.offset < at < high.offset else None
-                if probe is not None and low.ns <= probe.ns <= high.ns:
-                    return probe
+        if first is None:
+            return None
+        near = (middle + sign * reach * self.tolerance for reach in (1, 4, 16, 64) for sign in (1, -1))
+        probes = (self._probe(at, high.offset) for at in near if low.offset < at < high.offset)
+        for probe in itertools.chain([first], probes):
+            if probe is not None and low.ns <= probe.ns <= high.ns:
+                self._sound.append(probe)
+                return probe
+            self.strays.add(first.offset)
         return first
 
     def _probe(self, at: int, limit: int) -> _Probe | None:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from synth_pipeline.errors import InputError, NoDataError
 from synth_pipeline.ticks import csv_rows
-from synth_pipeline.ticks.csv_rows import BY_MAGNITUDE, ISO, Form, Rows, Unit
+from synth_pipeline.ticks.csv_kernels import BY_MAGNITUDE, ISO
+from synth_pipeline.ticks.csv_rows import Form, Rows, Unit
 
 _EXPONENTS: dict[str, int] = {"s": 9, "ms": 6, "us": 3, "ns": 0, "iso": ISO}
 _FOREIGN = {
