@@ -177,7 +177,8 @@ def recorded(folder: Path, *, quick: bool) -> tuple[dict[str, Rows], list[str]]:
 
 def _instruments(path: Path, archive: FrameArchive, home: Path) -> Iterator[tuple[str, Rows]]:
     workspace = stages.Workspace.of(Settings(home=home, tracking=False))
-    for venue, symbol in product(importing.venues_of(path, archive), archive.symbols(path) or [None]):
+    venues = archive.venues(path) or importing.venues_of(path, archive)[:1]
+    for venue, symbol in product(venues, archive.symbols(path) or [None]):
         instrument = stages.identify([path], venue, symbol)
         for day in importing.days_of([path]):
             try:

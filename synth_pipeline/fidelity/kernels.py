@@ -170,19 +170,18 @@ def lagrange_multipliers(values: FloatArray, lags: int) -> FloatArray:
     result = np.full(paths, np.nan)
     for path in range(paths):
         count, size, row = _centred(values[path])
-        runs = _runs(row, lags + 1)
-        squares = np.full(row.size, np.nan)
-        for first, stop in runs:
-            squares[first:stop] = row[first:stop] ** 2
-        _, total, squares = _centred(squares)
-        if _is_constant(total, count, size):
-            continue
-        used, sums, products = 0, np.zeros(lags + 1), np.zeros((lags + 1, lags + 1))
+        squares, runs = row * row, _runs(row, lags + 1)
+        used, total = 0, 0.0
         for first, stop in runs:
             used += stop - first - lags
-            _add_products(squares[first:stop], sums, products)
-        products -= np.outer(sums, sums) / max(used, 1)
-        if used > 2 * lags and not _is_constant(products[0, 0], used, total):
+            total += _total(squares[first + lags : stop])
+        if used <= 2 * lags or _is_constant(total, count, size):
+            continue
+        sums, products = np.zeros(lags + 1), np.zeros((lags + 1, lags + 1))
+        for first, stop in runs:
+            _add_products(squares[first:stop] - total / used, sums, products)
+        products -= np.outer(sums, sums) / used
+        if not _is_constant(products[0, 0], used, total):
             result[path] = used * _explained(products)
     return result
 

@@ -198,7 +198,7 @@ def fit(returns: Returns, volatility: Volatility, distribution: Distribution, rn
     }
     kinds: dict[str, Any] = {"normal": arch.Normal, "t": arch.StudentsT, "skewt": arch.SkewStudent}
     of_scores = kinds[distribution]()
-    centred = returns.values - returns.values.mean()
+    centred = balanced(returns.values)
     scale = float(centred.std())
     model = arch.ZeroMean(centred / scale, volatility=members[volatility], distribution=of_scores, rescale=False)
     found = model.fit(disp="off", show_warning=False)
@@ -225,6 +225,15 @@ def fit(returns: Returns, volatility: Volatility, distribution: Distribution, rn
     total = float(found.loglikelihood) - len(centred) * math.log(scale)
     estimates = _estimates(volatility, names, values, _errors(found))
     return Fit(law, estimates, total, scores, centred / scale, normal_scores)
+
+
+def balanced(values: FloatArray) -> FloatArray:
+    """Return values of mean 0: gains and losses each times a factor, so that what is 0 stays so."""
+    gains, losses = float(values[values > 0].sum()), -float(values[values < 0].sum())
+    if gains <= 0 or losses <= 0:
+        return values - values.mean()
+    root = math.sqrt(gains / losses)
+    return np.where(values > 0, values / root, values * root)
 
 
 def downside_of(scores: FloatArray) -> float:

@@ -11,7 +11,8 @@ the interpolation of k(u) / u² between hundred values of u.
 
 Calibration is quasi maximum likelihood with normal innovations, by `arch`, on the longest stretch without a gap, the
 latest 20,000 returns at most; it is consistent whatever the law of z (Bollerslev and Wooldridge 1992), and its
-standard errors are robust. Simulation is exact after a burn-in.
+standard errors are robust. Gains and losses are brought to the same sum by a factor each, so that a return of 0 stays
+one and prices rest as often as they did. Simulation is exact after a burn-in.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ class FilteredHistoricalSimulation(PriceProcess):
         """Fit GJR-GARCH and keep its residuals, at mean zero and unit variance."""
         report(0.0, "filtering volatility")
         fit = conditional_variance.fit(garch.longest_of(self, returns), "gjr", "normal", rng)
-        centred = fit.scores - fit.scores.mean()
-        residuals = centred / centred.std()
+        residuals = conditional_variance.balanced(fit.scores)
+        residuals = residuals / residuals.std()
         downside = conditional_variance.downside_of(residuals)
         garch.keep(self, replace(fit, law=fit.law._replace(downside=downside)))
         self.law = Law(fit.law.scale, self.law.coefficients, residuals)

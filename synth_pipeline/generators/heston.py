@@ -48,6 +48,7 @@ _MOVES_BY = 0.01
 _MOVES, _MOST_RESTING = 8, 0.1
 _NEGLIGIBLE = 1e-10
 _FLOOR = -700.0
+_LEAST = 0.8
 _SWITCH = 1.5
 _LINKS = {"reversion": "positive", "variance": "positive", "vol_of_vol": "positive", "leverage": "correlation"}
 _BOUNDS = {
@@ -284,7 +285,7 @@ class Heston(PriceProcess):
             each = found[name]
             found[name] = Estimate(each.value * unit, each.error and each.error * unit, each.link)
         self.estimates = found
-        self.law = law = Law(**{name: estimate.value for name, estimate in found.items()})
+        self.law = law = self._scaled(Law(**{name: estimate.value for name, estimate in found.items()}), blocks.scale)
         levels = np.empty(len(blocks.sums))
         total = blocks.log_likelihood(free, levels)
         scores = special.ndtri(np.clip(levels, 1e-15, 1 - 1e-15))
@@ -294,6 +295,17 @@ class Heston(PriceProcess):
             | {"feller_ratio": 2 * law.reversion * law.variance / law.vol_of_vol**2}
             | residual_tests(scores, np.cumsum(blocks.opens))
         )
+
+    def _scaled(self, law: Law, scale: float) -> Law:
+        """Return the law with at least 0.8 of the variance of the data."""
+        share = law.variance / scale**2
+        if share >= _LEAST:
+            return law
+        self.notes.append(
+            f"the likeliest variance is {share:.2g} times that of the data, as prices rest and jump: "
+            "the law is scaled to make them agree"
+        )
+        return law._replace(variance=scale**2, vol_of_vol=law.vol_of_vol / math.sqrt(share))
 
     def run(self, rng: np.random.Generator, counts: Iterable[int]) -> Iterator[FloatArray]:
         """Simulate from the stationary law of the variance."""

@@ -10,8 +10,9 @@ Over one step of the grid,
 Calibration is maximum likelihood over (σ, λ, m, δ) and the location of the diffusion. The density of a return is the
 Poisson mixture of N(a + k m, σ² + k δ²); on a price grid every variance takes the rounding error's h²/6 (Sheppard). A
 mixture's likelihood is unbounded where one component shrinks onto a repeated return (Kiefer and Wolfowitz 1956), so σ
-stays above a thousandth of the scale of returns, or a fiftieth of the price grid. The search starts from three splits
-of the variance between diffusion and jumps; standard errors are from the observed information. Simulation is exact.
+stays above a thousandth of the scale of returns, or a fiftieth of the price grid. m is 0 for prices that rest in more
+than a tenth of the steps. The search starts from three splits of the variance between diffusion and jumps; standard
+errors are from the observed information. Simulation is exact.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from synth_pipeline.generators.inference import (
 from synth_pipeline.generators.price_process import PriceProcess, Report, Returns
 from synth_pipeline.series import FloatArray
 
-_MOST_JUMPS = 60
+_MOST_JUMPS, _MOST_RESTING = 60, 0.1
 _NEGLIGIBLE = 1e-12
 _LINKS = {
     "diffusion": "positive",
@@ -112,7 +113,14 @@ class MertonJumpDiffusion(PriceProcess):
             return float(log_likelihood(unit, rounding / scale**2, *values.values()))
 
         least = max(returns.resolution / 50 / scale, 1e-3)
-        natural = ((least, 3.0), (1e-4, 20.0), (-20.0, 20.0), (1e-2, 50.0), (-3.0, 3.0))
+        centred = (-20.0, 20.0), (-3.0, 3.0)
+        if returns.resting > _MOST_RESTING:
+            centred = (0.0, 0.0), (0.0, 0.0)
+            self.notes.append(
+                f"{returns.resting:.0%} of the returns are 0: jumps have the mean 0, as what compensates another would "
+                "move a price that rests"
+            )
+        natural = ((least, 3.0), (1e-4, 20.0), centred[0], (1e-2, 50.0), centred[1])
         bounds = np.array(
             [free_of(dict(zip(_LINKS, side, strict=True)), _LINKS) for side in zip(*natural, strict=True)]
         ).T
