@@ -1,13 +1,54 @@
 """Slow, obvious twins of the fidelity kernels: plain Python over the runs between gaps."""
 
 import math
+from fractions import Fraction
 from itertools import groupby, pairwise
+
+import numpy as np
 
 
 def runs(row):
     """Split a row at its NaN."""
     groups = groupby(row, key=lambda value: not math.isnan(value))
     return [[float(value) for value in group] for known, group in groups if known]
+
+
+def moments(row):
+    """Mean and central moments, in exact arithmetic."""
+    known = [Fraction(float(value)) for value in row if math.isfinite(value)]
+    if not known:
+        return [math.nan] * 4
+    centre = sum(known) / len(known)
+    return [float(centre), *(float(sum((value - centre) ** k for value in known) / len(known)) for k in (2, 3, 4))]
+
+
+def correlation(first, second):
+    pairs = [
+        (Fraction(float(a)), Fraction(float(b))) for a, b in zip(first, second, strict=True) if math.isfinite(a + b)
+    ]
+    if len({a for a, _ in pairs}) < 2 or len({b for _, b in pairs}) < 2:
+        return math.nan
+    one, two = (sum(side) / len(pairs) for side in zip(*pairs, strict=True))
+    product = sum((a - one) * (b - two) for a, b in pairs)
+    squares = sum((a - one) ** 2 for a, _ in pairs) * sum((b - two) ** 2 for _, b in pairs)
+    return float(product) / math.sqrt(squares)
+
+
+def lagrange_multiplier(row, lags):
+    """Engle's n R², by least squares on the rows that no gap touches; NaN where nothing varies."""
+    known = [value for piece in runs(row) for value in piece]
+    centre = sum(known) / max(len(known), 1)
+    squares = [[(value - centre) ** 2 for value in piece] for piece in runs(row)]
+    rows = [piece[t - lags : t + 1] for piece in squares for t in range(lags, len(piece))]
+    targets = [past[-1] for past in rows]
+    if len(set(known)) < 2 or len(rows) <= 2 * lags or max(targets) - min(targets) < 1e-12 * max(targets):
+        return math.nan
+    past = np.array([[1.0, *past[:-1]] for past in rows])
+    scale = np.abs(past).max(axis=0)
+    fitted = past / scale @ np.linalg.lstsq(past / scale, targets, rcond=1e-12)[0]
+    average = sum(targets) / len(targets)
+    left = sum((target - fit) ** 2 for target, fit in zip(targets, fitted, strict=True))
+    return len(rows) * (1 - left / sum((target - average) ** 2 for target in targets))
 
 
 def autocorrelations(row, lags):

@@ -47,19 +47,24 @@ def market(steps: int, *, seed: int = 0, price: float = 60_000.0, tick: float = 
     return Series(np.stack(columns, axis=1)[np.newaxis], names, 500_000_000, np.array([10**18]), tick, lot)
 
 
-def rounded_walk(returns: FloatArray, spreads: FloatArray, start: float) -> FloatArray:
-    """The price path again: of all allowed prices, the one nearest to where the return points."""
-    paths = []
+def rounded_walk(returns: FloatArray, spreads: FloatArray, start: float) -> tuple[FloatArray, FloatArray]:
+    """The price path again: of all allowed prices, the one nearest to where the return points; it stays at a 0."""
+    paths, placed = [], []
     for row, widths in zip(returns, spreads, strict=True):
-        price, path = int(start), []
+        price, before, path, found = int(start), int(widths[0]), [], []
         for move, width in zip(row, widths.astype(int), strict=True):
+            if move == 0 and width and (price - width) % 2:
+                width += 1 if before > width else -1
             target = price * math.exp(move)
             near = range(max(1, int(target) - 4), int(target) + width + 6)
             allowed = [units for units in near if width == 0 or (units >= width + 2 and (units - width) % 2 == 0)]
             price = min(allowed, key=lambda units: abs(units - target))
+            before = width
             path.append(price)
+            found.append(width)
         paths.append(path)
-    return np.array(paths, dtype=float)
+        placed.append(found)
+    return np.array(paths, dtype=float), np.array(placed, dtype=float)
 
 
 def _constants(law: Law) -> tuple[float, float, float, float]:

@@ -91,6 +91,28 @@ twin = settings(max_examples=60)
 
 
 @twin
+@given(gappy)
+def test_moments_equal_their_twin(values):
+    found = kernels.moments(values)[:, 0]
+    np.testing.assert_allclose(found, naive.moments(values[0]), rtol=1e-12, atol=1e-18)
+
+
+@twin
+@given(gappy, gappy)
+def test_correlations_equal_their_twin(first, second):
+    steps = min(first.shape[1], second.shape[1])
+    found = kernels.correlations(first[:, :steps], second[:, :steps])
+    np.testing.assert_allclose(found, [naive.correlation(first[0, :steps], second[0, :steps])], atol=1e-12)
+
+
+@twin
+@given(gappy, st.integers(1, 4))
+def test_lagrange_multipliers_equal_their_twin(values, lags):
+    found = kernels.lagrange_multipliers(values, lags)
+    np.testing.assert_allclose(found, [naive.lagrange_multiplier(values[0], lags)], rtol=1e-6, atol=1e-7)
+
+
+@twin
 @given(gappy, st.integers(1, 12))
 def test_autocorrelations_equal_their_twin(values, lags):
     expected = naive.autocorrelations(values[0], lags)

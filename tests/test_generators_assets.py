@@ -470,10 +470,11 @@ def test_real_coins_crash_together_in_a_vine_and_not_in_a_gaussian_copula(hourly
         made = generator.sample(4, 6_000, rng=stream(0, "sample"))
         errors[family] = {name: metric(train, made) for name, metric in metrics(joint=True).items()}
     vine, gaussian = errors[None], errors["gaussian"]
-    assert vine["crash_dependence"] < 0.05 < 0.1 < gaussian["crash_dependence"]
+    assert gaussian["crash_dependence"] > 0.1
+    assert vine["crash_dependence"] < 0.6 * gaussian["crash_dependence"]
+    assert vine["volatility_correlation_error"] < 0.5 * gaussian["volatility_correlation_error"]
     assert vine["correlation_error"] < 0.05
     assert vine["rank_correlation_error"] < 0.05
-    assert vine["volatility_correlation_error"] < gaussian["volatility_correlation_error"]
 
 
 @pytest.mark.slow

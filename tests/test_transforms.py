@@ -163,11 +163,20 @@ def test_tails_find_the_law_that_scipy_drew_from(shape: float) -> None:
 
 def test_prices_walk_like_the_slow_twin() -> None:
     rng = stream(0, "walk")
-    returns = rng.standard_normal((3, 200)) * 0.02
-    for spreads in (np.zeros((3, 200)), 1.0 + rng.poisson(0.5, (3, 200))):
-        np.testing.assert_array_equal(
-            rounded_walk(returns, spreads, np.full(3, 400.0)), naive.rounded_walk(returns, spreads, 400.0)
-        )
+    returns = rng.standard_normal((3, 200)) * 0.02 * (rng.random((3, 200)) < 0.6)
+    for spreads in (np.zeros((3, 200)), 1.0 + rng.poisson(0.5, (3, 200)), 1.0 + rng.poisson(8.0, (3, 200))):
+        found = rounded_walk(returns, spreads, np.full(3, 400.0), spreads[:, 0])
+        for ours, theirs in zip(found, naive.rounded_walk(returns, spreads, 400.0), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_price_that_rests_rests_whatever_its_spread_does() -> None:
+    returns, spreads = np.zeros((1, 500)), 1.0 + stream(0, "rest").poisson(6.0, (1, 500))
+    spreads[0, 0] += spreads[0, 0] % 2
+    prices, placed = rounded_walk(returns, spreads, np.array([400.0]), spreads[:, 0])
+    assert (prices == 400).all()
+    assert np.abs(placed - spreads).max() == 1
+    assert placed.min() >= 1
 
 
 @given(units=st.integers(0, 10**9), tick=st.sampled_from(["0.1", "0.05", "0.01", "0.00001", "0.005", "1", "5", "0.25"]))
@@ -175,6 +184,73 @@ def test_grid_values_are_the_doubles_of_their_decimals(units: int, tick: str) ->
     exact = float(units * Decimal(tick))
     made = float(on_grid(np.array([float(units)]), float(tick))[0])
     assert made == exact
+
+
+BAR_SCORES = arrays.arrays(np.float64, (2, 40, 5), elements=st.floats(-40, 40))
+
+
+def assert_bars(series: Series) -> None:
+    """Hold decoded bars to what a venue could have shown."""
+    assert np.isfinite(series.values).all()
+    opened, high, low, close = (series.column(name) for name in ("open", "high", "low", "close"))
+    assert (low > 0).all()
+    assert (low <= np.minimum(opened, close)).all()
+    assert (high >= np.maximum(opened, close)).all()
+    assert (series.column("volume") >= 0).all()
+    if series.tick_size:
+        ticks = series.values[:, :, :4] / series.tick_size
+        np.testing.assert_allclose(ticks, np.rint(ticks), rtol=1e-12)
+
+
+@pytest.mark.parametrize("tick", [0.0, 0.5, 20.0])
+def test_bars_decode_to_the_very_bars_they_came_from(tick: float) -> None:
+    series = naive.bars(600, tick=tick)
+    # Opens away from the close before, and a bar without wicks.
+    gaps = 1 + 0.01 * stream(0, "gaps").standard_normal(600)
+    opens = series.values[0, :, 0] * gaps
+    series.values[0, :, 0] = np.rint(opens / tick) * tick if tick else opens
+    series.values[0, :, 1] = np.maximum(series.values[0, :, 1], series.values[0, :, 0])
+    series.values[0, :, 2] = np.minimum(series.values[0, :, 2], series.values[0, :, 0])
+    series.values[0, 77, 1:3] = np.sort(series.values[0, 77, [0, 3]])[::-1]
+    transform = one_path(series, float(series.values[0, 0, 3]))
+    scores = transform.encode(series, rng=stream(1, "ties")).values
+    scores[0, 0] = 0.0
+    back = transform.decode(scores)
+    np.testing.assert_allclose(back.values[:, 1:], series.values[:, 1:], rtol=1e-8)
+
+
+@settings(max_examples=40)
+@given(tick=st.sampled_from([0.0, 0.5, 20.0, 1e-5]), scores=BAR_SCORES, seed=st.integers(0, 50))
+def test_whatever_a_network_says_decodes_to_bars_in_order(tick: float, scores: FloatArray, seed: int) -> None:
+    series = naive.bars(150, seed=seed, tick=tick)
+    transform = SeriesTransform.fit(series)
+    whole = transform.decode(scores)
+    assert_bars(whole)
+    np.testing.assert_allclose(whole.column("close")[:, 0], series.column("close")[0, -1], rtol=1e-12)
+    cut = list(transform.decoded((scores[:, :13], scores[:, 13:14], scores[:, 14:])))
+    np.testing.assert_allclose(np.concatenate([piece.values for piece in cut], axis=1), whole.values, rtol=1e-9)
+    assert [int(piece.start_ns[0] - whole.start_ns[0]) // whole.step_ns for piece in cut] == [0, 13, 14]
+
+
+def test_bars_upside_down_have_mirrored_scores() -> None:
+    series = naive.bars(2_000, tick=0.0)
+    upside_down = 1 / series.values
+    upside_down[0, :, [1, 2]] = upside_down[0, :, [2, 1]]
+    upside_down[0, :, 4] = series.values[0, :, 4]
+    transform = SeriesTransform.fit(series)
+    assert transform.directions.tolist() == [-1, 1, -1, -1, 1]
+    scores = transform.encode(series, rng=stream(0, "ties")).values
+    mirrored = transform.encode(replace(series, values=upside_down), rng=stream(0, "ties")).values
+    # The gapless opens of this market are all ties, which fall anywhere.
+    expected = (scores * transform.directions)[0, 1:, 1:]
+    np.testing.assert_allclose(mirrored[0, 1:, 1:], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["high", "low"])
+def test_one_wick_without_the_other_is_refused(name: str) -> None:
+    series = naive.bars(300).select(("open", name, "close"))
+    with pytest.raises(InputError, match=f"bars have open and {name} beside close: give both of high and low, or none"):
+        SeriesTransform.fit(series)
 
 
 def test_saved_and_loaded_transforms_are_the_same(tmp_path: Path) -> None:

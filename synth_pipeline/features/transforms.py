@@ -258,23 +258,32 @@ def _unconstrained(series: Series) -> Series:
 
 
 @numba.njit(cache=True)
-def rounded_walk(returns: FloatArray, spreads: FloatArray, starts: FloatArray) -> FloatArray:
-    """Return prices, in steps of their grid, that follow log-returns from one price on the grid to the next.
+def rounded_walk(
+    returns: FloatArray, spreads: FloatArray, starts: FloatArray, widths: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return prices, in steps of their grid, that follow log-returns from one to the next, and spreads that fit them.
 
-    Shapes (paths, steps), of `starts` (paths,). Where `spreads` (whole ticks, with prices in half ticks) are not 0, a
-    mid has the parity of its spread, because the bid is (mid - spread) / 2 whole ticks; the bid is at least one tick.
-    Each return starts from the *rounded* price before it, so a zero return stays one. Ties go to even, so rounding has
-    no drift.
+    Shapes (paths, steps); `starts` and `widths`, (paths,), are the price and the spread before. Where `spreads` (whole
+    ticks, with prices in half ticks) are not 0, a mid has the parity of its spread, because the bid is
+    (mid - spread) / 2 whole ticks; the bid is at least one tick. Each return starts from the *rounded* price before it,
+    so a zero return stays one: there the spread gives way, by a tick towards the one before. Ties go to even, so
+    rounding has no drift.
     """
-    prices = np.empty_like(returns)
+    prices, placed = np.empty_like(returns), np.empty_like(returns)
     for path in range(returns.shape[0]):
-        price = starts[path]
+        price, width = starts[path], widths[path]
         for step in range(returns.shape[1]):
             spread = spreads[path, step]
             target = min(price * np.exp(returns[path, step]), 2.0**50)
-            price = spread + 2 * max(np.rint((target - spread) / 2), 1.0) if spread > 0 else max(np.rint(target), 1.0)
-            prices[path, step] = price
-    return prices
+            if spread > 0:
+                if returns[path, step] == 0 and (spread - price) % 2 != 0:
+                    spread += 1.0 if spread < width else -1.0
+                price = spread + 2 * max(np.rint((target - spread) / 2), 1.0)
+            else:
+                price = max(np.rint(target), 1.0)
+            prices[path, step], placed[path, step] = price, spread
+            width = spread
+    return prices, placed
 
 
 @dataclass(frozen=True, eq=False)
@@ -326,10 +335,10 @@ class SeriesTransform:
         for scores in pieces:
             values = self._values(scores, before)
             yield self.anchor.series(values, start)
-            start, before = start + scores.shape[1], values[:, -1, self.anchor.names.index(self.anchor.price_name)]
+            start, before = start + scores.shape[1], dict(zip(self.anchor.names, values[:, -1].T, strict=True))
 
-    def _values(self, scores: FloatArray, before: FloatArray | None) -> FloatArray:
-        """Return market units of scores that follow the prices `before`, shape (paths,); None: at the last fitted."""
+    def _values(self, scores: FloatArray, before: dict[str, FloatArray] | None) -> FloatArray:
+        """Return market units of scores that follow a row of each path, `before`; None: the last fitted price."""
         columns = {
             name: codec.decode(marginal.value(scores[:, :, at].astype(np.float64)))
             for at, (name, codec, marginal) in enumerate(
@@ -339,9 +348,9 @@ class SeriesTransform:
         returns = columns[self.anchor.price_name].copy()
         if before is None:
             returns[:, :1] = 0.0
-        starts = np.full(len(scores), self.anchor.price) if before is None else before
+        starts = np.full(len(scores), self.anchor.price) if before is None else before[self.anchor.price_name]
         if "spread" in columns and self.anchor.price_step:
-            columns |= self._quotes(returns, columns["spread"], starts, opening=before is None)
+            columns |= self._quotes(returns, columns["spread"], starts, None if before is None else before["spread"])
         else:
             columns[self.anchor.price_name] = self._prices(returns, starts)
             columns |= self._bars(columns, starts)
@@ -352,10 +361,11 @@ class SeriesTransform:
         step = self.anchor.price_step
         if not step:
             return self.anchor.prices(np.log(starts / self.anchor.price)[:, np.newaxis] + np.cumsum(returns, axis=1))
-        return on_grid(rounded_walk(returns, np.zeros_like(returns), np.maximum(np.rint(starts / step), 1.0)), step)
+        units = np.maximum(np.rint(starts / step), 1.0)
+        return on_grid(rounded_walk(returns, np.zeros_like(returns), units, np.zeros_like(units))[0], step)
 
     def _quotes(
-        self, returns: FloatArray, spread: FloatArray, starts: FloatArray, *, opening: bool
+        self, returns: FloatArray, spread: FloatArray, starts: FloatArray, width: FloatArray | None
     ) -> dict[str, FloatArray]:
         """Return mids on their grid, and spreads that fit them.
 
@@ -366,9 +376,12 @@ class SeriesTransform:
         units = np.maximum(np.rint(starts / step), 1.0)
         widest = max(1.0, np.floor(max(np.rint(self.anchor.price / step), 1.0) / 4))
         ticks = np.minimum(np.rint(spread / tick), widest)
-        if opening:
+        if width is None:
             ticks[:, 0] += (ticks[:, 0] - units) % 2
-        return {"mid": on_grid(rounded_walk(returns, ticks, units), step), "spread": on_grid(ticks, tick)}
+        mids, ticks = rounded_walk(
+            returns, ticks, units, ticks[:, 0].copy() if width is None else np.rint(width / tick)
+        )
+        return {"mid": on_grid(mids, step), "spread": on_grid(ticks, tick)}
 
     def _bars(self, columns: dict[str, FloatArray], starts: FloatArray) -> dict[str, FloatArray]:
         """Return opens, highs and lows around the closes."""

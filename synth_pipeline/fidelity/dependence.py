@@ -38,7 +38,7 @@ _FEWEST_IN_TAIL = 20
 )
 def average_correlation(returns: FloatArray) -> FloatArray:
     """Mean over pairs of assets of the correlation of their log-returns; compared as a difference."""
-    return mean(np.stack([_pairs(_correlation(path)) for path in returns]))
+    return np.array([_pairs(_correlation(path)).mean() for path in returns])
 
 
 @metric(

@@ -36,6 +36,7 @@ Volatility = Literal["garch", "gjr", "egarch", "figarch"]
 Distribution = Literal["normal", "t", "skewt"]
 
 MEMORY = 500
+_MOST_RESTING = 0.1
 _HIGHEST, _LEAST, _MOST_APART, _MOST_ROOM = 0.999, 0.8, 2.0, 0.75
 _LONGEST_BURN_IN = 20_000
 _FULLEST, _MOST = 60.0, 1e26
@@ -228,12 +229,15 @@ def fit(returns: Returns, volatility: Volatility, distribution: Distribution, rn
 
 
 def balanced(values: FloatArray) -> FloatArray:
-    """Return values of mean 0: gains and losses each times a factor, so that what is 0 stays so."""
+    """Return values less their mean; where more than a tenth are 0, gains and losses each times a factor instead.
+
+    What is 0 then stays so, and the sums are as equal.
+    """
     gains, losses = float(values[values > 0].sum()), -float(values[values < 0].sum())
-    if gains <= 0 or losses <= 0:
-        return values - values.mean()
+    if np.mean(values == 0) <= _MOST_RESTING or gains <= 0 or losses <= 0:
+        return np.asarray(values - values.mean())
     root = math.sqrt(gains / losses)
-    return np.where(values > 0, values / root, values * root)
+    return np.asarray(np.where(values > 0, values / root, values * root))
 
 
 def downside_of(scores: FloatArray) -> float:

@@ -11,8 +11,8 @@ the interpolation of k(u) / u² between hundred values of u.
 
 Calibration is quasi maximum likelihood with normal innovations, by `arch`, on the longest stretch without a gap, the
 latest 20,000 returns at most; it is consistent whatever the law of z (Bollerslev and Wooldridge 1992), and its
-standard errors are robust. Gains and losses are brought to the same sum by a factor each, so that a return of 0 stays
-one and prices rest as often as they did. Simulation is exact after a burn-in.
+standard errors are robust. Of prices that rest in more than a tenth of the steps, gains and losses are brought to the
+same sum by a factor each, so that a return of 0 stays one. Simulation is exact after a burn-in.
 """
 
 from __future__ import annotations

@@ -71,6 +71,10 @@ class Law(NamedTuple):
     leverage: float
     """[ρ]"""
 
+    def scaled(self, factor: float) -> Law:
+        """Return the law of so many times the variance."""
+        return self._replace(variance=factor * self.variance, vol_of_vol=math.sqrt(factor) * self.vol_of_vol)
+
 
 class Chain(NamedTuple):
     """The variance on a grid of points, and its moves over a block."""
@@ -285,7 +289,14 @@ class Heston(PriceProcess):
             each = found[name]
             found[name] = Estimate(each.value * unit, each.error and each.error * unit, each.link)
         self.estimates = found
-        self.law = law = self._scaled(Law(**{name: estimate.value for name, estimate in found.items()}), blocks.scale)
+        likeliest = Law(**{name: estimate.value for name, estimate in found.items()})
+        share = likeliest.variance / blocks.scale**2
+        self.law = law = likeliest if share >= _LEAST else likeliest.scaled(1 / share)
+        if share < _LEAST:
+            self.notes.append(
+                f"the likeliest variance is {share:.2g} times that of the data, as prices rest and jump: "
+                "the law is scaled to make them agree"
+            )
         levels = np.empty(len(blocks.sums))
         total = blocks.log_likelihood(free, levels)
         scores = special.ndtri(np.clip(levels, 1e-15, 1 - 1e-15))
@@ -295,17 +306,6 @@ class Heston(PriceProcess):
             | {"feller_ratio": 2 * law.reversion * law.variance / law.vol_of_vol**2}
             | residual_tests(scores, np.cumsum(blocks.opens))
         )
-
-    def _scaled(self, law: Law, scale: float) -> Law:
-        """Return the law with at least 0.8 of the variance of the data."""
-        share = law.variance / scale**2
-        if share >= _LEAST:
-            return law
-        self.notes.append(
-            f"the likeliest variance is {share:.2g} times that of the data, as prices rest and jump: "
-            "the law is scaled to make them agree"
-        )
-        return law._replace(variance=scale**2, vol_of_vol=law.vol_of_vol / math.sqrt(share))
 
     def run(self, rng: np.random.Generator, counts: Iterable[int]) -> Iterator[FloatArray]:
         """Simulate from the stationary law of the variance."""
