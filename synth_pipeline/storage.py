@@ -147,6 +147,38 @@ def below(place: UPath, name: str) -> Iterator[str]:
     yield from (path.removeprefix(top) for path in found if path.endswith(f"/{name}"))
 
 
+def entries(place: UPath) -> dict[str, tuple[int, int]]:
+    """Return size and time of the last write, in ns, of all objects below a place, by relative path: for upkeep."""
+    with _refusals(place, "list"):
+        found = place.fs.find(place.path, detail=True)
+        top = place.path.rstrip("/") + "/"
+        return {path.removeprefix(top): (int(each["size"]), _written_ns(place, path)) for path, each in found.items()}
+
+
+def changed_ns(place: Place) -> int:
+    """Return when a file was last written, in ns; 0 when there is none."""
+    try:
+        if isinstance(place, Path):
+            return place.stat().st_ctime_ns
+        with _refusals(place, "read"):
+            return _written_ns(place, place.path)
+    except FileNotFoundError:
+        return 0
+
+
+def _written_ns(place: UPath, path: str) -> int:
+    return int(place.fs.modified(path).timestamp() * 1e9)
+
+
+def remove(place: UPath) -> None:
+    """Remove an object; that it is gone already is no error."""
+    try:
+        with _refusals(place, "write"):
+            place.fs.rm_file(place.path)
+    except FileNotFoundError:
+        pass
+
+
 @contextmanager
 def _refusals(place: UPath, doing: str) -> Iterator[None]:
     """Say in one line why a store refused. `FileNotFoundError` passes when it is the object that is missing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import duckdb
 import numpy as np
 import polars as pl
 import pytest
@@ -148,6 +149,13 @@ def test_polars_agrees() -> None:
     weight = pl.sum_horizontal(pl.col(f"{s}q{k}") for s in "ba" for k in range(levels))
     five = [pl.sum_horizontal(pl.col(f"{s}q{k}") for k in range(5)) for s in "ba"]
     state = {"depth_mid": value / weight, "imbalance_5": (five[0] - five[1]) / (five[0] + five[1])}
+    mid, slopes = (pl.col("bp0") + pl.col("ap0")) / 2, []
+    for side in "ba":
+        away = [(pl.col(f"{side}p{k}") - mid).abs() for k in range(levels)]
+        upto = [pl.sum_horizontal(pl.col(f"{side}q{j}") for j in range(k + 1)) for k in range(levels)]
+        products = (d * q for d, q in zip(away, upto, strict=True))
+        slopes.append(pl.sum_horizontal(products) / pl.sum_horizontal(d**2 for d in away))
+    state["book_slope"] = (slopes[0] + slopes[1]) / 2
     labels = pl.DataFrame({"label_ns": found["label_ns"]})
     sums = frame.with_columns(flows).group_by("label_ns").agg(pl.col(f"ofi_{k}").sum() for k in range(1, 6))
     oracle = labels.join(sums, on="label_ns", how="left", maintain_order="left").fill_null(0)
@@ -158,3 +166,39 @@ def test_polars_agrees() -> None:
         np.testing.assert_array_equal(found[name], oracle[name].to_numpy().astype(float), err_msg=name)
     np.testing.assert_allclose(found["depth_mid"], states["depth_mid"].to_numpy(), rtol=1e-14)
     np.testing.assert_allclose(found["imbalance_5"], states["imbalance_5"].to_numpy(), rtol=1e-15)
+    np.testing.assert_allclose(found["book_slope"], states["book_slope"].to_numpy(), rtol=1e-12)
+
+
+def test_duckdb_agrees_on_depth_that_came_and_went() -> None:
+    rng = stream(6, "ladder")
+    count, levels = 1_500, 10
+    at = np.sort(rng.integers(0, 6_000, count))
+    best = 1000 + np.cumsum(rng.integers(-1, 2, count))
+    steps = np.cumsum(rng.integers(1, 3, (2, count, levels)), axis=2)
+    sizes = rng.integers(1, 50, (2, count, levels))
+    prices = best[:, None] + np.array([-1, 1])[:, None, None] * steps
+    ladder = {"recv_ns": at, "bid_price": prices[0], "bid_size": sizes[0], "ask_price": prices[1], "ask_size": sizes[1]}
+    found = depth_features(ladder, end_ns=6_000)
+    side, event, _ = np.indices(prices.shape)
+    base = duckdb.connect()
+    shown = {"side": 2 * side.ravel() - 1, "event": event.ravel(), "price": prices.ravel(), "size": sizes.ravel()}
+    base.register("shown", pl.DataFrame(shown).to_arrow())
+    base.register("events", pl.DataFrame({"event": np.arange(count), "label_ns": (at // 10 + 1) * 10}).to_arrow())
+    oracle = base.sql("""
+        with before as (select side, event + 1 as event, price, size from shown),
+        ends as (select side, event, max(price * side) as last from shown group by all),
+        changes as (
+            select side, event, price, coalesce(a.size, 0) - coalesce(b.size, 0) as change
+            from shown a full join before b using (side, event, price)
+        )
+        select label_ns, coalesce(sum(change) filter (change > 0), 0) as depth_added,
+               coalesce(-sum(change) filter (change < 0), 0) as depth_removed
+        from changes join ends now using (side, event)
+        join ends earlier on earlier.side = changes.side and earlier.event = changes.event - 1
+        join events using (event) where price * changes.side <= least(now.last, earlier.last) group by label_ns
+    """).pl()
+    labels = pl.DataFrame({"label_ns": found["label_ns"]})
+    rows = labels.join(oracle, on="label_ns", how="left", maintain_order="left").fill_null(0)
+    for name in ("depth_added", "depth_removed"):
+        np.testing.assert_array_equal(found[name], rows[name].cast(pl.Float64).to_numpy(), err_msg=name)
+        assert (found[name] > 0).sum() > 100

@@ -47,27 +47,26 @@ def series_of(*paths: FloatArray) -> Series:
 # Statistics against libraries that we did not write, and by counting.
 
 
+def pearson(path: FloatArray) -> FloatArray:
+    return np.asarray(np.corrcoef(path, rowvar=False))[np.triu_indices(3, 1)]
+
+
+def spearman(path: FloatArray) -> FloatArray:
+    return np.asarray(stats.spearmanr(path).statistic)[np.triu_indices(3, 1)]
+
+
 def test_correlations_equal_those_of_numpy_and_scipy() -> None:
     first, second = moves(0, 600), moves(1, 600, 0.2)
-    upper = np.triu_indices(3, 1)
 
-    def expected(statistic: str) -> float:
-        found = [
-            np.corrcoef(path.T)[upper]
-            if statistic == "pearson"
-            else np.array(stats.spearmanr(path).statistic, ndmin=2)[upper]
-            for path in (first, second)
-        ]
-        return float(np.sqrt(np.mean((found[0] - found[1]) ** 2)))
+    def expected(one: FloatArray, two: FloatArray) -> object:
+        return pytest.approx(float(np.sqrt(np.mean((one - two) ** 2))))
 
-    one, two = sample(first), sample(second)
-    assert dependence.correlation_error(one, two) == pytest.approx(expected("pearson"))
-    assert dependence.rank_correlation_error(one, two) == pytest.approx(expected("spearman"))
-    mean = np.corrcoef(first.T)[upper].mean() - np.corrcoef(second.T)[upper].mean()
-    assert dependence.average_correlation(one, two) == pytest.approx(abs(mean))
-    sizes = [np.corrcoef(np.abs(path.T))[upper] for path in (first, second)]
-    expected_sizes = np.sqrt(np.mean((sizes[0] - sizes[1]) ** 2))
-    assert dependence.volatility_correlation_error(one, two) == pytest.approx(expected_sizes)
+    pair = sample(first), sample(second)
+    assert dependence.correlation_error(*pair) == expected(pearson(first), pearson(second))
+    assert dependence.rank_correlation_error(*pair) == expected(spearman(first), spearman(second))
+    sizes = pearson(np.abs(first)), pearson(np.abs(second))
+    assert dependence.volatility_correlation_error(*pair) == expected(*sizes)
+    assert dependence.average_correlation(*pair) == expected(pearson(first).mean(), pearson(second).mean())
 
 
 def test_who_leads_is_seen() -> None:

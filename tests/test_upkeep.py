@@ -10,14 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synth_pipeline import stages
+from synth_pipeline import stages, storage
 from synth_pipeline.errors import InputError, NoDataError
 from synth_pipeline.lineage import manifests
+from synth_pipeline.lineage.manifests import Manifest
 from synth_pipeline.schema import NS_PER_DAY, QUOTES, TRADES, Instrument, day_start_ns
 from synth_pipeline.settings import Settings
 from synth_pipeline.stages.history import parse_cell
 from synth_pipeline.ticks import parquet, verification
-from tests import wire
+from tests import object_stores, wire
+from tests.object_stores import put
+
+s3, url = object_stores.s3, object_stores.url
 
 BTC, DAY = Instrument("binance_usdm", "BTCUSDT"), date(2023, 11, 15)
 
@@ -121,16 +125,16 @@ def test_compact_removes_what_nothing_names_and_nothing_else(workspace: stages.W
     left_behind.mkdir()
     (left_behind / "half.parquet").write_bytes(b"half")
     kept = stages.compact(workspace)
-    assert kept.files == []
+    assert kept == []
     planned = stages.compact(workspace, grace_s=0, dry_run=True)
     assert len(list(folder.glob("*.parquet"))) == 2
     done = stages.compact(workspace, grace_s=0)
     assert done == planned
-    assert {path.name[:8] for path in done.files} == {"features", ".staging"}
+    assert {each.place.name[:8] for each in done} == {"features", ".staging"}
     assert len(list(folder.glob("*.parquet"))) == 1
     assert not left_behind.exists()
     assert all(each.problems == () for each in stages.verify(workspace))
-    assert stages.compact(workspace, grace_s=0).files == []
+    assert stages.compact(workspace, grace_s=0) == []
 
 
 def test_a_hot_table_goes_with_its_source(workspace: stages.Workspace) -> None:
@@ -140,9 +144,34 @@ def test_a_hot_table_goes_with_its_source(workspace: stages.Workspace) -> None:
     store.read(workspace.settings.home, BTC, "quotes", start, start + NS_PER_DAY, hot=True)
     hot = list((workspace.settings.home / "hot").rglob("*.hot"))
     assert len(hot) == 1
-    assert stages.compact(workspace, grace_s=0).files == []
+    assert stages.compact(workspace, grace_s=0) == []
     hot[0].rename(hot[0].with_name("quotes-000000000000.hot"))
-    assert [path.name for path in stages.compact(workspace, grace_s=0).files] == ["quotes-000000000000.hot"]
+    assert [each.place.name for each in stages.compact(workspace, grace_s=0)] == ["quotes-000000000000.hot"]
+
+
+def test_a_bucket_is_compacted_and_verified_too(url: str, tmp_path: Path) -> None:
+    data = storage.place_of(url)
+    draft = Manifest(stage="ticks", key=f"{BTC}/{DAY}", inputs={}, code_version="1", config={})
+    first = put(data, draft, {"facts": "one"}, tmp_path)
+    second = put(data, draft, {"facts": "two"}, tmp_path)
+    made = stages.Workspace.of(Settings(home=tmp_path / "home", data_url=url, tracking=False))
+    assert stages.compact(made) == []
+    planned = stages.compact(made, grace_s=0, dry_run=True)
+    assert [each.place.name for each in planned] == [first.outputs["facts"].path]
+    assert stages.compact(made, grace_s=0) == planned
+    assert stages.compact(made, grace_s=0) == []
+    assert storage.size(data / draft.ref / second.outputs["facts"].path) == 3
+    assert stages.verify(made)[0].problems == ()
+    storage.put(data / draft.ref / second.outputs["facts"].path, b"2wo")
+    assert "sha256" in stages.verify(made)[0].problems[0]
+
+
+def test_row_groups_that_are_not_those_of_the_manifest_are_found(workspace: stages.Workspace) -> None:
+    path = workspace.folder("ticks", BTC, DAY) / manifests.NAME
+    document = json.loads(path.read_text())
+    document["outputs"]["quotes"]["groups"]["first_recv_ns"][0] += 1
+    path.write_text(json.dumps(document))
+    assert "row groups" in stages.verify(workspace, "ticks")[0].problems[0]
 
 
 def test_a_negative_grace_is_refused(workspace: stages.Workspace) -> None:

@@ -86,6 +86,8 @@ class Draft:
     """The record as it came."""
     payloads: Callable[[np.ndarray], bytes] | None = None
     """Many records, each with what ends it; None where one by one will do."""
+    bytes: int = 0
+    """How many of the file they were read from, where that is known."""
     first: int = 0
     """Number in the file of the first record."""
     late: np.ndarray = field(default_factory=lambda: np.empty(0, np.bool_))

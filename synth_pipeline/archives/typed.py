@@ -47,6 +47,10 @@ class TypedArchive(RowArchive):
     def drafts(self, path: Path, symbol: str | None, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Draft]:
         """Yield the records of one symbol (None: of all), unreadable ones included, in file order."""
 
+    def drafts_of_day(self, path: Path, symbol: str, day: date) -> Iterator[Draft]:  # noqa: ARG002 - who can, seeks
+        """Yield records of one symbol, all of a day among them."""
+        return self.drafts(path, symbol)
+
     @abstractmethod
     def tables(self, path: Path) -> tuple[str, ...]:
         """Return the tables that the source records: of `schema`, or `order_events`."""
@@ -119,7 +123,7 @@ class TypedArchive(RowArchive):
         clock = Clock(day_start_ns(day))
         with kept.open("xb") as raw, _writer(raw, plain=is_plain(path)) as file:
             file.write(self.preamble(path))
-            for draft, times in settled(self.drafts(path, symbol)):
+            for draft, times in settled(self.drafts_of_day(path, symbol, day)):
                 rows = np.flatnonzero(clock.within(draft, times))
                 file.write(self._as_they_came(draft, rows))
         return kept

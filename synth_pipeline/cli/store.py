@@ -56,13 +56,14 @@ def compact(
 
     with opened_workspace() as workspace:
         found = stages.compact(workspace, what, grace_s=grace, dry_run=dry_run)
+    size = sum(each.bytes for each in found)
     if as_json:
-        print_json({"removed": [str(path) for path in found.files], "bytes": found.bytes, "dry_run": dry_run})
+        print_json({"removed": [str(each.place) for each in found], "bytes": size, "dry_run": dry_run})
         return
-    for path in found.files:
-        out.print(f"  {path}", highlight=False, soft_wrap=True)
+    for each in found:
+        out.print(f"  {each.place}", highlight=False, soft_wrap=True)
     verb = "would be removed" if dry_run else "removed"
-    out.print(f"{len(found.files)} files and folders, {found.bytes / 1e6:,.1f} MB {verb}", highlight=False)
+    out.print(f"{len(found)} files and folders, {size / 1e6:,.1f} MB {verb}", highlight=False)
 
 
 @app.command(epilog="Example: synth-pipeline quarantine binance_usdm.BTCUSDT 2024-08-08 --reason off_grid")

@@ -1,7 +1,7 @@
 """Compiled sums and recursions over the log-returns of many paths: arrays in, arrays out, NaN for a gap.
 
 A run is a stretch without NaN. No recursion, lag or box reaches from one run into the next. Each row is worked on by
-itself, so that it gives the same bits in any company. Sums of squares and products are about the mean, found first: no
+itself and side by side in memory, so that it gives the same bits in any company. Sums of squares and products are about the mean, found first: no
 digits are lost where it dwarfs the spread. Each kernel has a slow twin in the tests; what needs neither runs nor long
 sums is in `moments` and in the metric families.
 """
@@ -31,7 +31,7 @@ def moments(values: FloatArray) -> FloatArray:
     paths, steps = values.shape
     result = np.full((4, paths), np.nan)
     for path in range(paths):
-        row = values[path]
+        row = np.ascontiguousarray(values[path])
         known, total, size = 0, 0.0, 0.0
         for t in range(steps):
             if np.isfinite(row[t]):
@@ -69,7 +69,7 @@ def correlations(first: FloatArray, second: FloatArray) -> FloatArray:
     paths, steps = first.shape
     result = np.full(paths, np.nan)
     for path in range(paths):
-        one, two = first[path], second[path]
+        one, two = np.ascontiguousarray(first[path]), np.ascontiguousarray(second[path])
         known, total_one, total_two, size_one, size_two = 0, 0.0, 0.0, 0.0, 0.0
         for t in range(steps):
             if np.isfinite(one[t]) and np.isfinite(two[t]):
@@ -109,6 +109,7 @@ def _runs(row: FloatArray, shortest: int = 1) -> IntArray:
 @njit(cache=True, fastmath=_ANY_ORDER)
 def _centred(row: FloatArray) -> tuple[int, float, FloatArray]:
     """Return how many values are known, the sum of their sizes, and all less their mean."""
+    row = np.ascontiguousarray(row)
     count, total, size = 0, 0.0, 0.0
     for t in range(row.size):
         if not np.isnan(row[t]):

@@ -149,6 +149,4 @@ class Scorer:
 
 def _statistics(twelve: tuple[StatisticMetric, ...], windows: Sample) -> FloatArray:
     """Return every statistic of every window, shape (12, windows), NaN where one is undefined."""
-    # Kernels add up what lies side by side in another order than what does not.
-    windows = Sample(np.ascontiguousarray(windows.returns))
     return np.stack([metric.levels(windows) for metric in twelve])

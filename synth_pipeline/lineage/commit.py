@@ -136,6 +136,8 @@ def _place(source: Path, target: Path, found: Mapping[str, Artifact]) -> None:
         if not all(_holds(target.parent / artifact.path, artifact) for artifact in found.values()):
             target.rename(source.with_name(f"{source.name}.damaged"))
             source.replace(target)
+        else:
+            os.utime(target)  # named anew: `compaction` must not take it for a leftover
 
 
 def _holds(path: Path, artifact: Artifact) -> bool:

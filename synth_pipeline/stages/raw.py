@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 
 from synth_pipeline import archives, plugins, venues
@@ -133,10 +134,19 @@ def _whole_sources(paths: list[Path], form: Form | None) -> list[_Source]:
 def _digests(files: list[Path]) -> dict[str, str]:
     """Digests by name; files of one name in different folders are told apart by a number."""
     names = Counter(path.name for path in files)
+    states = [path.stat() for path in files]
     return {
-        f"{manifests.FILE_INPUT}{path.name}" + (f"#{number}" if names[path.name] > 1 else ""): sha256_file(path)
-        for number, path in enumerate(files, start=1)
+        f"{manifests.FILE_INPUT}{path.name}" + (f"#{number}" if names[path.name] > 1 else ""): _digest(
+            path, (state.st_ino, state.st_size, state.st_mtime_ns)
+        )
+        for number, (path, state) in enumerate(zip(files, states, strict=True), start=1)
     }
+
+
+@lru_cache(maxsize=256)
+def _digest(path: Path, state: tuple[int, ...]) -> str:  # noqa: ARG001 - part of the key
+    """Digest a file once for all its days."""
+    return sha256_file(path)
 
 
 def _simulate(workspace: Workspace, instrument: Instrument, day: date, seconds: float, place: Path) -> Built:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +11,15 @@ import numpy as np
 from synth_pipeline import schema
 from synth_pipeline.bars.timeframe import Timeframe
 from synth_pipeline.errors import InputError, NoDataError
-from synth_pipeline.lineage import manifests, references
+from synth_pipeline.lineage import compaction, manifests, references
+from synth_pipeline.lineage.compaction import Leftover
 from synth_pipeline.lineage.manifests import Manifest, Stage
 from synth_pipeline.schema import NS_PER_DAY, Instrument, day_start_ns, parse_day
 from synth_pipeline.stages.history import Cell
 from synth_pipeline.stages.workspace import Workspace
 from synth_pipeline.storage import Place
 from synth_pipeline.ticks import parquet, verification
+from synth_pipeline.ticks.rowgroups import described
 
 GRACE_S = 3600.0
 """A file that no manifest names is left alone for an hour: a writer may be about to name it, a reader still reading."""
@@ -65,7 +65,8 @@ def _is_named(ref: str, what: str | None) -> bool:
 def verify(workspace: Workspace, what: str | None = None) -> list[Checked]:
     """Rehash every file of the partitions that a text names, and check the rules of every table.
 
-    Order, times within their day, sizes and sides that can be, row counts. Raises `NoDataError` when nothing is named.
+    Order, times within their day, sizes and sides that can be, row counts, ranges of row groups. Raises `NoDataError`
+    when nothing is named.
     """
     found = partitions(workspace, what)
     checked = []
@@ -86,7 +87,10 @@ def _checked(workspace: Workspace, folder: Place, ref: str) -> Checked:
     for name, artifact in manifest.outputs.items():
         if name in _TABLES and name not in wrong:
             span = _span(manifest) if name not in ("gaps", "quarantine") else None
-            told = verification.findings(workspace.file(manifest, name), _TABLES[name], span, artifact.rows)
+            path = workspace.file(manifest, name)
+            told = verification.findings(path, _TABLES[name], span, artifact.rows)
+            if artifact.groups is not None and not told and described(path) != artifact.groups:
+                told = ["its row groups are not those of the manifest"]
             problems += [f"{manifest.file(folder, name)}: {text}" for text in told]
     return Checked(ref, len(manifest.outputs), sum(each.bytes for each in manifest.outputs.values()), tuple(problems))
 
@@ -99,80 +103,43 @@ def _span(manifest: Manifest) -> tuple[int, int] | None:
     return start, start + NS_PER_DAY + (manifest.stage == "features")
 
 
-@dataclass
-class Compacted:
-    """What nothing names any more."""
-
-    files: list[Path] = field(default_factory=list)
-    bytes: int = 0
-
-
 def compact(
     workspace: Workspace, what: str | None = None, *, grace_s: float = GRACE_S, dry_run: bool = False
-) -> Compacted:
+) -> list[Leftover]:
     """Remove the files of earlier versions, what dead processes left behind, and hot tables whose source is gone.
 
     What no manifest names is removed once it has lain for `grace_s` seconds, and so has the manifest beside it: readers
-    of an earlier version have finished by then. Raises `NoDataError` when nothing is named, `InputError` for a negative
-    grace and for data in a remote store.
+    of an earlier version have finished by then. Returns what was removed, or would be. Raises `NoDataError` when
+    nothing is named, `InputError` for a negative grace.
     """
     if not grace_s >= 0:
         raise InputError(f"a grace of {grace_s:g} s is no time: give 0 or more")
-    latest = time.time_ns() - int(grace_s * 1e9)  # file times are wall times
-    found = Compacted()
-    folders = [folder for folder in partitions(workspace, what) if isinstance(folder, Path)]
-    if not folders:
-        raise InputError(f"data at {workspace.settings.data} cannot be compacted: only a local folder can")
+    latest_ns = time.time_ns() - int(grace_s * 1e9)  # file times are wall times
+    folders = partitions(workspace, what)
+    found: list[Leftover] = []
     for number, folder in enumerate(folders):
-        workspace.progress(number, len(folders), "compacting")
-        for path in _unnamed(folder, latest):
-            _remove(path, found, dry_run=dry_run)
-    for path in _abandoned(workspace, folders, latest):
-        _remove(path, found, dry_run=dry_run)
+        workspace.progress(number, len(folders), f"compacting {_ref(workspace, folder)}")
+        found += _removed(compaction.unnamed(folder, latest_ns), dry_run=dry_run)
+        found += _removed(_orphaned(workspace, folder), dry_run=dry_run)
+    for top in sorted({folder.parent for folder in folders if isinstance(folder, Path)}):
+        found += _removed(compaction.staged(top, latest_ns), dry_run=dry_run)
     workspace.progress(len(folders), len(folders), "compacted")
     return found
 
 
-def _unnamed(folder: Path, latest: int) -> Iterator[Path]:
-    """Yield what lies in a partition's folder without being named by its manifest."""
+def _orphaned(workspace: Workspace, folder: Place) -> list[Leftover]:
+    stage, *inside = _ref(workspace, folder).split("/")
     manifest = manifests.load(folder)
-    if manifest is None or (folder / manifests.NAME).stat().st_mtime_ns > latest:
-        return
-    named = {Path(artifact.path).parts[0] for artifact in manifest.outputs.values()} | {manifests.NAME}
-    for path in sorted(folder.iterdir()):
-        inner = path.is_dir() and any((inside / manifests.NAME).exists() for inside in (path, *path.iterdir()))
-        if path.name not in named and not inner and _changed_ns(path) <= latest:
-            yield path
+    if stage != "ticks" or manifest is None:
+        return []
+    return compaction.orphaned(folder, manifest, workspace.settings.home.joinpath("hot", *inside))
 
 
-def _abandoned(workspace: Workspace, folders: Sequence[Path], latest: int) -> Iterator[Path]:
-    """Yield staging folders beside partitions, and hot tables whose Parquet file is no longer there."""
-    home = workspace.settings.home
-    for place in sorted({folder.parent for folder in folders}):
-        yield from (path for path in sorted(place.glob(".staging-*")) if _changed_ns(path) <= latest)
-    for folder in folders:
-        stage, *inside = _ref(workspace, folder).split("/")
-        if stage == "ticks":
-            hot = home.joinpath("hot", *inside)
-            tables = sorted(hot.glob("*.hot")) if hot.is_dir() else []
-            yield from (path for path in tables if not (folder / path.with_suffix(".parquet").name).exists())
-
-
-def _changed_ns(path: Path) -> int:
-    """When a file or folder was last changed or moved."""
-    return path.stat().st_ctime_ns
-
-
-def _remove(path: Path, found: Compacted, *, dry_run: bool) -> None:
-    inside = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
-    found.files.append(path)
-    found.bytes += sum(each.stat().st_size for each in inside)
-    if dry_run:
-        return
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+def _removed(leftovers: list[Leftover], *, dry_run: bool) -> list[Leftover]:
+    if not dry_run:
+        for leftover in leftovers:
+            compaction.remove(leftover)
+    return leftovers
 
 
 def quarantine(

@@ -40,10 +40,11 @@ def findings(path: Path, table: Table, span: tuple[int, int] | None = None, rows
 
 
 def _findings(path: Path, table: Table, span: tuple[int, int] | None) -> Iterator[tuple[str, str]]:
-    """Yield kind and text of every finding, the last of a kind first in the file."""
-    keys = [name for name in table.sort if name != "seq"] + [name for name in table.sort if name == "seq"]
+    """Yield kind and text of the first finding of every kind."""
+    keys = list(table.sort)
     checked = [name for name in (*_SIZES, "side") if name in table.names and table.name != "quarantine"]
-    first, before, found = 0, None, {}
+    found: dict[str, str] = {}
+    first, before = 0, None
     for group in parquet.row_groups(path, [*dict.fromkeys((*keys, *checked))]):
         count = len(group[keys[0]])
         whole = group if before is None else {name: np.concatenate([before[name], group[name]]) for name in group}
