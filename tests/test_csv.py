@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from synth_pipeline.errors import InputError, NoDataError
 from synth_pipeline.rng import stream
 from synth_pipeline.ticks import csv as csv_module
+from synth_pipeline.ticks import csv_kernels
 from synth_pipeline.ticks.csv import Slice, SortedCsv
 from synth_pipeline.ticks.csv_rows import Kind
 from tests import naive_csv
@@ -281,6 +282,8 @@ def test_files_that_are_not_sorted_are_refused(write: Callable[[str], Path]) -> 
     times = seconds(*np.arange(3000))
     with pytest.raises(InputError, match="runs backwards in timestamp"):
         read(write(rows_text(times[::-1])), 100, 200)
+    with pytest.raises(InputError, match="runs backwards in timestamp"):
+        SortedCsv(write(rows_text(times[::-1]))).span()
     shuffled = stream(2, "csv", "shuffled").permutation(times[1:-1]).tolist()
     with pytest.raises(InputError, match="is not sorted by timestamp around byte"):
         read(write(rows_text([times[0], *shuffled, times[-1]])), 100, 200, tolerance=128)
@@ -440,3 +443,62 @@ def test_long_lines_and_pieces_of_a_large_read(write: Callable[[str], Path], mon
             START_NS + window[0] * 10**9, START_NS + window[1] * 10**9, {"price": Kind.EXACT}, decimals=0
         )
         assert found.columns["price"].tolist() == list(range(window[0], min(window[1], 300)))
+
+
+_ODD = st.sampled_from(
+    ["", ".", "-", "+1", "1e3", " 1", '"1"', "1.", ".5", "-0", "00.10", "9" * 19, "1.0" + "0" * 20, "é", "x\r"]
+)
+_FIELD = st.one_of(
+    st.from_regex(r"-?[0-9]{1,17}(\.[0-9]{1,9})?", fullmatch=True), st.text("0123456789.-", max_size=20), _ODD
+)
+
+
+@given(
+    st.lists(st.lists(_FIELD, min_size=1, max_size=4).map(",".join), min_size=1, max_size=6),
+    st.lists(st.sampled_from([*Kind]), min_size=3, max_size=3),
+    st.sampled_from([0, 6, csv_kernels.BY_MAGNITUDE]),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def test_lines_read_in_one_go_are_read_as_field_by_field(
+    lines: list[str], kinds: list[Kind], exponent: int, end: str
+) -> None:
+    data = np.frombuffer("".join(line + end for line in lines).encode(), dtype=np.uint8)
+    how, slots, codes = (ord(","), 0, exponent), np.array([0, 1, 2]), np.array([*map(int, kinds)])
+
+    def room() -> tuple[np.ndarray, ...]:
+        shapes = ((2, 6), np.int64), (6, np.int64), ((3, 6), np.int64), ((3, 6), np.int8), (6, np.uint8)
+        return tuple(np.zeros(shape, dtype) for shape, dtype in shapes)  # type: ignore[call-overload]
+
+    fast, slow = room(), room()
+    count = csv_kernels.parse(data, how, slots, codes, *fast)
+    row, line = 0, 0
+    while line < data.size:
+        after, fault = csv_kernels._any_line(data, line, how, slots, codes, row, *slow[1:4])
+        if fault >= 0:
+            slow[0][:, row], slow[4][row] = (line, after), fault
+            row += 1
+        line = after
+    assert count == row
+    sound = slow[4] == 0
+    np.testing.assert_array_equal(fast[0], slow[0])
+    np.testing.assert_array_equal(fast[4], slow[4])
+    for one, other in zip(fast[1:4], slow[1:4], strict=True):
+        np.testing.assert_array_equal(one[..., sound], other[..., sound])
+
+
+def test_fields_of_any_length(write: Callable[[bytes], Path]) -> None:
+    """Python's own reader takes no field above 128 kB, quoted or not."""
+    path = write(b"time,price,note\n" + b"".join(b"%d,%d,%b\n" % (START_S + i, i, b"x" * 200_000) for i in range(9)))
+    found = SortedCsv(path).read(START_NS + 3 * 10**9, START_NS + 5 * 10**9, {"price": Kind.EXACT}, decimals=0)
+    assert found.columns["price"].tolist() == [3, 4]
+    with pytest.raises(InputError, match="cannot be read: field larger than field limit"):
+        SortedCsv(write(b'time,price,note\n1723161255,1,"%b"\n' % (b"x" * 200_000)))
+
+
+def test_bytes_that_are_no_utf_8_are_text_like_any_other(write: Callable[[bytes], Path]) -> None:
+    path = write(b"time,price,na\xefve\n" + b"".join(b"%d,%d,caf\xe9\n" % (START_S + i, i) for i in range(5)))
+    file = SortedCsv(path)
+    assert file.read(START_NS, START_NS + 10**10, {"price": Kind.EXACT}, decimals=0).columns["price"].tolist() == [
+        *range(5)
+    ]
+    assert file.form.names[:2] == ("time", "price")

@@ -256,13 +256,14 @@ def test_stretches_are_kept_apart() -> None:
 
 @pytest.mark.parametrize("link", LINKS)
 def test_links_invert_and_intervals_stay_where_values_can_be(link: str) -> None:
-    value = {"real": -3.0, "positive": 0.02, "share": 0.97, "correlation": -0.9}[link]
+    value = {"real": -3.0, "positive": 0.02, "share": 0.97, "correlation": -0.9, "reciprocal": 0.02}[link]
     assert LINKS[link].value(LINKS[link].free(value)) == pytest.approx(value)
     slope = (LINKS[link].value(LINKS[link].free(value) + 1e-6) - value) / 1e-6
     assert LINKS[link].slope(value) == pytest.approx(slope, rel=1e-4)
     low, high = Estimate(value, 0.02, link).interval
     assert low < value < high
-    assert {"real": True, "positive": low > 0, "share": 0 < low < high < 1, "correlation": -1 < low < high < 1}[link]
+    allowed = {"real": True, "share": 0 < low < high < 1, "correlation": -1 < low < high < 1}
+    assert allowed.get(link, low > 0)
     assert Estimate(value, None, link).interval == (-math.inf, math.inf)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from synth_pipeline.errors import TooLittleDataError, TrainingError
 from synth_pipeline.features.windows import windows
 from synth_pipeline.generators.neural import Phase, Player, Recipe, Windows, reproducible, roll_out, train
-from synth_pipeline.rng import stream
+from synth_pipeline.rng import per_path, stream
 from synth_pipeline.series import Series
 
 Loss = Callable[[Tensor, torch.Generator], Tensor]
@@ -184,7 +184,7 @@ def test_the_process_is_left_as_it_was_even_by_a_fault() -> None:
 
 
 @pytest.mark.parametrize("burn_in", [0, 7, 200])
-def test_paths_are_connected_padded_and_independent_of_their_number(burn_in: int) -> None:
+def test_paths_are_connected_padded_and_independent_of_their_neighbours(burn_in: int) -> None:
     shapes = set()
 
     def advance(noise: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -192,14 +192,24 @@ def test_paths_are_connected_padded_and_independent_of_their_number(burn_in: int
         walked = noise.double().cumsum(dim=1) + (0.0 if state is None else state)
         return walked, walked[:, -1:]
 
-    def walks(n: int, steps: int) -> np.ndarray:
-        return roll_out(advance, n, steps, width=3, rng=stream(1, "paths"), burn_in=burn_in)
+    def walks(rows: list[int], *counts: int) -> list[np.ndarray]:
+        streams = per_path(stream(1, "paths"), 16)
+        return list(roll_out(advance, {row: streams[row] for row in rows}, counts, width=3, burn_in=burn_in))
 
-    few, many = walks(2, 150), walks(40, 400)
-    assert many.shape == (40, 400, 3)
-    np.testing.assert_array_equal(few, many[:2, :150])
+    (many,) = walks(list(range(16)), 400)
+    assert many.shape == (16, 400, 3)
+    np.testing.assert_array_equal(walks([3, 9], 150)[0], many[[3, 9], :150])
+    np.testing.assert_array_equal(np.concatenate(walks([5], 1, 0, 200, 64), axis=1), many[[5], :265])
     assert len(shapes) == 1
     increments = np.diff(many, axis=1)
     assert abs(increments).max() < 6
     assert increments.std() == pytest.approx(1, abs=0.02)
     assert abs(np.corrcoef(increments[0, :, 0], increments[1, :, 0])[0, 1]) < 0.2
+
+
+def test_the_threads_of_a_consumer_are_its_own_while_a_stream_is_open() -> None:
+    threads = torch.get_num_threads()
+    pieces = roll_out(lambda noise, _: (noise, None), {0: stream(0, "row")}, (10, 10), width=1, burn_in=0)
+    next(pieces)
+    assert torch.get_num_threads() == threads
+    assert not torch.is_inference_mode_enabled()

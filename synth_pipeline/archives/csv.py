@@ -99,7 +99,7 @@ class CsvArchive(TypedArchive):
 
     def _spans(self, path: Path) -> dict[date, Span]:
         state = path.stat()
-        return _spans_of(self, path, (state.st_ino, state.st_size, state.st_mtime_ns))
+        return _spans_of(self, path.resolve(), (state.st_ino, state.st_size, state.st_mtime_ns))
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)

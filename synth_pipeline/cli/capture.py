@@ -103,7 +103,10 @@ def _import(
             "nothing to record: give recorded files, --venue and --symbols, or --instrument simulated.SYMBOL and --day"
         )
     with opened_workspace() as workspace:
-        made = [stages.record(workspace, what, each, sources, seconds=seconds, form=form) for each in days]
+        made = []
+        for each in days:
+            made.append(stages.record(workspace, what, each, sources, seconds=seconds, form=form))
+            workspace.progress(len(made), len(days), "days recorded")
     print_manifests(made, as_json)
 
 

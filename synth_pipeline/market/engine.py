@@ -1,175 +1,118 @@
 """The matching engine: price-time priority, order by order.
 
-Here belongs the book and nothing that decides what to send it. Prices are positive integers in ticks, sizes integers in
-lots, sides `BID` and `ASK`. A book is a tuple of arrays, so that compiled code can take it: orders live in a bounded
-pool of slots, each price level is a doubly linked queue of slots, and levels lie in a ring indexed by price, with a bit
-for each that holds an order. The ring holds one band of prices at a time; `move_band` follows the market and cancels
-what falls out. Displayed and hidden orders stand in rows of their own, `side` and `side + HIDDEN_ROWS`.
-
-An order id is `sequence * pool + slot`, so finding an order needs no search, and ids grow with time. An order keeps its
-id when it is modified and when an iceberg shows its next part. The rules, and the venues they are those of, are told in
-`docs/matching-engine.md`.
+Here belongs what changes a book and what asks it, and nothing that decides what to send it. An order id is
+`sequence * pool + slot`, so finding an order needs no search, and ids grow with time. An order keeps its id when it is
+modified and when an iceberg shows its next part. `move_band` follows the market with the ring of prices and cancels what
+falls out. The rules, and the venues they are those of, are told in `docs/matching-engine.md`.
 """
 
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import njit
-from numba.cpython.unsafe.numbers import trailing_zeros
+from numba.cpython.unsafe import numbers
 
-from synth_pipeline.errors import InputError
+from synth_pipeline.market.book import (
+    ADD,
+    ALLOW,
+    ASK,
+    BID,
+    Book,
+    CANCEL_BOTH,
+    CANCEL_NEWEST,
+    CANCEL_OLDEST,
+    DELETE,
+    EXECUTE,
+    EXECUTE_HIDDEN,
+    HIDDEN,
+    HIDDEN_ROWS,
+    IOC,
+    Journal,
+    LEVEL,
+    LEVEL_CHANGE,
+    NO_ASK,
+    NO_BID,
+    ORDER,
+    ORDER_EVENT,
+    POST_ONLY,
+    REDUCE,
+    REFUSED_CROSSES,
+    REFUSED_DISPLAY,
+    REFUSED_FLAGS,
+    REFUSED_FULL,
+    REFUSED_JOURNAL,
+    REFUSED_LOT,
+    REFUSED_PRICE,
+    REFUSED_SIZE,
+    REFUSED_TICK,
+    ROWS,
+    RULES,
+    Rules,
+    SIDE,
+    STATE,
+    TRADE,
+    new_book,
+    new_journal,
+    records,
+)
 from synth_pipeline.series import IntArray
 
-BID, ASK = 0, 1
-HIDDEN_ROWS = 2
-NO_BID = 0
-"""Best bid of a side without orders."""
-NO_ASK = 2**62
-"""Best ask of a side without orders."""
+__all__ = [
+    "ADD",
+    "ALLOW",
+    "ASK",
+    "BID",
+    "Book",
+    "CANCEL_BOTH",
+    "CANCEL_NEWEST",
+    "CANCEL_OLDEST",
+    "DELETE",
+    "EXECUTE",
+    "EXECUTE_HIDDEN",
+    "HIDDEN",
+    "HIDDEN_ROWS",
+    "IOC",
+    "Journal",
+    "LEVEL",
+    "LEVEL_CHANGE",
+    "NO_ASK",
+    "NO_BID",
+    "ORDER",
+    "ORDER_EVENT",
+    "POST_ONLY",
+    "REDUCE",
+    "REFUSED_CROSSES",
+    "REFUSED_DISPLAY",
+    "REFUSED_FLAGS",
+    "REFUSED_FULL",
+    "REFUSED_JOURNAL",
+    "REFUSED_LOT",
+    "REFUSED_PRICE",
+    "REFUSED_SIZE",
+    "REFUSED_TICK",
+    "ROWS",
+    "RULES",
+    "Rules",
+    "SIDE",
+    "STATE",
+    "TRADE",
+    "cancel",
+    "depth",
+    "find",
+    "front",
+    "has_room",
+    "limit",
+    "market",
+    "modify",
+    "move_band",
+    "new_book",
+    "new_journal",
+    "queue_ahead",
+    "records",
+    "resting",
+]
 
-IOC, POST_ONLY, HIDDEN = 1, 2, 4
-"""Flags of a limit order: what does not trade at once is dropped; refused where it would trade; never displayed."""
-ALLOW, CANCEL_NEWEST, CANCEL_OLDEST, CANCEL_BOTH = 0, 1, 2, 3
-"""What happens where two orders of one owner meet; orders of owner 0 are nobody's and always trade."""
-ADD, REDUCE, DELETE, EXECUTE, EXECUTE_HIDDEN = 1, 2, 3, 4, 5
-"""Kinds of order event, the codes of the `orders` table."""
-
-REFUSED_SIZE = -1
-"""The size is not positive, or outside what the rules allow."""
-REFUSED_PRICE = -2
-"""The price lies outside the band."""
-REFUSED_FULL = -3
-"""No slot is free."""
-REFUSED_JOURNAL = -4
-"""The journal might overflow: the reader must empty it first."""
-REFUSED_TICK = -5
-"""The price is no multiple of the tick."""
-REFUSED_LOT = -6
-"""The size is no multiple of the lot."""
-REFUSED_FLAGS = -7
-"""The flags contradict each other: `IOC` with any other or with a display, `HIDDEN` with a display."""
-REFUSED_DISPLAY = -8
-"""The displayed part is negative, no multiple of the lot, or would make too many parts."""
-REFUSED_CROSSES = -9
-"""A `POST_ONLY` order would trade."""
-
-
-ORDER = np.dtype(
-    [(name, np.int64) for name in ("order_id", "price", "lots", "reserve", "display", "owner")]
-    + [(name, np.int32) for name in ("ahead", "behind", "side", "flags")]
-)
-"""A slot of the pool, one cache line: id 0 when free; `lots` stand in the queue, `reserve` is what an iceberg shows
-later, `display` at a time; `ahead` and `behind` are the slots of its neighbours in the queue."""
-LEVEL = np.dtype([("lots", np.int64), ("first", np.int32), ("last", np.int32)])
-"""One row of one price: lots in the queue, slots at its front and at its back."""
-SIDE = np.dtype([(name, np.int64) for name in ("best", "orders", "lots", "refreshes")])
-"""Best price (or `NO_BID`, `NO_ASK`), orders and lots in the queues, parts that icebergs will still show."""
-STATE = np.dtype([(name, np.int64) for name in ("free_slots", "sequence", "low")])
-"""Height of the stack of free slots, ids given so far, lowest price of the band."""
-
-LEVEL_CHANGE = np.dtype([(name, np.int64) for name in ("side", "price", "before", "after")])
-"""Lots displayed at one side of one price before and after an operation."""
-TRADE = np.dtype(
-    [
-        (name, np.int64)
-        for name in ("maker_id", "taker_id", "price", "lots", "taker_side", "maker_owner", "taker_owner")
-    ]
-)
-ORDER_EVENT = np.dtype([(name, np.int64) for name in ("kind", "order_id", "side", "price", "lots")])
-"""What an order-by-order feed shows of a resting order: lots added, taken out or traded; hidden orders show nothing but
-their executions, without an id."""
-ROWS = np.dtype([(name, np.int64) for name in ("levels", "trades", "events")])
-
-
-class Rules(NamedTuple):
-    """Rules of the instrument, in the engine's units; an order that breaks one is refused.
-
-    Those of the `TICK_SIZE`, `LOT_SIZE` and `ICEBERG_PARTS` filters of Binance, and its self-trade prevention modes.
-    """
-
-    tick: int = 1
-    """Prices are multiples of it."""
-    lot: int = 1
-    """Sizes are multiples of it."""
-    smallest: int = 1
-    largest: int = 2**40
-    iceberg_parts: int = 100
-    """Most parts in which an iceberg may show itself."""
-    self_trade: int = ALLOW
-
-
-RULES = np.dtype([(name, np.int64) for name in Rules._fields])
-
-
-class Book(NamedTuple):
-    """All resting orders. Slot 0 means "none"."""
-
-    orders: np.recarray
-    """The pool of `ORDER` slots."""
-    free: IntArray
-    """Stack of free slots."""
-    levels: np.recarray
-    """The ring of `LEVEL`, shape (2 sides displayed and 2 hidden, ticks of the band)."""
-    occupied: IntArray
-    """A bit a level that holds an order, 64 a word, best price first: shape (4 rows, ticks of the band / 64)."""
-    sides: np.recarray
-    """`SIDE` of displayed bids and asks, then of hidden ones."""
-    state: np.recarray
-    """One `STATE`."""
-    rules: np.recarray
-    """One `RULES`: may be changed at any time; what rests already stays."""
-
-
-class Journal(NamedTuple):
-    """What the engine did, appended until its reader sets `rows` back to zero.
-
-    One operation reports a (side, price) at most once among the levels.
-    """
-
-    levels: np.recarray
-    """`LEVEL_CHANGE` rows."""
-    trades: np.recarray
-    """`TRADE` rows."""
-    events: np.recarray
-    """`ORDER_EVENT` rows."""
-    rows: np.recarray
-    """One `ROWS`: how many of each are written."""
-
-
-def records(shape: int | tuple[int, ...], dtype: np.dtype[np.void]) -> np.recarray:
-    """Return zeroed records whose fields are attributes, in compiled code as outside."""
-    return np.zeros(shape, dtype=dtype).view(np.recarray)
-
-
-def new_book(centre: int, *, levels: int = 2**16, pool: int = 2**14, rules: Rules | None = None) -> Book:
-    """Return an empty book of at most `pool - 1` orders, its band of `levels` ticks centred on a price.
-
-    Raises `InputError` unless `levels`, at least 64, and `pool` are powers of two: a mask then finds level and slot.
-    """
-    for name, value, least in (("levels", levels, 64), ("pool", pool, 2)):
-        if value < least or value & (value - 1):
-            raise InputError(f"{name} is {value}: choose a power of two from {least} on")
-    book = Book(
-        orders=records(pool, ORDER),
-        free=np.arange(pool, 0, -1, dtype=np.int64) - 1,
-        levels=records((4, levels), LEVEL),
-        occupied=np.zeros((4, levels // 64), dtype=np.int64),
-        sides=records(4, SIDE),
-        state=records(1, STATE),
-        rules=records(1, RULES),
-    )
-    book.sides.best[:] = NO_BID, NO_ASK, NO_BID, NO_ASK
-    book.state.free_slots[0] = pool - 1
-    book.state.low[0] = max(1, centre - levels // 2)
-    book.rules[0] = rules or Rules()
-    return book
-
-
-def new_journal(capacity: int = 2**16) -> Journal:
-    """Return an empty journal of at most `capacity` rows of each kind."""
-    return Journal(
-        records(capacity, LEVEL_CHANGE), records(capacity, TRADE), records(capacity, ORDER_EVENT), records(1, ROWS)
-    )
+_trailing_zeros: Any = numbers.trailing_zeros
 
 
 @njit(cache=True)
@@ -202,8 +145,10 @@ def limit(
     if rest > 0:
         order = book.orders[slot]
         order.order_id, order.side, order.price = order_id, side, price
-        order.owner, order.flags, order.display = owner, flags, display
-        _rest(book, journal, slot, rest, resting(book, side, price))
+        order.owner, order.terms, order.display = owner, flags, display
+        before = resting(book, side, price)
+        _queue(book, journal, slot, rest)
+        _report_level(book, journal, side, price, before)
     else:
         _give_back(book, slot)
     return order_id
@@ -256,8 +201,8 @@ def modify(book: Book, journal: Journal, order_id: int, price: int, lots: int) -
     refusal = _refusal(book, journal, lots)
     if refusal == 0:
         refusal = _price_refusal(book, price)
-    if refusal == 0:
-        refusal = _kind_refusal(book, side, price, lots, order.flags, order.display)
+    if refusal == 0 and (order.terms != 0 or order.display != 0):
+        refusal = _kind_refusal(book, side, price, lots, order.terms, order.display)
     if refusal != 0:
         return refusal
     before, surplus = resting(book, side, old_price), order.lots + order.reserve - lots
@@ -273,9 +218,11 @@ def modify(book: Book, journal: Journal, order_id: int, price: int, lots: int) -
     rest = _match(book, journal, side, price, lots, order_id, order.owner)
     if rest > 0:
         order.price = price
-        _rest(book, journal, slot, rest, before)
+        _queue(book, journal, slot, rest)
     else:
-        _free(book, slot)
+        order.order_id = 0
+        _give_back(book, slot)
+    _report_level(book, journal, side, price, before)
     return order_id
 
 
@@ -355,13 +302,13 @@ def front(book: Book, side: int) -> int:
 def queue_ahead(book: Book, order_id: int) -> int:
     """Return the lots that would trade before an order at its price, reserves apart; -1 when it does not rest.
 
-    All that is displayed at the price stands ahead of a hidden order. Takes as long as orders of its own row stand ahead.
+    All that is displayed at the price stands ahead of a hidden order. The time it takes grows with the orders ahead.
     """
     slot = find(book, order_id)
     if slot == 0:
         return -1
     order = book.orders[slot]
-    lots = resting(book, order.side, order.price) if order.flags & HIDDEN else 0
+    lots = resting(book, order.side, order.price) if order.terms & HIDDEN else 0
     slot = order.ahead
     while slot != 0:
         lots += book.orders[slot].lots
@@ -408,7 +355,7 @@ def _next_id(book: Book, slot: int) -> int:
 @njit(cache=True)
 def _reaches(side: int, price: int, best: int) -> bool:
     """Tell whether an order trades with the best of the other side; never where that is empty."""
-    return best <= price if side == BID else best >= price > NO_BID and best != NO_BID
+    return best <= price if side == BID else best >= price
 
 
 @njit(cache=True)
@@ -464,7 +411,147 @@ def _fill(book: Book, journal: Journal, slot: int, lots: int, taker_id: int, own
         return int(traded)
     _leave(book, slot)
     if maker.reserve > 0:
-        _rest(book, journal, slot, maker.reserve, 0)
+        _queue(book, journal, slot, maker.reserve)
     else:
-        _free(book, slot)
+        maker.order_id = 0
+        _give_back(book, slot)
     return int(traded)
+
+
+@njit(cache=True)
+def _delete(book: Book, journal: Journal, slot: int) -> None:
+    """Take an order out and free its slot, which keeps what it held until it is used again."""
+    order = book.orders[slot]
+    _report_event(journal, order, DELETE, order.lots)
+    _leave(book, slot)
+    order.order_id = 0
+    _give_back(book, slot)
+
+
+@njit(cache=True)
+def _give_back(book: Book, slot: int) -> None:
+    book.free[book.state[0].free_slots] = slot
+    book.state[0].free_slots += 1
+
+
+@njit(cache=True)
+def _reduce(book: Book, journal: Journal, slot: int, surplus: int) -> None:
+    """Take lots from an order that keeps its place, from its reserve first."""
+    order = book.orders[slot]
+    own, hidden = book.sides[order.side], min(surplus, order.reserve)
+    own.refreshes -= _parts(order)
+    order.reserve -= hidden
+    own.refreshes += _parts(order)
+    if surplus > hidden:
+        _report_event(journal, order, REDUCE, surplus - hidden)
+        _shrink(book, order, surplus - hidden)
+
+
+@njit(cache=True)
+def _shrink(book: Book, order: Any, lots: int) -> None:
+    row = _row(order)
+    order.lots -= lots
+    book.sides[row].lots -= lots
+    book.levels[row, order.price & (book.levels.shape[1] - 1)].lots -= lots
+
+
+@njit(cache=True)
+def _row(order: Any) -> int:
+    return int(order.side + HIDDEN_ROWS if order.terms & HIDDEN else order.side)
+
+
+@njit(cache=True)
+def _parts(order: Any) -> int:
+    """Return how often an order will still show a part."""
+    return int((order.reserve + order.display - 1) // order.display) if order.reserve > 0 else 0
+
+
+@njit(cache=True)
+def _queue(book: Book, journal: Journal, slot: int, lots: int) -> None:
+    """Put an order at the back of its queue with all or, of an iceberg, the displayed part of its lots."""
+    order = book.orders[slot]
+    order.lots = min(lots, order.display) if order.display > 0 else lots
+    order.reserve = lots - order.lots
+    row, mask = _row(order), book.levels.shape[1] - 1
+    level, own = book.levels[row, order.price & mask], book.sides[row]
+    order.ahead, order.behind = level.last, 0
+    if level.last == 0:
+        level.first = slot
+        bit = _bit(row, order.price) & mask
+        book.occupied[row, bit >> 6] |= 1 << (bit & 63)
+        if (order.side == BID and order.price > own.best) or (order.side == ASK and order.price < own.best):
+            own.best = order.price
+    else:
+        book.orders[level.last].behind = slot
+    level.last = slot
+    level.lots += order.lots
+    own.lots += order.lots
+    own.orders += 1
+    own.refreshes += _parts(order)
+    _report_event(journal, order, ADD, order.lots)
+
+
+@njit(cache=True)
+def _leave(book: Book, slot: int) -> None:
+    """Unlink an order from its queue; finds the next best level when its own was the best."""
+    order = book.orders[slot]
+    row, mask = _row(order), book.levels.shape[1] - 1
+    level, own = book.levels[row, order.price & mask], book.sides[row]
+    if order.ahead == 0:
+        level.first = order.behind
+    else:
+        book.orders[order.ahead].behind = order.behind
+    if order.behind == 0:
+        level.last = order.ahead
+    else:
+        book.orders[order.behind].ahead = order.ahead
+    level.lots -= order.lots
+    own.lots -= order.lots
+    own.orders -= 1
+    own.refreshes -= _parts(order)
+    if level.first == 0:
+        bit = _bit(row, order.price) & mask
+        book.occupied[row, bit >> 6] &= ~(1 << (bit & 63))
+        if own.orders == 0:
+            own.best = NO_BID if order.side == BID else NO_ASK
+        elif order.price == own.best:
+            own.best = _next_occupied(book, row, order.price)
+
+
+@njit(cache=True)
+def _bit(row: int, price: int) -> int:
+    """Number the levels of a row so that better prices come first; the ring's mask is still to be laid over it."""
+    return price if row & 1 else ~price
+
+
+@njit(cache=True)
+def _next_occupied(book: Book, row: int, price: int) -> int:
+    """Return the best price of a row that holds an order, from `price` on away from the market; there must be one."""
+    mask = book.levels.shape[1] - 1
+    bit = _bit(row, price) & mask
+    place = bit >> 6
+    word = book.occupied[row, place] & (-1 << (bit & 63))
+    while word == 0:
+        place = (place + 1) & (mask >> 6)
+        word = book.occupied[row, place]
+    away = ((place << 6) + _trailing_zeros(word) - bit) & mask
+    return price + away if row & 1 else price - away
+
+
+@njit(cache=True)
+def _report_level(book: Book, journal: Journal, side: int, price: int, before: int) -> None:
+    after = resting(book, side, price)
+    if after != before:
+        change = journal.levels[journal.rows[0].levels]
+        change.side, change.price, change.before, change.after = side, price, before, after
+        journal.rows[0].levels += 1
+
+
+@njit(cache=True)
+def _report_event(journal: Journal, order: Any, kind: int, lots: int) -> None:
+    event, is_hidden = journal.events[journal.rows[0].events], order.terms & HIDDEN
+    if is_hidden and kind != EXECUTE:
+        return
+    event.kind, event.order_id = (EXECUTE_HIDDEN, 0) if is_hidden else (kind, order.order_id)
+    event.side, event.price, event.lots = order.side, order.price, lots
+    journal.rows[0].events += 1

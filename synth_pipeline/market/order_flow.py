@@ -42,12 +42,10 @@ from synth_pipeline.market.engine import (
     limit,
     move_band,
     new_book,
-    new_journal,
-    records,
-    resting,
 )
 from synth_pipeline.market.engine import market as send_market
 from synth_pipeline.market.parameters import Parameters
+from synth_pipeline.market.tape import has_room, new_tape, record, rewind
 from synth_pipeline.schema import NS_PER_DAY, NS_PER_SECOND
 from synth_pipeline.series import FloatArray, IntArray
 
@@ -57,7 +55,6 @@ STEP_S = 0.02
 _MAKER, _PATIENT = 0, 1
 _CROWD_CAPACITY = 2**13
 """Orders that one crowd may have resting."""
-_TAPE_CAPACITY = 2**15
 _SPARE_ROWS = 8
 """Rows that one event may need beside those of the orders it meets and refills."""
 _LARGEST_ORDER = 10**9
@@ -103,23 +100,13 @@ class FlowLaw(NamedTuple):
     minimum_orders: int
 
 
-EVENT = np.dtype(
-    [(name, np.int64) for name in ("time_ns", "level_rows", "trade_rows", "bid", "bid_lots", "ask", "ask_lots")]
-)
-"""An event that changed the book: when, how far the journal reaches with it, the touch after it."""
-CLOCK = np.dtype([(name, np.int64) for name in ("now_ns", "step_end_ns", "events")])
-"""Now, when the current step ends, events on the tape."""
-
-
 class Market(NamedTuple):
-    """A running simulation: the book, what was reported, and all that the crowds know."""
+    """A running simulation: a `tape.Market` and, behind it, all that the crowds know."""
 
     book: Book
     journal: Journal
     tape: np.recarray
-    """`EVENT` rows."""
     clock: np.recarray
-    """One `CLOCK`."""
     price: FloatArray
     """Log efficient price and log-volatility deviation."""
     excitation: FloatArray
@@ -185,17 +172,13 @@ def new_market(
                 f"so that they stay below {most:.0f}"
             )
     market = Market(
-        new_book(centre),
-        new_journal(),
-        records(_TAPE_CAPACITY, EVENT),
-        records(1, CLOCK),
+        *new_tape(new_book(centre), start_ns),
         price=start_state(parameters, price, rng),
         excitation=np.zeros(2),
         crowd_ids=np.zeros((2, _CROWD_CAPACITY), dtype=np.int64),
         crowd_sizes=np.zeros(2, dtype=np.int64),
         rates=np.zeros(_KINDS),
     )
-    market.clock.now_ns[0] = market.clock.step_end_ns[0] = start_ns
     _fill_book(market, law, centre, round(patient / 2), rng)
     return market
 
@@ -208,7 +191,8 @@ def advance(market: Market, price: PriceLaw, law: FlowLaw, until_ns: int, rng: n
     """
     clock = market.clock[0]
     while True:
-        if not _has_room(market, law):
+        sides = market.book.sides
+        if not has_room(market, sides[BID].orders + sides[ASK].orders + 2 * law.minimum_orders + _SPARE_ROWS):
             return False
         activity = _activity(law, clock.now_ns)
         if clock.now_ns == clock.step_end_ns:
@@ -229,12 +213,6 @@ def advance(market: Market, price: PriceLaw, law: FlowLaw, until_ns: int, rng: n
             continue
         clock.now_ns = min(clock.now_ns + int(wait * NS_PER_SECOND) + 1, clock.step_end_ns - 1)
         _act(market, law, activity, _draw_kind(market.rates, total, rng), rng)
-
-
-@njit(cache=True)
-def rewind(market: Market) -> None:
-    """Empty the tape and the journal once they are read."""
-    market.journal.rows[0].levels = market.journal.rows[0].trades = market.clock[0].events = 0
 
 
 @njit(cache=True)
@@ -260,14 +238,6 @@ def _pace(market: Market, law: FlowLaw, activity: float) -> float:
     base = law.market_rate * activity
     rate = base + 0.5 * (market.excitation[BID] + market.excitation[ASK])
     return math.sqrt(1.0 - law.business_time_share * (1.0 - rate / base * (1.0 - law.branching_ratio)))
-
-
-@njit(cache=True)
-def _has_room(market: Market, law: FlowLaw) -> bool:
-    rows, sides = market.journal.rows[0], market.book.sides
-    needed = sides[BID].orders + sides[ASK].orders + 2 * law.minimum_orders + _SPARE_ROWS
-    used = max(rows.levels, rows.trades)
-    return bool(used + needed <= market.journal.levels.size and market.clock[0].events + needed <= market.tape.size)
 
 
 @njit(cache=True)
@@ -375,7 +345,7 @@ def _place(market: Market, crowd: int, side: int, price: int, lots: int) -> None
         if find(book, order_id) != 0:
             market.crowd_ids[crowd, market.crowd_sizes[crowd]] = order_id
             market.crowd_sizes[crowd] += 1
-        _record(market)
+        record(market, market.clock[0].now_ns)
 
 
 @njit(cache=True)
@@ -402,14 +372,14 @@ def _cancel_any(market: Market, law: FlowLaw, crowd: int, rng: np.random.Generat
     market.crowd_sizes[crowd] = last
     if slot != 0:
         cancel(book, market.journal, order_id)
-        _record(market)
+        record(market, market.clock[0].now_ns)
 
 
 @njit(cache=True)
 def _pull(market: Market, law: FlowLaw, side: int) -> None:
     if market.book.sides[side].orders > law.minimum_orders:
         cancel(market.book, market.journal, front(market.book, side))
-        _record(market)
+        record(market, market.clock[0].now_ns)
 
 
 @njit(cache=True)
@@ -419,7 +389,7 @@ def _take(market: Market, law: FlowLaw, side: int, rng: np.random.Generator) -> 
         send_market(market.book, market.journal, side, size)
         market.excitation[side] += law.excitation_jumps[0]
         market.excitation[1 - side] += law.excitation_jumps[1]
-        _record(market)
+        record(market, market.clock[0].now_ns)
 
 
 @njit(cache=True)
@@ -438,15 +408,4 @@ def _follow_band(market: Market) -> None:
     book, width = market.book, market.book.levels.shape[1]
     mid = (book.sides[BID].best + book.sides[ASK].best) // 2
     if abs(mid - book.state[0].low - width // 2) > width // 4 and move_band(book, market.journal, mid) > 0:
-        _record(market)
-
-
-@njit(cache=True)
-def _record(market: Market) -> None:
-    event, sides = market.tape[market.clock[0].events], market.book.sides
-    event.time_ns = market.clock[0].now_ns
-    event.level_rows, event.trade_rows = market.journal.rows[0].levels, market.journal.rows[0].trades
-    event.bid, event.ask = sides[BID].best, sides[ASK].best
-    event.bid_lots = resting(market.book, BID, event.bid)
-    event.ask_lots = resting(market.book, ASK, event.ask)
-    market.clock[0].events += 1
+        record(market, market.clock[0].now_ns)

@@ -24,8 +24,9 @@ import numpy as np
 from synth_pipeline.errors import InputError
 from synth_pipeline.market.efficient_price import price_law
 from synth_pipeline.market.engine import ASK, BID, Book, depth
-from synth_pipeline.market.order_flow import advance, flow_law, new_market, rewind
+from synth_pipeline.market.order_flow import advance, flow_law, new_market
 from synth_pipeline.market.parameters import Parameters
+from synth_pipeline.market.tape import rewind
 from synth_pipeline.market.wire import Encoder, Level, Wire
 from synth_pipeline.progress import Progress, silent
 from synth_pipeline.rng import per_path
@@ -143,11 +144,11 @@ class Simulation:
         levels: list[tuple[int, int, int, int]] = journal.levels[: journal.rows.levels[0]].tolist()
         trades: list[tuple[int, ...]] = journal.trades[: journal.rows.trades[0]].tolist()
         level_row = trade_row = 0
-        for time_ns, level_rows, trade_rows, *touch in self._market.tape[: self._market.clock.events[0]].tolist():
+        for time_ns, level_rows, trade_rows, _, *touch in self._market.tape[: self._market.clock.events[0]].tolist():
             yield from self._publish_depth(time_ns)
             self._last_id += next(self._id_steps)
             self._last_event_ns = time_ns
-            for _, _, price, lots, taker_side in trades[trade_row:trade_rows]:
+            for _, _, price, lots, taker_side, *_ in trades[trade_row:trade_rows]:
                 yield from self._publish_trade(price, lots, taker_side)
             if touch != self._touch:
                 yield from self._publish_touch(touch)

@@ -62,7 +62,9 @@ def _ingest(
     else:
         formats = raw.facts["formats"]
         sources = [(plugins.load(archives, formats[name])(), workspace.file(raw, name)) for name in raw.outputs]
-        ticks = rows.ingest_rows(sources, instrument.symbol, day, place, inverse=_is_inverse(instrument))
+        ticks = rows.ingest_rows(
+            sources, instrument.symbol, day, place, inverse=_is_inverse(instrument), progress=workspace.progress
+        )
     facts = ticks.counts | {
         "rows": ticks.rows,
         "coverage": ticks.coverage,

@@ -97,9 +97,11 @@ class Tally:
         rate = needed / left
         if bdtr(len(self.accepted), self.tried, rate) < _DOUBT:
             return True
+        if self.tried < _TRUSTED:
+            return False
         mean, square = self.sums / self.tried
         variance, short = max(square - mean**2, 0.0), max(self.min_fidelity - mean, 0.0)
-        return bool(self.tried >= _TRUSTED and variance < rate * (variance + short**2))
+        return bool(variance < rate * (variance + short**2))
 
     def histogram(self, width: int = 1) -> dict[int, int]:
         """Return how many scores lie within `width` points from each multiple of it on, empty ranges left out."""

@@ -120,10 +120,15 @@ class SortedCsv:
             os.close(descriptor)
 
     def span(self) -> tuple[int, int] | None:
-        """Return the times of the first and the last row of the file as it is now, None when it has none."""
+        """Return the times of the first and the last row of the file as it is now, None when it has none.
+
+        Raises `InputError` when the file runs backwards.
+        """
         with self._opened() as file:
             first = self._outermost(file, self.form.first_row, forward=True)
             last = self._outermost(file, file.size, forward=False)
+        if first is not None and last is not None and first > last:
+            raise _runs_backwards(self.path, self.form)
         return None if first is None or last is None else (first, last)
 
     def _outermost(self, file: _File, at: int, *, forward: bool) -> int | None:
@@ -298,8 +303,7 @@ class _Search:
         if low is None or high is None:
             return _Probe(first, target_ns), _Probe(size, target_ns)
         if high.ns < low.ns:
-            name = self.file.form.names[self.file.form.time_field]
-            raise InputError(f"{self.file.path} runs backwards in {name}: sort it from the earliest row to the latest")
+            raise _runs_backwards(self.file.path, self.file.form)
         low, high, turn = _Probe(low.offset if self._sound else first, low.ns), _Probe(size, high.ns), 0
         self._sound += [low, high]
         while high.offset - low.offset > max(4 * self.probe_bytes, self.tolerance // 2):
@@ -422,6 +426,11 @@ def _check_readable(file: _File, rows: Rows, bad: IntArray) -> None:
             f"no row of the window in {file.path} can be read; the first, {line!r} at byte {at}, has {reason}: check "
             f"the columns, the time's unit and the decimals asked for"
         )
+
+
+def _runs_backwards(path: Path, form: Form) -> InputError:
+    name = form.names[form.time_field]
+    return InputError(f"{path} runs backwards in {name}: sort it from the earliest row to the latest")
 
 
 def _head(file: _File) -> bytes:

@@ -49,6 +49,13 @@ def recognize(path: Path, head: bytes, time: str | None, unit: Unit | None, colu
 
     Raises `InputError` naming the option that settles it when something is ambiguous.
     """
+    try:
+        return _recognized(path, head, time, unit, columns)
+    except csv.Error as error:
+        raise InputError(f"the first rows of {path} cannot be read: {error}; write it without such fields") from error
+
+
+def _recognized(path: Path, head: bytes, time: str | None, unit: Unit | None, columns: Sequence[str]) -> Form:
     at, line = _first_line(path, head)
     delimiter = _delimiter(path, line)
     first = _fields(line, delimiter)
@@ -102,7 +109,10 @@ def _delimiter(path: Path, line: bytes) -> str:
 
 
 def _fields(line: bytes, delimiter: str) -> list[str]:
-    return [field.strip() for field in next(csv.reader([line.decode("utf-8", "replace")], delimiter=delimiter), [""])]
+    text = line.decode("utf-8", "replace")
+    # Python's reader takes no field above 128 kB; without a quote there is nothing for it to do.
+    fields = next(csv.reader([text], delimiter=delimiter), [""]) if '"' in text else text.split(delimiter)
+    return [field.strip() for field in fields]
 
 
 def _read_as(texts: Sequence[str], exponent: int) -> Rows:

@@ -17,6 +17,7 @@ from synth_pipeline import schema
 from synth_pipeline.archives import Batch, Columns, Gap, Head, RowArchive, merged
 from synth_pipeline.archives.grid import Step, common_step
 from synth_pipeline.errors import InputError
+from synth_pipeline.progress import Progress, silent
 from synth_pipeline.schema import Flag, Scale
 from synth_pipeline.ticks import parquet, quality
 from synth_pipeline.ticks.day import DayTicks, file_metadata
@@ -29,7 +30,15 @@ _FROM_ORDERS = ("orders", "book_levels", "quotes")
 _SNAPSHOT = int(Flag.SNAPSHOT)
 
 
-def ingest_rows(sources: Sequence[Source], symbol: str, day: date, place: Path, *, inverse: bool = False) -> DayTicks:
+def ingest_rows(
+    sources: Sequence[Source],
+    symbol: str,
+    day: date,
+    place: Path,
+    *,
+    inverse: bool = False,
+    progress: Progress = silent,
+) -> DayTicks:
     """Turn one day of row archives into the tick tables of a folder.
 
     Raises `InputError` for damaged files and for two that hold the same table at the same time, `NoDataError` for a
@@ -40,14 +49,17 @@ def ingest_rows(sources: Sequence[Source], symbol: str, day: date, place: Path, 
     scale = replace(_common_scale(heads), inverse=inverse)
     ordered = [(*sources[number], replace(heads[number], scale=scale)) for number in order]
     _check_disjoint([(path, head) for _, path, head in ordered])
-    return _Writing(ordered, symbol, day, place).written()
+    return _Writing(ordered, symbol, day, place, progress).written()
 
 
 class _Writing:
     """One day on its way into its files."""
 
-    def __init__(self, sources: list[tuple[RowArchive, Path, Head]], symbol: str, day: date, place: Path) -> None:
+    def __init__(
+        self, sources: list[tuple[RowArchive, Path, Head]], symbol: str, day: date, place: Path, progress: Progress
+    ) -> None:
         self._sources, self._symbol, self._day, self._place = sources, symbol, day, place
+        self._progress = progress
         self._heads = [head for _, _, head in sources]
         self._scale = self._heads[0].scale
         self._coverage = merged([stretch for head in self._heads for stretch in head.coverage])
@@ -83,11 +95,13 @@ class _Writing:
 
     def _write_batches(self, writers: Mapping[str, parquet.TableWriter]) -> dict[str, int]:
         """Write every batch, and return what was odd about the orders."""
-        first, odd = 0, Counter[str]()
+        first, odd, records = 0, Counter[str](), sum(head.records for head in self._heads)
         for archive, path, head in self._sources:
             orders = OrderRows(head.coverage[0][0]) if "order_events" in head.tables else None
             for batch in archive.batches(path, self._symbol, self._day, head):
                 self._take(batch, batch.tables, orders, first, writers)
+                done = max((int(rows["seq"][-1]) + 1 for rows in batch.tables.values()), default=0)
+                self._progress(first + done, records, "records read")
             if orders is not None:
                 tables, gaps = orders.rest(head.coverage[-1][1])
                 self._take(Batch({}, gaps, []), tables, None, first, writers)

@@ -1,0 +1,226 @@
+"""Compiled loops of `ticks.messages`: level changes and trades, or orders, to messages; and the book along messages.
+
+A side of the book is an array of (key, size) rows that ascends to its best level; a key is the price of a bid and the
+negated price of an ask. Levels of size 0 stand for those that are known to be empty.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from synth_pipeline.schema import Flag
+
+LIMIT, CANCEL, MARKET, SHOWN = 1, 2, 4, 0
+_LAST = int(Flag.LAST)
+TIME, KIND, SIDE, PRICE, SIZE, ORDER_ID, ENDS = range(7)
+"""Columns of written messages."""
+EXECUTED, UNMATCHED, INFERRED = range(3)
+"""Counts, in trades, trades and messages: executions told, trades that the book contradicts, orders that only a trade
+tells of."""
+
+
+@njit(cache=True)
+def place_of(side: np.ndarray, count: int, key: int) -> int:
+    """Return where a key stands or would stand; searched from the best level, where most changes are."""
+    step, high = 1, count
+    while step <= count and side[count - step, 0] >= key:
+        high = count - step
+        step *= 2
+    low = max(count - step, -1) + 1
+    while low < high:
+        middle = (low + high) // 2
+        if side[middle, 0] < key:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@njit(cache=True)
+def size_at(side: np.ndarray, count: int, key: int) -> int:
+    """Return the size at a key, -1 where nothing is known of it."""
+    place = place_of(side, count, key)
+    return int(side[place, 1]) if place < count and side[place, 0] == key else -1
+
+
+@njit(cache=True)
+def put(book: np.ndarray, counts: np.ndarray, known: np.ndarray, which: int, key: int, size: int) -> None:
+    """Set the size at a key. A level that becomes empty where the source may hide others is remembered as such."""
+    side, count = book[which], counts[which]
+    place = place_of(side, count, key)
+    if place < count and side[place, 0] == key:
+        side[place, 1] = size
+        if size == 0 and key >= known[which]:
+            for level in range(place, count - 1):
+                side[level, 0], side[level, 1] = side[level + 1, 0], side[level + 1, 1]
+            counts[which] -= 1
+            _know_above(side, counts, known, which)
+    elif size > 0 or key < known[which]:
+        for level in range(count, place, -1):
+            side[level, 0], side[level, 1] = side[level - 1, 0], side[level - 1, 1]
+        side[place, 0], side[place, 1] = key, size
+        counts[which] += 1
+
+
+@njit(cache=True)
+def _know_above(side: np.ndarray, counts: np.ndarray, known: np.ndarray, which: int) -> None:
+    """All above the best level is empty for certain, so that nothing need be remembered there."""
+    while counts[which] > 0 and side[counts[which] - 1, 1] == 0:
+        counts[which] -= 1
+    if counts[which] > 0:
+        known[which] = min(known[which], side[counts[which] - 1, 0])
+
+
+@njit(cache=True)
+def best_of(book: np.ndarray, counts: np.ndarray, which: int) -> int:
+    """Return the best key of a side, a very low one when it is empty."""
+    return int(book[which, counts[which] - 1, 0]) if counts[which] > 0 else -(2**62)
+
+
+@njit(cache=True)
+def sizes_before(
+    side: np.ndarray, price: np.ndarray, size: np.ndarray, book: np.ndarray, counts: np.ndarray, known: np.ndarray
+) -> np.ndarray:
+    """Apply level changes and return what stood at each level before, -1 where that is not known."""
+    before = np.empty(side.size, np.int64)
+    for row in range(side.size):
+        which = 0 if side[row] > 0 else 1
+        key = price[row] * side[row]
+        held = size_at(book[which], counts[which], key)
+        before[row] = -1 if held < 0 and key < known[which] else max(held, 0)
+        put(book, counts, known, which, key, size[row])
+    return before
+
+
+@njit(cache=True)
+def assign(
+    trades: np.ndarray, clock: np.ndarray, first: np.ndarray, side: np.ndarray, price: np.ndarray, drop: np.ndarray,
+    slack: int,
+) -> np.ndarray:  # fmt: skip
+    """Return the event that each trade is part of: of those whose time it may be, the one that lost most at its price.
+
+    `trades` has rows of time, resting side (0 unknown), price and size; `first` are the events' first rows and their
+    number of rows at the end; `drop` is what is left to explain of each row and is used up here. The side of a trade
+    that has none becomes that of the level that it explains.
+    """
+    events = clock.size
+    found = np.empty(len(trades), np.int64)
+    for trade in range(len(trades)):
+        time, quantity = trades[trade, 0], trades[trade, 3]
+        nominal = min(np.searchsorted(clock, time), events - 1)
+        found[trade], most, best_row = nominal, 0, -1
+        event = np.searchsorted(clock, time - slack)
+        while event < events and (event == 0 or clock[event - 1] < time + slack):
+            for row in range(first[event], first[event + 1]):
+                if price[row] != trades[trade, 2] or trades[trade, 1] * side[row] < 0:
+                    continue
+                explained = min(drop[row], quantity)
+                if explained > most or (explained == most > 0 and event == nominal):
+                    found[trade], most, best_row = event, explained, row
+            event += 1
+        if best_row >= 0:
+            drop[best_row] -= most
+            trades[trade, 1] = side[best_row]
+    return found
+
+
+@njit(cache=True)
+def _write(
+    out: np.ndarray, at: int, time: int, kind: int, side: int, price: int, size: int, order_id: int = 0
+) -> int:
+    out[at, TIME], out[at, KIND], out[at, SIDE], out[at, PRICE] = time, kind, side, price
+    out[at, SIZE], out[at, ORDER_ID], out[at, ENDS] = size, order_id, 0
+    return at + 1
+
+
+@njit(cache=True)
+def of_changes(
+    times: np.ndarray, first: np.ndarray, side: np.ndarray, price: np.ndarray, size: np.ndarray, before: np.ndarray,
+    trades: np.ndarray, trade_times: np.ndarray, trade_first: np.ndarray, visible: int,
+    book: np.ndarray, counts: np.ndarray, known: np.ndarray, tally: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """Return messages that lead from the book as it stands over the changes of every event.
+
+    Within an event first come its trades, at their own times; then what else left, then what came: so no book between
+    is crossed.
+    """
+    out = np.empty((2 * side.size + 2 * len(trades) + 1, 7), np.int64)
+    at = 0
+    for event in range(times.size):
+        start, stop, begin = first[event], first[event + 1], at
+        was_full = np.array([counts[0] >= visible > 0, counts[1] >= visible > 0])
+        worst = np.array([book[0, 0, 0], book[1, 0, 0]])
+        for trade in range(trade_first[event], trade_first[event + 1]):
+            at = _trade(
+                trades[trade], trade_times[trade], start, stop, side, price, size, before,
+                book, counts, known, tally, out, at,
+            )  # fmt: skip
+        for row in range(start, stop):
+            which, key = (0, price[row]) if side[row] > 0 else (1, -price[row])
+            held = size_at(book[which], counts[which], key)
+            if held > size[row]:
+                put(book, counts, known, which, key, size[row])
+                at = _write(out, at, times[event], CANCEL, side[row], price[row], held - size[row])
+        for row in range(start, stop):
+            which, key = (0, price[row]) if side[row] > 0 else (1, -price[row])
+            held = max(size_at(book[which], counts[which], key), 0)
+            if held < size[row]:
+                is_new_sight = (before[row] < 0 and held == 0) or (was_full[which] and key < worst[which])
+                kind, told = (SHOWN, size[row]) if is_new_sight else (LIMIT, size[row] - held)
+                put(book, counts, known, which, key, size[row])
+                at = _write(out, at, times[event], kind, side[row], price[row], told)
+        for row in range(start, stop):
+            # What was learnt to be empty only now.
+            if before[row] < 0 and size[row] == 0:
+                which, key = (0, price[row]) if side[row] > 0 else (1, -price[row])
+                put(book, counts, known, which, key, 0)
+        if visible:
+            _out_of_sight(out, begin, at, book, counts, visible)
+        if at > begin:
+            out[at - 1, ENDS] = 1
+    return out[:at]
+
+
+@njit(cache=True)
+def _out_of_sight(
+    out: np.ndarray, begin: int, end: int, book: np.ndarray, counts: np.ndarray, visible: int
+) -> None:
+    """Turn cancellations behind the last level that is still shown into levels that went out of sight."""
+    for row in range(begin, end):
+        which = 0 if out[row, SIDE] > 0 else 1
+        key = out[row, PRICE] * out[row, SIDE]
+        is_gone = size_at(book[which], counts[which], key) <= 0
+        if out[row, KIND] == CANCEL and is_gone and counts[which] >= visible and key < book[which, 0, 0]:
+            out[row, KIND], out[row, SIZE] = SHOWN, 0
+
+
+@njit(cache=True)
+def _trade(
+    trade: np.ndarray, time: int, start: int, stop: int,
+    side: np.ndarray, price: np.ndarray, size: np.ndarray, before: np.ndarray,
+    book: np.ndarray, counts: np.ndarray, known: np.ndarray, tally: np.ndarray, out: np.ndarray, at: int,
+) -> int:  # fmt: skip
+    """Write one trade down, with what must have gone or come before it."""
+    resting, at_price, quantity = trade[1], trade[2], trade[3]
+    which = 0 if resting > 0 else 1
+    key = at_price * resting
+    held = max(size_at(book[which], counts[which], key), 0)
+    crosses = -key <= best_of(book, counts, 1 - which)
+    if resting == 0 or (held < quantity and crosses):
+        tally[UNMATCHED] += 1
+        return at
+    for row in range(start, stop):
+        # Price priority: what stood in front of a trade and is gone after the event was gone before the trade.
+        if side[row] == resting and price[row] * resting > key and 0 <= size[row] < before[row]:
+            front = price[row] * resting
+            there = size_at(book[which], counts[which], front)
+            if there > size[row]:
+                put(book, counts, known, which, front, size[row])
+                at = _write(out, at, time, CANCEL, resting, price[row], there - size[row])
+    if held < quantity:
+        tally[INFERRED] += 1
+        at = _write(out, at, time, LIMIT, resting, at_price, quantity - held)
+    put(book, counts, known, which, key, max(held - quantity, 0))
+    tally[EXECUTED] += 1
+    return _write(out, at, time, MARKET, resting, at_price, quantity)
