@@ -185,7 +185,7 @@ def test_no_search_scores_more_than_it_may():
 
 
 def test_a_hopeless_spread_ends_a_search_early():
-    """Scores of 60 ± 4 do not reach 99.5 in one case of twenty, whatever their law; counting alone takes 135 of them."""
+    """Scores of 60 ± 4 do not reach 99.5 once in twenty, whatever their law; counting alone needs 135 of them."""
     with pytest.raises(InputError, match=r"0 of 100 candidates passed"):
         search(Market(), min_fidelity=99.5, regime="wild", paths=10, most_candidates=200)
 

@@ -1,9 +1,9 @@
 """Compiled sums and recursions over the log-returns of many paths: arrays in, arrays out, NaN for a gap.
 
 A run is a stretch without NaN. No recursion, lag or box reaches from one run into the next. Each row is worked on by
-itself and side by side in memory, so that it gives the same bits in any company. Sums of squares and products are about the mean, found first: no
-digits are lost where it dwarfs the spread. Each kernel has a slow twin in the tests; what needs neither runs nor long
-sums is in `moments` and in the metric families.
+itself, laid out side by side in memory, so that it gives the same bits in any company. Sums of squares and products are
+about the mean, found first: no digits are lost where it dwarfs the spread. Each kernel has a slow twin in the tests;
+what needs neither runs nor long sums is in `moments` and in the metric families.
 """
 
 from __future__ import annotations

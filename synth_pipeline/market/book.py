@@ -1,18 +1,24 @@
 """The shape of a book and of what its engine reports: tuples of arrays, so that compiled code can take them.
 
-Here belong constants, record types and empty books; what changes a book is `engine`'s. Prices are positive integers in
-ticks, sizes integers in lots, sides `BID` and `ASK`. Orders live in a bounded pool of slots, each price level is a
-doubly linked queue of slots, and levels lie in a ring indexed by price, with a bit for each that holds an order. The
-ring holds one band of prices at a time. Displayed and hidden orders stand in rows of their own, `side` and
-`side + HIDDEN_ROWS`.
+Here belong constants, record types, empty books and questions to a book; what changes one is `engine`'s. Prices are
+positive integers in ticks, sizes integers in lots, sides `BID` and `ASK`. Orders live in a bounded pool of slots, each
+price level is a doubly linked queue of slots, and levels lie in a ring indexed by price, with a bit for each that holds
+an order. The ring holds one band of prices at a time. Displayed and hidden orders stand in rows of their own, `side`
+and `side + HIDDEN_ROWS`.
+
+An order id is `sequence * pool + slot`, so finding an order needs no search.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numba import njit
+from numba.cpython.unsafe import numbers
 
 from synth_pipeline.errors import InputError
 from synth_pipeline.series import IntArray
+
+_trailing_zeros: Any = numbers.trailing_zeros
 
 BID, ASK = 0, 1
 HIDDEN_ROWS = 2
@@ -159,3 +165,95 @@ def new_journal(capacity: int = 2**16) -> Journal:
     return Journal(
         records(capacity, LEVEL_CHANGE), records(capacity, TRADE), records(capacity, ORDER_EVENT), records(1, ROWS)
     )
+
+
+@njit(cache=True)
+def resting(book: Book, side: int, price: int) -> int:
+    """Return the lots displayed at a price within the band."""
+    return int(book.levels[side, price & (book.levels.shape[1] - 1)].lots)
+
+
+@njit(cache=True)
+def find(book: Book, order_id: int) -> int:
+    """Return the slot of an order, or 0 when it does not rest."""
+    slot = order_id & (book.orders.size - 1)
+    return slot if book.orders[slot].order_id == order_id else 0
+
+
+@njit(cache=True)
+def front(book: Book, side: int) -> int:
+    """Return the id of the order that would trade next on a side, or 0 when the side is empty."""
+    row = best_row(book, side)
+    if book.sides[row].orders == 0:
+        return 0
+    return int(book.orders[book.levels[row, book.sides[row].best & (book.levels.shape[1] - 1)].first].order_id)
+
+
+@njit(cache=True)
+def queue_ahead(book: Book, order_id: int) -> int:
+    """Return the lots that would trade before an order at its price, reserves apart; -1 when it does not rest.
+
+    All that is displayed at the price stands ahead of a hidden order. The time it takes grows with the orders ahead.
+    """
+    slot = find(book, order_id)
+    if slot == 0:
+        return -1
+    order = book.orders[slot]
+    lots = resting(book, order.side, order.price) if order.terms & HIDDEN else 0
+    slot = order.ahead
+    while slot != 0:
+        lots += book.orders[slot].lots
+        slot = book.orders[slot].ahead
+    return lots
+
+
+@njit(cache=True)
+def depth(book: Book, side: int, levels: int) -> tuple[IntArray, IntArray]:
+    """Return prices and lots of the best displayed levels, best first; fewer when the side has fewer."""
+    prices, sizes = np.empty(levels, dtype=np.int64), np.empty(levels, dtype=np.int64)
+    price, left, rows = book.sides[side].best, book.sides[side].lots, 0
+    while left > 0 and rows < levels:
+        price = next_occupied(book, side, price)
+        prices[rows], sizes[rows] = price, resting(book, side, price)
+        left -= sizes[rows]
+        rows += 1
+        price += 2 * side - 1
+    return prices[:rows], sizes[:rows]
+
+
+@njit(cache=True)
+def has_room(book: Book, journal: Journal) -> bool:
+    """Tell whether the journal holds whatever one operation can report."""
+    sides, rows = book.sides, journal.rows[0]
+    orders = sides[0].orders + sides[1].orders + sides[2].orders + sides[3].orders
+    refreshes = sides[0].refreshes + sides[1].refreshes
+    # An event and a trade for each order or part of one that goes, an event for each part shown, and its own two.
+    needed = orders + 2 * refreshes + 2
+    return bool(max(rows.levels, rows.trades, rows.events) + needed <= journal.levels.size)
+
+
+@njit(cache=True)
+def best_row(book: Book, side: int) -> int:
+    """Return the row whose best order trades first: at equal prices the displayed one."""
+    shown, hidden = book.sides[side].best, book.sides[side + HIDDEN_ROWS].best
+    return side + HIDDEN_ROWS if (hidden > shown if side == BID else hidden < shown) else side
+
+
+@njit(cache=True)
+def level_bit(row: int, price: int) -> int:
+    """Number the levels of a row so that better prices come first; the ring's mask is still to be laid over it."""
+    return price if row & 1 else ~price
+
+
+@njit(cache=True)
+def next_occupied(book: Book, row: int, price: int) -> int:
+    """Return the best price of a row that holds an order, from `price` on away from the market; there must be one."""
+    mask = book.levels.shape[1] - 1
+    bit = level_bit(row, price) & mask
+    place = bit >> 6
+    word = book.occupied[row, place] & (-1 << (bit & 63))
+    while word == 0:
+        place = (place + 1) & (mask >> 6)
+        word = book.occupied[row, place]
+    away = ((place << 6) + _trailing_zeros(word) - bit) & mask
+    return int(price + away if row & 1 else price - away)

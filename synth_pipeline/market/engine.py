@@ -1,23 +1,19 @@
 """The matching engine: price-time priority, order by order.
 
-Here belongs what changes a book and what asks it, and nothing that decides what to send it. An order id is
-`sequence * pool + slot`, so finding an order needs no search, and ids grow with time. An order keeps its id when it is
-modified and when an iceberg shows its next part. `move_band` follows the market with the ring of prices and cancels what
-falls out. The rules, and the venues they are those of, are told in `docs/matching-engine.md`.
+Here belongs what changes a book, and nothing that decides what to send it. Ids grow with time; an order keeps its id
+when it is modified and when an iceberg shows its next part. `move_band` follows the market with the ring of prices and
+cancels what falls out. The rules, and the venues they are those of, are told in `docs/matching-engine.md`.
 """
 
 from typing import Any
 
-import numpy as np
 from numba import njit
-from numba.cpython.unsafe import numbers
 
 from synth_pipeline.market.book import (
     ADD,
     ALLOW,
     ASK,
     BID,
-    Book,
     CANCEL_BOTH,
     CANCEL_NEWEST,
     CANCEL_OLDEST,
@@ -27,7 +23,6 @@ from synth_pipeline.market.book import (
     HIDDEN,
     HIDDEN_ROWS,
     IOC,
-    Journal,
     LEVEL,
     LEVEL_CHANGE,
     NO_ASK,
@@ -47,22 +42,31 @@ from synth_pipeline.market.book import (
     REFUSED_TICK,
     ROWS,
     RULES,
-    Rules,
     SIDE,
     STATE,
     TRADE,
+    Book,
+    Journal,
+    Rules,
+    best_row,
+    depth,
+    find,
+    front,
+    has_room,
+    level_bit,
     new_book,
     new_journal,
+    next_occupied,
+    queue_ahead,
     records,
+    resting,
 )
-from synth_pipeline.series import IntArray
 
 __all__ = [
     "ADD",
     "ALLOW",
     "ASK",
     "BID",
-    "Book",
     "CANCEL_BOTH",
     "CANCEL_NEWEST",
     "CANCEL_OLDEST",
@@ -72,7 +76,6 @@ __all__ = [
     "HIDDEN",
     "HIDDEN_ROWS",
     "IOC",
-    "Journal",
     "LEVEL",
     "LEVEL_CHANGE",
     "NO_ASK",
@@ -92,10 +95,12 @@ __all__ = [
     "REFUSED_TICK",
     "ROWS",
     "RULES",
-    "Rules",
     "SIDE",
     "STATE",
     "TRADE",
+    "Book",
+    "Journal",
+    "Rules",
     "cancel",
     "depth",
     "find",
@@ -111,8 +116,6 @@ __all__ = [
     "records",
     "resting",
 ]
-
-_trailing_zeros: Any = numbers.trailing_zeros
 
 
 @njit(cache=True)
@@ -252,71 +255,6 @@ def move_band(book: Book, journal: Journal, centre: int) -> int:
 
 
 @njit(cache=True)
-def has_room(book: Book, journal: Journal) -> bool:
-    """Tell whether the journal holds whatever one operation can report."""
-    sides, rows = book.sides, journal.rows[0]
-    orders = sides[0].orders + sides[1].orders + sides[2].orders + sides[3].orders
-    refreshes = sides[0].refreshes + sides[1].refreshes
-    # An event and a trade for each order or part of one that goes, an event for each part shown, and its own two.
-    needed = orders + 2 * refreshes + 2
-    return bool(max(rows.levels, rows.trades, rows.events) + needed <= journal.levels.size)
-
-
-@njit(cache=True)
-def depth(book: Book, side: int, levels: int) -> tuple[IntArray, IntArray]:
-    """Return prices and lots of the best displayed levels, best first; fewer when the side has fewer."""
-    prices, sizes = np.empty(levels, dtype=np.int64), np.empty(levels, dtype=np.int64)
-    price, left, rows = book.sides[side].best, book.sides[side].lots, 0
-    while left > 0 and rows < levels:
-        price = _next_occupied(book, side, price)
-        prices[rows], sizes[rows] = price, resting(book, side, price)
-        left -= sizes[rows]
-        rows += 1
-        price += 2 * side - 1
-    return prices[:rows], sizes[:rows]
-
-
-@njit(cache=True)
-def resting(book: Book, side: int, price: int) -> int:
-    """Return the lots displayed at a price within the band."""
-    return int(book.levels[side, price & (book.levels.shape[1] - 1)].lots)
-
-
-@njit(cache=True)
-def find(book: Book, order_id: int) -> int:
-    """Return the slot of an order, or 0 when it does not rest."""
-    slot = order_id & (book.orders.size - 1)
-    return slot if book.orders[slot].order_id == order_id else 0
-
-
-@njit(cache=True)
-def front(book: Book, side: int) -> int:
-    """Return the id of the order that would trade next on a side, or 0 when the side is empty."""
-    row = _best_row(book, side)
-    if book.sides[row].orders == 0:
-        return 0
-    return int(book.orders[book.levels[row, book.sides[row].best & (book.levels.shape[1] - 1)].first].order_id)
-
-
-@njit(cache=True)
-def queue_ahead(book: Book, order_id: int) -> int:
-    """Return the lots that would trade before an order at its price, reserves apart; -1 when it does not rest.
-
-    All that is displayed at the price stands ahead of a hidden order. The time it takes grows with the orders ahead.
-    """
-    slot = find(book, order_id)
-    if slot == 0:
-        return -1
-    order = book.orders[slot]
-    lots = resting(book, order.side, order.price) if order.terms & HIDDEN else 0
-    slot = order.ahead
-    while slot != 0:
-        lots += book.orders[slot].lots
-        slot = book.orders[slot].ahead
-    return lots
-
-
-@njit(cache=True)
 def _refusal(book: Book, journal: Journal, lots: int) -> int:
     rules = book.rules[0]
     if lots < rules.smallest or lots > rules.largest or lots <= 0:
@@ -341,7 +279,7 @@ def _kind_refusal(book: Book, side: int, price: int, lots: int, flags: int, disp
     rules = book.rules[0]
     if display < 0 or display % rules.lot != 0 or (display > 0 and (lots - 1) // display >= rules.iceberg_parts):
         return REFUSED_DISPLAY
-    if flags & POST_ONLY and _reaches(side, price, book.sides[_best_row(book, 1 - side)].best):
+    if flags & POST_ONLY and _reaches(side, price, book.sides[best_row(book, 1 - side)].best):
         return REFUSED_CROSSES
     return 0
 
@@ -359,18 +297,11 @@ def _reaches(side: int, price: int, best: int) -> bool:
 
 
 @njit(cache=True)
-def _best_row(book: Book, side: int) -> int:
-    """Return the row whose best order trades first: at equal prices the displayed one."""
-    shown, hidden = book.sides[side].best, book.sides[side + HIDDEN_ROWS].best
-    return side + HIDDEN_ROWS if (hidden > shown if side == BID else hidden < shown) else side
-
-
-@njit(cache=True)
 def _match(book: Book, journal: Journal, side: int, price: int, lots: int, taker_id: int, owner: int) -> int:
     """Trade against the other side up to `price` and return the lots left to rest."""
     other = 1 - side
     while lots > 0:
-        row = _best_row(book, other)
+        row = best_row(book, other)
         best = book.sides[row].best
         if not _reaches(side, price, best):
             break
@@ -477,7 +408,7 @@ def _queue(book: Book, journal: Journal, slot: int, lots: int) -> None:
     order.ahead, order.behind = level.last, 0
     if level.last == 0:
         level.first = slot
-        bit = _bit(row, order.price) & mask
+        bit = level_bit(row, order.price) & mask
         book.occupied[row, bit >> 6] |= 1 << (bit & 63)
         if (order.side == BID and order.price > own.best) or (order.side == ASK and order.price < own.best):
             own.best = order.price
@@ -510,32 +441,12 @@ def _leave(book: Book, slot: int) -> None:
     own.orders -= 1
     own.refreshes -= _parts(order)
     if level.first == 0:
-        bit = _bit(row, order.price) & mask
+        bit = level_bit(row, order.price) & mask
         book.occupied[row, bit >> 6] &= ~(1 << (bit & 63))
         if own.orders == 0:
             own.best = NO_BID if order.side == BID else NO_ASK
         elif order.price == own.best:
-            own.best = _next_occupied(book, row, order.price)
-
-
-@njit(cache=True)
-def _bit(row: int, price: int) -> int:
-    """Number the levels of a row so that better prices come first; the ring's mask is still to be laid over it."""
-    return price if row & 1 else ~price
-
-
-@njit(cache=True)
-def _next_occupied(book: Book, row: int, price: int) -> int:
-    """Return the best price of a row that holds an order, from `price` on away from the market; there must be one."""
-    mask = book.levels.shape[1] - 1
-    bit = _bit(row, price) & mask
-    place = bit >> 6
-    word = book.occupied[row, place] & (-1 << (bit & 63))
-    while word == 0:
-        place = (place + 1) & (mask >> 6)
-        word = book.occupied[row, place]
-    away = ((place << 6) + _trailing_zeros(word) - bit) & mask
-    return price + away if row & 1 else price - away
+            own.best = next_occupied(book, row, order.price)
 
 
 @njit(cache=True)

@@ -39,13 +39,20 @@ class Taped(Protocol):
     """Whatever holds what a `Market` holds: a flow may keep its own state behind it."""
 
     @property
-    def book(self) -> Book: ...
+    def book(self) -> Book:
+        """As a `Market`'s."""
+
     @property
-    def journal(self) -> Journal: ...
+    def journal(self) -> Journal:
+        """As a `Market`'s."""
+
     @property
-    def tape(self) -> np.recarray: ...
+    def tape(self) -> np.recarray:
+        """As a `Market`'s."""
+
     @property
-    def clock(self) -> np.recarray: ...
+    def clock(self) -> np.recarray:
+        """As a `Market`'s."""
 
 
 def new_tape(book: Book, start_ns: int, *, capacity: int = _CAPACITY) -> Market:

@@ -190,7 +190,8 @@ def _sample(
     from synth_pipeline.synthesis.scenarios import Shock, shocked
 
     paths, steps = draft.config["paths"], draft.config["steps"]
-    draws = stream(workspace.settings.seed, "sample", draft.key)
+    # Not of the scenario: a shocked path is the plain one with the shock on it.
+    draws = stream(workspace.settings.seed, "sample", draft.key.partition("@")[0])
     facts: dict[str, Any] = {"paths": paths, "steps": steps}
     if scenario.min_fidelity is None or train is None:
         pieces = model.stream(paths, steps, regime=scenario.regime, rng=draws)

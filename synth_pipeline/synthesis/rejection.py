@@ -229,6 +229,7 @@ def accepted(
 
 
 def _batch(tally: Tally, steps: int, workers: int) -> int:
-    """Return how many candidates to score in one go: about as many as were scored, no more than are likely needed."""
-    needed = max(tally.paths - len(tally.accepted), tally.tried) // workers
-    return max(min(needed, tally.tried, _BATCH, _BATCH_STEPS // steps), 1)
+    """Return how many candidates to score in one go: as many as are likely needed, at most as many as were scored."""
+    passed = len(tally.accepted)
+    likely = (tally.paths - passed) * (tally.tried + 1) // ((passed + 1) * workers)
+    return max(min(likely, tally.tried, _BATCH, _BATCH_STEPS // steps), 1)

@@ -55,17 +55,12 @@ def put(book: np.ndarray, counts: np.ndarray, known: np.ndarray, which: int, key
             for level in range(place, count - 1):
                 side[level, 0], side[level, 1] = side[level + 1, 0], side[level + 1, 1]
             counts[which] -= 1
-            _know_above(side, counts, known, which)
     elif size > 0 or key < known[which]:
         for level in range(count, place, -1):
             side[level, 0], side[level, 1] = side[level - 1, 0], side[level - 1, 1]
         side[place, 0], side[place, 1] = key, size
         counts[which] += 1
-
-
-@njit(cache=True)
-def _know_above(side: np.ndarray, counts: np.ndarray, known: np.ndarray, which: int) -> None:
-    """All above the best level is empty for certain, so that nothing need be remembered there."""
+    # All above the best level is empty for certain, so that nothing need be remembered there.
     while counts[which] > 0 and side[counts[which] - 1, 1] == 0:
         counts[which] -= 1
     if counts[which] > 0:
@@ -224,3 +219,150 @@ def _trade(
     put(book, counts, known, which, key, max(held - quantity, 0))
     tally[EXECUTED] += 1
     return _write(out, at, time, MARKET, resting, at_price, quantity)
+
+
+@njit(cache=True)
+def of_orders(
+    orders: np.ndarray, levels: np.ndarray, takers: np.ndarray, taker_count: np.ndarray,
+    book: np.ndarray, counts: np.ndarray, known: np.ndarray, tally: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """Return messages of order events, and what the shown levels (price by price, after each event) add to them.
+
+    `orders` has rows of time, seq, kind, side, price, size, id; `levels` of time, seq, side, price, size. An order that
+    comes at or beyond the other side's best price takes: it is held back in `takers` (id, side, price, size) until it
+    has traded, and what is left of it becomes a limit order.
+    """
+    out = np.empty((len(orders) + len(levels) + len(orders) + taker_count[0] + 1, 7), np.int64)
+    at = row = level = 0
+    while row < len(orders) or level < len(levels):
+        if level == len(levels) or (row < len(orders) and _is_before(orders[row], levels[level])):
+            time, seq = orders[row, 0], orders[row, 1]
+        else:
+            time, seq = levels[level, 0], levels[level, 1]
+        begin = at
+        while row < len(orders) and orders[row, 0] == time and orders[row, 1] == seq:
+            at = _order(orders[row], takers, taker_count, book, counts, known, tally, out, at)
+            row += 1
+        stop = level
+        while stop < len(levels) and levels[stop, 0] == time and levels[stop, 1] == seq:
+            stop += 1
+        for each in range(level, stop):
+            at = _level(levels, each, stop, takers, taker_count, book, counts, known, out, at)
+        level = stop
+        at = _rest(time, takers, taker_count, book, counts, known, out, at)
+        if at > begin:
+            out[at - 1, ENDS] = 1
+    return out[:at]
+
+
+@njit(cache=True)
+def _is_before(order: np.ndarray, level: np.ndarray) -> bool:
+    return bool(order[0] < level[0] or (order[0] == level[0] and order[1] <= level[1]))
+
+
+@njit(cache=True)
+def _order(
+    order: np.ndarray, takers: np.ndarray, taker_count: np.ndarray,
+    book: np.ndarray, counts: np.ndarray, known: np.ndarray, tally: np.ndarray, out: np.ndarray, at: int,
+) -> int:  # fmt: skip
+    time, kind, side, price, size, order_id = order[0], order[2], order[3], order[4], order[5], order[6]
+    which, key = (0, price) if side > 0 else (1, -price)
+    held = max(size_at(book[which], counts[which], key), 0)
+    if kind == 1 and -key <= best_of(book, counts, 1 - which):
+        place = taker_count[0]
+        takers[place, 0], takers[place, 1], takers[place, 2], takers[place, 3] = order_id, side, price, size
+        taker_count[0] += 1
+        return at
+    if kind == 1:
+        put(book, counts, known, which, key, held + size)
+        return _write(out, at, time, LIMIT, side, price, size, order_id)
+    for taker in range(taker_count[0]):
+        if takers[taker, 0] == order_id:
+            takers[taker, 3] -= size
+            return at
+    if kind > 4 or held == 0:
+        tally[UNMATCHED] += kind == 4
+        return at
+    put(book, counts, known, which, key, max(held - size, 0))
+    tally[EXECUTED] += kind == 4
+    return _write(out, at, time, MARKET if kind == 4 else CANCEL, side, price, min(size, held), order_id)
+
+
+@njit(cache=True)
+def _level(
+    levels: np.ndarray, row: int, stop: int, takers: np.ndarray, taker_count: np.ndarray,
+    book: np.ndarray, counts: np.ndarray, known: np.ndarray, out: np.ndarray, at: int,
+) -> int:  # fmt: skip
+    """Write a level down that is not as the orders have it; only the last of an event's changes of it counts."""
+    time, side, price, size = levels[row, 0], levels[row, 2], levels[row, 3], levels[row, 4]
+    which, key = (0, price) if side > 0 else (1, -price)
+    for taker in range(taker_count[0]):
+        if takers[taker, 1] == side and takers[taker, 2] == price:
+            size -= max(takers[taker, 3], 0)
+    size = max(size, 0)
+    if max(size_at(book[which], counts[which], key), 0) == size:
+        return at
+    for later in range(row + 1, stop):
+        if levels[later, 2] == side and levels[later, 3] == price:
+            return at
+    put(book, counts, known, which, key, size)
+    return _write(out, at, time, SHOWN, side, price, size)
+
+
+@njit(cache=True)
+def _rest(
+    time: int, takers: np.ndarray, taker_count: np.ndarray,
+    book: np.ndarray, counts: np.ndarray, known: np.ndarray, out: np.ndarray, at: int,
+) -> int:  # fmt: skip
+    """Let takers that have traded rest with what is left of them, and forget those of which nothing is."""
+    kept = 0
+    for taker in range(taker_count[0]):
+        order_id, side, price, size = takers[taker, 0], takers[taker, 1], takers[taker, 2], takers[taker, 3]
+        which, key = (0, price) if side > 0 else (1, -price)
+        if size > 0 and -key <= best_of(book, counts, 1 - which):
+            takers[kept] = takers[taker]
+            kept += 1
+        elif size > 0:
+            held = max(size_at(book[which], counts[which], key), 0)
+            put(book, counts, known, which, key, held + size)
+            at = _write(out, at, time, LIMIT, side, price, size, order_id)
+    taker_count[0] = kept
+    return at
+
+
+@njit(cache=True)
+def replay(
+    kind: np.ndarray, side: np.ndarray, price: np.ndarray, size: np.ndarray,
+    book: np.ndarray, counts: np.ndarray, known: np.ndarray, ladder: np.ndarray,
+) -> None:  # fmt: skip
+    """Fill price and size of the best levels before every message, then apply it."""
+    for row in range(kind.size):
+        for which in range(2):
+            sign, count = 1 - 2 * which, counts[which]
+            for level in range(ladder.shape[2]):
+                there = level < count
+                ladder[2 * which, row, level] = book[which, count - 1 - level, 0] * sign if there else 0
+                ladder[2 * which + 1, row, level] = book[which, count - 1 - level, 1] if there else 0
+        apply(kind[row], side[row], price[row], size[row], book, counts, known)
+
+
+@njit(cache=True)
+def apply(
+    kind: int, side: int, price: int, size: int, book: np.ndarray, counts: np.ndarray, known: np.ndarray
+) -> None:
+    """Apply one message."""
+    which, key = (0, price) if side > 0 else (1, -price)
+    if kind != SHOWN:
+        held = max(size_at(book[which], counts[which], key), 0)
+        size = held + size if kind == LIMIT else max(held - size, 0)
+    put(book, counts, known, which, key, size)
+
+
+@njit(cache=True)
+def apply_all(
+    kind: np.ndarray, side: np.ndarray, price: np.ndarray, size: np.ndarray,
+    book: np.ndarray, counts: np.ndarray, known: np.ndarray,
+) -> None:  # fmt: skip
+    """Apply messages."""
+    for row in range(kind.size):
+        apply(kind[row], side[row], price[row], size[row], book, counts, known)

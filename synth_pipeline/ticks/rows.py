@@ -100,8 +100,9 @@ class _Writing:
             orders = OrderRows(head.coverage[0][0]) if "order_events" in head.tables else None
             for batch in archive.batches(path, self._symbol, self._day, head):
                 self._take(batch, batch.tables, orders, first, writers)
-                done = max((int(rows["seq"][-1]) + 1 for rows in batch.tables.values()), default=0)
-                self._progress(first + done, records, "records read")
+                if batch.tables:
+                    done = max(int(rows["seq"][-1]) for rows in batch.tables.values()) + 1
+                    self._progress(first + done, records, "records read")
             if orders is not None:
                 tables, gaps = orders.rest(head.coverage[-1][1])
                 self._take(Batch({}, gaps, []), tables, None, first, writers)
