@@ -237,7 +237,10 @@ class Peer:
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         if self._process.stdout.readline() != "ready\n":
-            self.absent = f"hftbacktest is not there to compare with: {self._process.stderr.read().strip()[-200:]}"
+            why = self._process.stderr.read().strip().splitlines()[-1]
+            self.absent = (
+                f"hftbacktest is not there to compare with ({why}): make it an environment, name it in --peers"
+            )
             return
         self.absent = ""
         self.top = np.load(out)

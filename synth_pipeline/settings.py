@@ -44,7 +44,8 @@ class Settings(BaseSettings):
     fidelity_threshold: float = Field(50.0, ge=0, le=100, description="Fidelity below which the asset check warns.")
     first_day: date = Field(date(2012, 1, 1), description="First UTC day that Dagster offers as a partition.")
     generators: str = Field(
-        "self_exciting_jump_diffusion,wgan_gp", description="Generators that get assets and that `run` fits, by comma."
+        "self_exciting_jump_diffusion,block_bootstrap,wgan_gp",
+        description="Generators that get assets and that `run` fits, by comma.",
     )
     venue_urls: dict[str, dict[Literal["websocket", "rest"], str]] = Field(
         default_factory=dict,

@@ -3,6 +3,7 @@ again after a kill."""
 
 from __future__ import annotations
 
+import gzip
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synth_pipeline import stages
-from synth_pipeline.archives import csv, typed
+from synth_pipeline.archives import csv, opened, typed
 from synth_pipeline.archives.drafts import settled
 from synth_pipeline.archives.generic_csv import GenericCsv
 from synth_pipeline.capture import importing
@@ -67,13 +68,14 @@ def stamps() -> st.SearchStrategy[list[str]]:
 
 
 @settings(max_examples=60)
-@given(stamps=stamps(), chunk=st.integers(60, 600), falls=st.booleans())
+@given(stamps=stamps(), chunk=st.integers(60, 600), falls=st.booleans(), packed=st.booleans())
 def test_a_day_is_kept_from_its_part_of_the_file(
-    tmp_path_factory: pytest.TempPathFactory, stamps: list[str], chunk: int, falls: bool
+    tmp_path_factory: pytest.TempPathFactory, stamps: list[str], chunk: int, falls: bool, packed: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("kept")
     path = folder / "quotes.csv"
-    path.write_text(quotes(stamps[::-1] if falls else stamps))
+    content = quotes(stamps[::-1] if falls else stamps).encode()
+    path.write_bytes(gzip.compress(content) if packed else content)
     archive = GenericCsv()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(csv, "CHUNK_BYTES", chunk)
@@ -85,8 +87,8 @@ def test_a_day_is_kept_from_its_part_of_the_file(
         for day in archive.days(path):
             start = day_start_ns(day)
             (folder / str(day)).mkdir()
-            kept = archive.keep(path, "BTCUSDT", day, folder / str(day)).read_bytes()
-            lines = kept.removeprefix(HEADER.encode()).splitlines()
+            with opened(archive.keep(path, "BTCUSDT", day, folder / str(day))) as kept:
+                lines = kept.read().removeprefix(HEADER.encode()).splitlines()
             wanted = [line for time, line in expected if start <= time < start + NS_PER_DAY]
             assert sorted(lines) == sorted(wanted)
 

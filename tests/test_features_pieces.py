@@ -143,7 +143,7 @@ def test_facts_are_counted_over_all_pieces(day: tuple[Workspace, Manifest], tmp_
 
 def test_memory_does_not_grow_with_the_length_of_the_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "ROW_GROUP", 256)
-    monkeypatch.setattr(window_features, "PIECE_ROWS", 2048)
+    monkeypatch.setattr(window_features, "PIECE_ROWS", 4096)
     monkeypatch.setattr(window_features, "PIECE_BUCKETS", 64)
     days = [write_day(tmp_path / str(seconds), seconds) for seconds in (60, 400, 1600)]
     _, short, long = (_peak(day, tmp_path) for day in days)  # the first compiles what is to be compiled

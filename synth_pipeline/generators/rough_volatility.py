@@ -11,8 +11,9 @@ length has one law: its autocorrelation is Matérn's, 2^{1-H}/Γ(H) (λh)^H K_H(
 J. Financial Econometrics 20). exp(log S) is a martingale, because V_t is known before the return.
 
 Simulation is the hybrid scheme (Bennedsen, Lunde and Pakkanen 2017, Finance Stoch. 21, section 2.3, κ = 1): the step
-next to the kernel's singularity is exact, the others are cell averages, to where the kernel has decayed to e^{-6}; X
-has unit variance exactly, and starts from its stationary law.
+next to the kernel's singularity is exact, the others are cell averages, to where e^{-λx} has decayed to e^{-6}, and at
+most 131,072 steps. What lies beyond holds the share Γ(2H, 2λx) / Γ(2H) of the variance of X, below 7e-5 unless λ is
+below 4.6e-5; X has unit variance all the same, and starts from its stationary law.
 
 Calibration. (H, λ, ν) by debiased Whittle likelihood (Sykulski, Olhede, Guillaumin, Lilly and Early 2019, Biometrika
 106, eq. 7) of log realised variances over blocks of m steps; every stretch without a gap has its own periodogram. The
@@ -52,7 +53,7 @@ from synth_pipeline.series import FloatArray, IntArray
 _MOST_BLOCKS, _FEWEST_BLOCKS, _SHORTEST, _SHORTEST_BLOCK = 4_000, 48, 32, 4
 _MOVES, _MOST_RESTING = 16, 0.1
 _LEADS = 5
-_LONGEST_KERNEL, _DECAYED = 2**14, 6.0
+_LONGEST_KERNEL, _DECAYED = 2**17, 6.0
 _SUBSTEPS = 4
 _LINKS = {"hurst": "share", "reversion": "positive", "vol_of_log": "positive"}
 _BOUNDS = {"hurst": (0.01, 0.95), "reversion": (1e-3, 10.0), "vol_of_log": (0.01, 5.0)}

@@ -7,8 +7,6 @@ cancels what falls out. The rules, and the venues they are those of, are told in
 
 from typing import Any
 
-from numba import njit
-
 from synth_pipeline.market.book import (
     ADD,
     ALLOW,
@@ -53,6 +51,7 @@ from synth_pipeline.market.book import (
     find,
     front,
     has_room,
+    kernel,
     level_bit,
     new_book,
     new_journal,
@@ -118,7 +117,7 @@ __all__ = [
 ]
 
 
-@njit(cache=True)
+@kernel
 def limit(
     book: Book, journal: Journal, side: int, price: int, lots: int, owner: int = 0, flags: int = 0, display: int = 0
 ) -> int:
@@ -157,7 +156,7 @@ def limit(
     return order_id
 
 
-@njit(cache=True)
+@kernel
 def market(book: Book, journal: Journal, side: int, lots: int, owner: int = 0) -> int:
     """Match an order at any price; what finds no maker is dropped.
 
@@ -171,7 +170,7 @@ def market(book: Book, journal: Journal, side: int, lots: int, owner: int = 0) -
     return order_id
 
 
-@njit(cache=True)
+@kernel
 def cancel(book: Book, journal: Journal, order_id: int) -> int:
     """Take an order out of the book and return the lots that rested; 0 for an order that rests no more.
 
@@ -189,7 +188,7 @@ def cancel(book: Book, journal: Journal, order_id: int) -> int:
     return int(order.lots + order.reserve)
 
 
-@njit(cache=True)
+@kernel
 def modify(book: Book, journal: Journal, order_id: int, price: int, lots: int) -> int:
     """Change the price of a resting order and the lots it still wants; an iceberg's count its reserve.
 
@@ -229,7 +228,7 @@ def modify(book: Book, journal: Journal, order_id: int, price: int, lots: int) -
     return order_id
 
 
-@njit(cache=True)
+@kernel
 def move_band(book: Book, journal: Journal, centre: int) -> int:
     """Centre the band on a price, cancel every order that now lies outside, and return how many those were.
 
@@ -254,7 +253,7 @@ def move_band(book: Book, journal: Journal, centre: int) -> int:
     return gone
 
 
-@njit(cache=True)
+@kernel
 def _refusal(book: Book, journal: Journal, lots: int) -> int:
     rules = book.rules[0]
     if lots < rules.smallest or lots > rules.largest or lots <= 0:
@@ -264,7 +263,7 @@ def _refusal(book: Book, journal: Journal, lots: int) -> int:
     return 0 if has_room(book, journal) else REFUSED_JOURNAL
 
 
-@njit(cache=True)
+@kernel
 def _price_refusal(book: Book, price: int) -> int:
     low, tick = book.state[0].low, book.rules[0].tick
     if price < low or price >= low + book.levels.shape[1]:
@@ -272,7 +271,7 @@ def _price_refusal(book: Book, price: int) -> int:
     return REFUSED_TICK if tick != 1 and price % tick != 0 else 0
 
 
-@njit(cache=True)
+@kernel
 def _kind_refusal(book: Book, side: int, price: int, lots: int, flags: int, display: int) -> int:
     if (flags & IOC and (flags != IOC or display != 0)) or (flags & HIDDEN and display != 0):
         return REFUSED_FLAGS
@@ -284,19 +283,19 @@ def _kind_refusal(book: Book, side: int, price: int, lots: int, flags: int, disp
     return 0
 
 
-@njit(cache=True)
+@kernel
 def _next_id(book: Book, slot: int) -> int:
     book.state[0].sequence += 1
     return int(book.state[0].sequence) * book.orders.size + slot
 
 
-@njit(cache=True)
+@kernel
 def _reaches(side: int, price: int, best: int) -> bool:
     """Tell whether an order trades with the best of the other side; never where that is empty."""
     return best <= price if side == BID else best >= price
 
 
-@njit(cache=True)
+@kernel
 def _match(book: Book, journal: Journal, side: int, price: int, lots: int, taker_id: int, owner: int) -> int:
     """Trade against the other side up to `price` and return the lots left to rest."""
     other = 1 - side
@@ -311,7 +310,7 @@ def _match(book: Book, journal: Journal, side: int, price: int, lots: int, taker
     return lots
 
 
-@njit(cache=True)
+@kernel
 def _match_level(book: Book, journal: Journal, row: int, price: int, lots: int, taker_id: int, owner: int) -> int:
     """Trade along one queue and return the lots left."""
     level, self_trade = book.levels[row, price & (book.levels.shape[1] - 1)], book.rules[0].self_trade
@@ -326,7 +325,7 @@ def _match_level(book: Book, journal: Journal, row: int, price: int, lots: int, 
     return lots
 
 
-@njit(cache=True)
+@kernel
 def _fill(book: Book, journal: Journal, slot: int, lots: int, taker_id: int, owner: int) -> int:
     """Trade with one maker, report it and return the lots traded."""
     maker = book.orders[slot]
@@ -349,7 +348,7 @@ def _fill(book: Book, journal: Journal, slot: int, lots: int, taker_id: int, own
     return int(traded)
 
 
-@njit(cache=True)
+@kernel
 def _delete(book: Book, journal: Journal, slot: int) -> None:
     """Take an order out and free its slot, which keeps what it held until it is used again."""
     order = book.orders[slot]
@@ -359,13 +358,13 @@ def _delete(book: Book, journal: Journal, slot: int) -> None:
     _give_back(book, slot)
 
 
-@njit(cache=True)
+@kernel
 def _give_back(book: Book, slot: int) -> None:
     book.free[book.state[0].free_slots] = slot
     book.state[0].free_slots += 1
 
 
-@njit(cache=True)
+@kernel
 def _reduce(book: Book, journal: Journal, slot: int, surplus: int) -> None:
     """Take lots from an order that keeps its place, from its reserve first."""
     order = book.orders[slot]
@@ -378,7 +377,7 @@ def _reduce(book: Book, journal: Journal, slot: int, surplus: int) -> None:
         _shrink(book, order, surplus - hidden)
 
 
-@njit(cache=True)
+@kernel
 def _shrink(book: Book, order: Any, lots: int) -> None:
     row = _row(order)
     order.lots -= lots
@@ -386,18 +385,18 @@ def _shrink(book: Book, order: Any, lots: int) -> None:
     book.levels[row, order.price & (book.levels.shape[1] - 1)].lots -= lots
 
 
-@njit(cache=True)
+@kernel
 def _row(order: Any) -> int:
     return int(order.side + HIDDEN_ROWS if order.terms & HIDDEN else order.side)
 
 
-@njit(cache=True)
+@kernel
 def _parts(order: Any) -> int:
     """Return how often an order will still show a part."""
     return int((order.reserve + order.display - 1) // order.display) if order.reserve > 0 else 0
 
 
-@njit(cache=True)
+@kernel
 def _queue(book: Book, journal: Journal, slot: int, lots: int) -> None:
     """Put an order at the back of its queue with all or, of an iceberg, the displayed part of its lots."""
     order = book.orders[slot]
@@ -422,7 +421,7 @@ def _queue(book: Book, journal: Journal, slot: int, lots: int) -> None:
     _report_event(journal, order, ADD, order.lots)
 
 
-@njit(cache=True)
+@kernel
 def _leave(book: Book, slot: int) -> None:
     """Unlink an order from its queue; finds the next best level when its own was the best."""
     order = book.orders[slot]
@@ -449,7 +448,7 @@ def _leave(book: Book, slot: int) -> None:
             own.best = next_occupied(book, row, order.price)
 
 
-@njit(cache=True)
+@kernel
 def _report_level(book: Book, journal: Journal, side: int, price: int, before: int) -> None:
     after = resting(book, side, price)
     if after != before:
@@ -458,7 +457,7 @@ def _report_level(book: Book, journal: Journal, side: int, price: int, before: i
         journal.rows[0].levels += 1
 
 
-@njit(cache=True)
+@kernel
 def _report_event(journal: Journal, order: Any, kind: int, lots: int) -> None:
     event, is_hidden = journal.events[journal.rows[0].events], order.terms & HIDDEN
     if is_hidden and kind != EXECUTE:

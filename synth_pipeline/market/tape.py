@@ -7,9 +7,8 @@ tape out and rewinds both. Here belongs nothing that decides or that publishes.
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numba import njit
 
-from synth_pipeline.market.engine import ASK, BID, Book, Journal, new_journal, records, resting
+from synth_pipeline.market.book import ASK, BID, Book, Journal, kernel, new_journal, records, resting
 
 _CAPACITY = 2**15
 
@@ -62,7 +61,7 @@ def new_tape(book: Book, start_ns: int, *, capacity: int = _CAPACITY) -> Market:
     return market
 
 
-@njit(cache=True)
+@kernel
 def record(market: Taped, now_ns: int) -> None:
     """Write an event: all that the journal took in since the last one happened now."""
     event, rows, sides = market.tape[market.clock[0].events], market.journal.rows[0], market.book.sides
@@ -74,14 +73,14 @@ def record(market: Taped, now_ns: int) -> None:
     market.clock[0].events += 1
 
 
-@njit(cache=True)
+@kernel
 def rewind(market: Taped) -> None:
     """Empty the tape and the journal once they are read."""
     rows = market.journal.rows[0]
     rows.levels = rows.trades = rows.events = market.clock[0].events = 0
 
 
-@njit(cache=True)
+@kernel
 def has_room(market: Taped, needed: int) -> bool:
     """Tell whether so many rows still fit each list of the journal, and so many events the tape."""
     rows = market.journal.rows[0]

@@ -35,8 +35,10 @@ _QUOTES = ("recv_ns", "bid_price", "bid_size", "ask_price", "ask_size", "flags")
 _TRADES = ("recv_ns", "price", "size", "side", "flags")
 _BOOK_LEVELS = ("recv_ns", "side", "price", "size", "flags")
 _NO_DEPTH = {name: np.empty(0, dtype=np.int64) for name in ("recv_ns", "bid_size_10", "ask_size_10", "known")}
-PIECE_ROWS, PIECE_BUCKETS = 1 << 16, 1 << 16
-"""About how many rows of a table and at most how many buckets are worked on at once: a ladder takes 320 bytes."""
+PIECE_ROWS, PIECE_BUCKETS = 1 << 18, 1 << 16
+"""About how many rows of a table and at most how many buckets are worked on at once."""
+_LEVELS_SHARE = 4
+"""Of book levels it is fewer by so much: of each event they make a ladder of 320 bytes."""
 
 
 def window_features(
@@ -96,22 +98,20 @@ def _cuts(day: Day, tables: Sequence[str], start_ns: int, end_ns: int, step_ns: 
     first, last = day.coverage[0][0] // step_ns * step_ns, day.coverage[-1][1]
     cuts = {start_ns, *range(max(start_ns, first), min(end_ns, last), PIECE_BUCKETS * step_ns)}
     for table in tables:
-        times = _starts(day.rows(table, hot=hot))
+        rows = PIECE_ROWS // _LEVELS_SHARE if table == "book_levels" else PIECE_ROWS
+        times = _starts(day.rows(table, hot=hot), rows)
         within = times[np.searchsorted(times, start_ns) : np.searchsorted(times, end_ns)]
         cuts |= {-(-time // step_ns) * step_ns for time in within.tolist()}
     return [*sorted(cut for cut in cuts if cut < end_ns or cut == start_ns), end_ns]
 
 
-def _starts(rows: DayRows) -> np.ndarray:
-    """Return when about every `PIECE_ROWS`-th row was received."""
-    if isinstance(rows, HotDay):
-        return rows.index[:: max(PIECE_ROWS // EVERY, 1)]
-    assert isinstance(rows, ParquetDay)
-    return (
-        rows.first_ns[:: max(PIECE_ROWS // rows.footer.row_group(0).num_rows, 1)]
-        if rows.first_ns.size
-        else rows.first_ns
-    )
+def _starts(table: DayRows, rows: int) -> np.ndarray:
+    """Return when about every so many-th row was received."""
+    if isinstance(table, HotDay):
+        return table.index[:: max(rows // EVERY, 1)]
+    assert isinstance(table, ParquetDay)
+    group_rows = table.footer.row_group(0).num_rows if table.first_ns.size else 1
+    return table.first_ns[:: max(rows // group_rows, 1)]
 
 
 def _piece(

@@ -200,7 +200,8 @@ def accepted(
 ) -> Accepted:
     """Search for `paths` candidates of `steps` steps that score `min_fidelity`, 0 to 100, or more against `base`.
 
-    By default at most 200 candidates a path are scored, and a thousand at least. `rng` is not moved on.
+    By default at most 200 candidates a path are scored, and a thousand at least. `rng` is not moved on. With a regime,
+    `base` is what paths under it should resemble.
     Raises `InputError` where `generator.stream` does, for a threshold that is none or out of reach (with the histogram
     of scores and advice), `TooLittleDataError` for a base or paths too short to be scored.
     """

@@ -15,6 +15,11 @@ LIMIT, CANCEL, MARKET, SHOWN = 1, 2, 4, 0
 _LAST = int(Flag.LAST)
 TIME, KIND, SIDE, PRICE, SIZE, ORDER_ID, ENDS = range(7)
 """Columns of written messages."""
+COLUMNS = 7
+_ID, _SIDE, _PRICE, _LEFT, _OWED, _RESTS = range(6)
+"""Columns of takers: what is left, how much of its trades an order has still to report itself (both sides of a trade
+report it, in any order; negative where it was first), and whether it rests by now."""
+TAKER_COLUMNS = 6
 EXECUTED, UNMATCHED, INFERRED = range(3)
 """Counts, in trades, trades and messages: executions told, trades that the book contradicts, orders that only a trade
 tells of."""
@@ -121,9 +126,7 @@ def assign(
 
 
 @njit(cache=True)
-def _write(
-    out: np.ndarray, at: int, time: int, kind: int, side: int, price: int, size: int, order_id: int = 0
-) -> int:
+def _write(out: np.ndarray, at: int, time: int, kind: int, side: int, price: int, size: int, order_id: int = 0) -> int:
     out[at, TIME], out[at, KIND], out[at, SIDE], out[at, PRICE] = time, kind, side, price
     out[at, SIZE], out[at, ORDER_ID], out[at, ENDS] = size, order_id, 0
     return at + 1
@@ -140,7 +143,7 @@ def of_changes(
     Within an event first come its trades, at their own times; then what else left, then what came: so no book between
     is crossed.
     """
-    out = np.empty((2 * side.size + 2 * len(trades) + 1, 7), np.int64)
+    out = np.empty((2 * side.size + 2 * len(trades) + 1, COLUMNS), np.int64)
     at = 0
     for event in range(times.size):
         start, stop, begin = first[event], first[event + 1], at
@@ -154,8 +157,9 @@ def of_changes(
         for row in range(start, stop):
             which, key = (0, price[row]) if side[row] > 0 else (1, -price[row])
             held = size_at(book[which], counts[which], key)
-            if held > size[row]:
+            if size[row] < held or (size[row] == 0 and before[row] < 0):
                 put(book, counts, known, which, key, size[row])
+            if size[row] < held:
                 at = _write(out, at, times[event], CANCEL, side[row], price[row], held - size[row])
         for row in range(start, stop):
             which, key = (0, price[row]) if side[row] > 0 else (1, -price[row])
@@ -165,11 +169,6 @@ def of_changes(
                 kind, told = (SHOWN, size[row]) if is_new_sight else (LIMIT, size[row] - held)
                 put(book, counts, known, which, key, size[row])
                 at = _write(out, at, times[event], kind, side[row], price[row], told)
-        for row in range(start, stop):
-            # What was learnt to be empty only now.
-            if before[row] < 0 and size[row] == 0:
-                which, key = (0, price[row]) if side[row] > 0 else (1, -price[row])
-                put(book, counts, known, which, key, 0)
         if visible:
             _out_of_sight(out, begin, at, book, counts, visible)
         if at > begin:
@@ -178,9 +177,7 @@ def of_changes(
 
 
 @njit(cache=True)
-def _out_of_sight(
-    out: np.ndarray, begin: int, end: int, book: np.ndarray, counts: np.ndarray, visible: int
-) -> None:
+def _out_of_sight(out: np.ndarray, begin: int, end: int, book: np.ndarray, counts: np.ndarray, visible: int) -> None:
     """Turn cancellations behind the last level that is still shown into levels that went out of sight."""
     for row in range(begin, end):
         which = 0 if out[row, SIDE] > 0 else 1
@@ -201,8 +198,12 @@ def _trade(
     which = 0 if resting > 0 else 1
     key = at_price * resting
     held = max(size_at(book[which], counts[which], key), 0)
-    crosses = -key <= best_of(book, counts, 1 - which)
-    if resting == 0 or (held < quantity and crosses):
+    is_changed = False
+    for row in range(start, stop):
+        is_changed |= side[row] == resting and price[row] == at_price
+    # Where the event leaves the level as it was, as much came as was executed.
+    came = quantity - held if is_changed else quantity
+    if resting == 0 or (came > 0 and -key <= best_of(book, counts, 1 - which)):
         tally[UNMATCHED] += 1
         return at
     for row in range(start, stop):
@@ -213,10 +214,10 @@ def _trade(
             if there > size[row]:
                 put(book, counts, known, which, front, size[row])
                 at = _write(out, at, time, CANCEL, resting, price[row], there - size[row])
-    if held < quantity:
+    if came > 0:
         tally[INFERRED] += 1
-        at = _write(out, at, time, LIMIT, resting, at_price, quantity - held)
-    put(book, counts, known, which, key, max(held - quantity, 0))
+        at = _write(out, at, time, LIMIT, resting, at_price, came)
+    put(book, counts, known, which, key, held + max(came, 0) - quantity)
     tally[EXECUTED] += 1
     return _write(out, at, time, MARKET, resting, at_price, quantity)
 
@@ -229,10 +230,10 @@ def of_orders(
     """Return messages of order events, and what the shown levels (price by price, after each event) add to them.
 
     `orders` has rows of time, seq, kind, side, price, size, id; `levels` of time, seq, side, price, size. An order that
-    comes at or beyond the other side's best price takes: it is held back in `takers` (id, side, price, size) until it
-    has traded, and what is left of it becomes a limit order.
+    comes at or beyond the other side's best price takes: it is held back in `takers` until it has traded, and what is
+    left of it becomes a limit order.
     """
-    out = np.empty((len(orders) + len(levels) + len(orders) + taker_count[0] + 1, 7), np.int64)
+    out = np.empty((len(orders) + len(levels) + len(orders) + taker_count[0] + 1, COLUMNS), np.int64)
     at = row = level = 0
     while row < len(orders) or level < len(levels):
         if level == len(levels) or (row < len(orders) and _is_before(orders[row], levels[level])):
@@ -270,22 +271,55 @@ def _order(
     held = max(size_at(book[which], counts[which], key), 0)
     if kind == 1 and -key <= best_of(book, counts, 1 - which):
         place = taker_count[0]
-        takers[place, 0], takers[place, 1], takers[place, 2], takers[place, 3] = order_id, side, price, size
+        takers[place] = 0
+        takers[place, _ID], takers[place, _SIDE], takers[place, _PRICE], takers[place, _LEFT] = (
+            order_id, side, price, size,
+        )  # fmt: skip
         taker_count[0] += 1
         return at
     if kind == 1:
         put(book, counts, known, which, key, held + size)
         return _write(out, at, time, LIMIT, side, price, size, order_id)
-    for taker in range(taker_count[0]):
-        if takers[taker, 0] == order_id:
-            takers[taker, 3] -= size
-            return at
-    if kind > 4 or held == 0:
-        tally[UNMATCHED] += kind == 4
+    if kind == 4:
+        size = _own_trade(takers, taker_count, order_id, size)
+    else:
+        for taker in range(taker_count[0]):
+            if takers[taker, _ID] == order_id and not takers[taker, _RESTS]:
+                takers[taker, _LEFT] = max(takers[taker, _LEFT] - size, 0)
+                return at
+    if kind > 4 or held == 0 or size == 0:
+        tally[UNMATCHED] += kind == 4 and size > 0
         return at
     put(book, counts, known, which, key, max(held - size, 0))
-    tally[EXECUTED] += kind == 4
+    if kind == 4:
+        tally[EXECUTED] += 1
+        _take(takers, taker_count, side, price, size)
     return _write(out, at, time, MARKET if kind == 4 else CANCEL, side, price, min(size, held), order_id)
+
+
+@njit(cache=True)
+def _own_trade(takers: np.ndarray, taker_count: np.ndarray, order_id: int, size: int) -> int:
+    """Take in a taker's own report of its trade; return what of it is a trade of an order that rests."""
+    for taker in range(taker_count[0]):
+        if takers[taker, _ID] == order_id:
+            told = size if not takers[taker, _RESTS] else min(size, takers[taker, _OWED])
+            new = max(told - max(takers[taker, _OWED], 0), 0)
+            takers[taker, _LEFT] = max(takers[taker, _LEFT] - new, 0)
+            takers[taker, _OWED] -= told
+            return size - told
+    return size
+
+
+@njit(cache=True)
+def _take(takers: np.ndarray, taker_count: np.ndarray, side: int, price: int, size: int) -> None:
+    """Let the newest taker across the spread have met what was executed, unless it has said so itself."""
+    for taker in range(taker_count[0] - 1, -1, -1):
+        is_across = takers[taker, _SIDE] == -side and takers[taker, _PRICE] * side <= price * side
+        if is_across and not takers[taker, _RESTS]:
+            new = max(size - max(-takers[taker, _OWED], 0), 0)
+            takers[taker, _LEFT] = max(takers[taker, _LEFT] - new, 0)
+            takers[taker, _OWED] += size
+            return
 
 
 @njit(cache=True)
@@ -297,8 +331,8 @@ def _level(
     time, side, price, size = levels[row, 0], levels[row, 2], levels[row, 3], levels[row, 4]
     which, key = (0, price) if side > 0 else (1, -price)
     for taker in range(taker_count[0]):
-        if takers[taker, 1] == side and takers[taker, 2] == price:
-            size -= max(takers[taker, 3], 0)
+        if takers[taker, _SIDE] == side and takers[taker, _PRICE] == price:
+            size -= max(takers[taker, _OWED], 0) + (0 if takers[taker, _RESTS] else takers[taker, _LEFT])
     size = max(size, 0)
     if max(size_at(book[which], counts[which], key), 0) == size:
         return at
@@ -314,18 +348,21 @@ def _rest(
     time: int, takers: np.ndarray, taker_count: np.ndarray,
     book: np.ndarray, counts: np.ndarray, known: np.ndarray, out: np.ndarray, at: int,
 ) -> int:  # fmt: skip
-    """Let takers that have traded rest with what is left of them, and forget those of which nothing is."""
+    """Let takers that no longer cross rest with what is left of them; forget those of which nothing more will come."""
     kept = 0
     for taker in range(taker_count[0]):
-        order_id, side, price, size = takers[taker, 0], takers[taker, 1], takers[taker, 2], takers[taker, 3]
+        side, price, size = takers[taker, _SIDE], takers[taker, _PRICE], takers[taker, _LEFT]
         which, key = (0, price) if side > 0 else (1, -price)
-        if size > 0 and -key <= best_of(book, counts, 1 - which):
-            takers[kept] = takers[taker]
-            kept += 1
-        elif size > 0:
+        is_free = -key > best_of(book, counts, 1 - which)
+        if size > 0 and is_free and not takers[taker, _RESTS]:
             held = max(size_at(book[which], counts[which], key), 0)
             put(book, counts, known, which, key, held + size)
-            at = _write(out, at, time, LIMIT, side, price, size, order_id)
+            at = _write(out, at, time, LIMIT, side, price, size, takers[taker, _ID])
+            takers[taker, _RESTS] = 1
+        is_over = takers[taker, _OWED] <= 0 and (size == 0 or takers[taker, _RESTS])
+        if not is_over:
+            takers[kept] = takers[taker]
+            kept += 1
     taker_count[0] = kept
     return at
 
@@ -347,9 +384,7 @@ def replay(
 
 
 @njit(cache=True)
-def apply(
-    kind: int, side: int, price: int, size: int, book: np.ndarray, counts: np.ndarray, known: np.ndarray
-) -> None:
+def apply(kind: int, side: int, price: int, size: int, book: np.ndarray, counts: np.ndarray, known: np.ndarray) -> None:
     """Apply one message."""
     which, key = (0, price) if side > 0 else (1, -price)
     if kind != SHOWN:

@@ -137,7 +137,7 @@ def days(
     """
     data = storage.place_of(data) if isinstance(data, str) else data
     instrument = Instrument.parse(instrument) if isinstance(instrument, str) else instrument
-    start_ns, end_ns = _ns(start), _ns(end)
+    start_ns, end_ns = moment_ns(start), moment_ns(end)
     if end_ns < start_ns:
         raise InputError(f"window from {start_ns} to {end_ns} ns ends before it starts: swap the two")
     top = f"ticks/{instrument.venue}/{instrument.symbol}"
@@ -149,11 +149,12 @@ def days(
     return found
 
 
-def _ns(moment: Moment) -> int:
+def moment_ns(moment: Moment) -> int:
+    """Return ns since 1970."""
     if isinstance(moment, str):
-        from synth_pipeline.ticks.csv_form import moment_ns
+        from synth_pipeline.ticks import csv_form
 
-        return moment_ns(moment)
+        return csv_form.moment_ns(moment)
     if isinstance(moment, datetime):
         since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
         return since // timedelta(microseconds=1) * 1000
@@ -206,7 +207,7 @@ def read(
     """
     form = _form(table, TABLES)
     names = _names(form, columns)
-    start_ns, end_ns = _ns(start), _ns(end)
+    start_ns, end_ns = moment_ns(start), moment_ns(end)
     found = [day for day in days(data, instrument, start_ns, end_ns, home=home) if table in day.manifest.outputs]
     parts = [day.rows(table, hot=hot) for day in found]
     if not parts:
@@ -291,7 +292,7 @@ def scan(
     window. Raises as `read` does.
     """
     form = _form(table, schema.TICK_TABLES)
-    start_ns, end_ns = _ns(start), _ns(end)
+    start_ns, end_ns = moment_ns(start), moment_ns(end)
     found = [day for day in days(data, instrument, start_ns, end_ns) if table in day.manifest.outputs]
     if not found:
         return pl.LazyFrame(form.arrow.empty_table())

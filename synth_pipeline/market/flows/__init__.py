@@ -23,7 +23,21 @@ if TYPE_CHECKING:
     from synth_pipeline.market.tape import Market
     from synth_pipeline.ticks.messages import Messages
 
-MACHINERY = frozenset({"day_shape", "opening", "placement", "response", "saving", "sizes", "stability"})
+MACHINERY = frozenset(
+    {
+        "day_shape",
+        "hawkes_events",
+        "multivariate_hawkes",
+        "opening",
+        "placement",
+        "recovery",
+        "replaying",
+        "response",
+        "saving",
+        "sizes",
+        "stability",
+    }
+)
 """Files here that flows share, not flows."""
 
 DONE, FULL = 0, 1

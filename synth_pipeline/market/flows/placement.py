@@ -1,0 +1,59 @@
+"""Distances: how far, in ticks, an order lies from the best price of the other side, in classes that widen.
+
+A distance is 1 for the most aggressive price that does not trade. The first `_SINGLES` distances stand alone, the further
+ones share classes that are each a quarter wider than the one before, up to the reach of the model; what lies beyond
+belongs to the last class and receives no new orders.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from synth_pipeline.series import FloatArray, IntArray
+
+_SINGLES = 6
+_GROWTH = 1.25
+_LONGEST = 2**14
+_SHARE = 0.95
+
+
+class Distances(NamedTuple):
+    """Classes of distances: class c holds edges[c] … edges[c + 1] - 1."""
+
+    edges: IntArray
+    """Shape (classes + 1,), from 1 to the reach + 1."""
+    class_of: IntArray
+    """Shape (reach + 1,): class of each distance; entry 0 is class 0."""
+
+
+def distances_up_to(reach: int) -> Distances:
+    """Return the classes of distances 1 … reach."""
+    edges = [1]
+    while edges[-1] <= reach:
+        edges.append(max(edges[-1] + 1, int(edges[-1] * _GROWTH)) if len(edges) > _SINGLES else edges[-1] + 1)
+    edges[-1] = reach + 1
+    if len(edges) > _SINGLES + 2 and edges[-1] - edges[-2] < (edges[-2] - edges[-3]) // 2:
+        del edges[-2]
+    bounds = np.array(edges, dtype=np.int64)
+    classes = np.searchsorted(bounds, np.arange(reach + 1), side="right") - 1
+    return Distances(bounds, np.maximum(classes, 0).astype(np.int64))
+
+
+def reach_of(distances: IntArray) -> int:
+    """Return the reach that holds 95 % of the distances of limit orders, at most 16,384 ticks."""
+    return int(min(max(np.quantile(distances, _SHARE), 2), _LONGEST))
+
+
+@njit(cache=True)
+def class_at(distances: Distances, distance: int) -> int:
+    """Return the class of a distance; of one below 1 the first, of one beyond the reach the last."""
+    return int(distances.class_of[min(max(distance, 0), distances.class_of.size - 1)])
+
+
+@njit(cache=True)
+def draw_distance(distances: Distances, cumulative: FloatArray, rng: np.random.Generator) -> int:
+    """Draw a distance: a class by its cumulative probabilities, then any tick of it."""
+    which = min(int(np.searchsorted(cumulative, rng.random(), side="right")), cumulative.size - 1)
+    low, high = distances.edges[which], distances.edges[which + 1]
+    return int(low + int(rng.random() * (high - low)))
