@@ -344,6 +344,46 @@ def test_input_that_cannot_be_fitted_is_refused(name: str, damage: str, error: t
 
 
 @every_generator
+@pytest.mark.parametrize("damage", ["no volume", "some volumes", "a jump", "gaps", "bars out of order"])
+def test_input_that_lacks_something_is_fitted_with_a_note(name: str, damage: str) -> None:
+    def damaged(seed: int) -> Series:
+        series = naive.bars(500, seed=seed)
+        values, at = series.values[0], series.names.index
+        if damage == "no volume":
+            values[:, at("volume")] = np.nan
+        elif damage == "some volumes":
+            values[350::7, at("volume")] = np.nan
+        elif damage == "a jump":
+            values[300:, :4] *= 2.0
+            values[300, [at("open"), at("low")]] /= 2.0
+        elif damage == "gaps":
+            values[[40, 41, 90, 330, 331]] = np.nan
+        else:
+            values[50, at("high")] *= 0.9
+        return series
+
+    generator = make(name).fit(markets_of(name, damaged), rng=stream(0, "fit"))
+    sample = generator.sample(3, 200, rng=stream(0, "sample"))
+    assert_lawful(sample)
+    assert ("volume" in parts(sample)[0].names) == (damage != "no volume")
+    told = {
+        "no volume": "volume is missing in 100% of the rows",
+        "bars out of order": "1 bars have a high or low inside",
+    }
+    assert told.get(damage, "") in " ".join(generator.notes)
+
+
+@every_generator
+@pytest.mark.parametrize("column", ["open", "low"])
+@pytest.mark.parametrize("price", [0.0, -5.0])
+def test_bars_with_a_price_that_is_not_positive_are_refused(name: str, column: str, price: float) -> None:
+    series = bars(name, 300)
+    series.values[0, 77, [each.endswith(column) for each in series.names].index(True)] = price
+    with pytest.raises(InputError, match=f"{column} holds {price:g}: log-returns need positive prices"):
+        make(name).fit(series, rng=stream(0, "fit"))
+
+
+@every_generator
 @settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow])
 @given(
     tick=st.sampled_from([0.0, 1e-5, 0.01, 0.1, 0.5, 2.5, 25.0]),

@@ -87,6 +87,22 @@ def test_the_maximum_is_that_of_a_general_search() -> None:
     assert found.log_likelihood == pytest.approx(-searched.fun)
 
 
+def test_intensify_finds_the_same_likelihood_and_maximum() -> None:
+    oracle = pytest.importorskip("intensify")
+    times = hawkes.simulated(stream(3, "oracle"), 2_000.0, 1.0, 0.5, 2.0)
+    for base, branching, decay in ((1.0, 0.5, 2.0), (0.7, 0.3, 5.0), (1.4, 0.8, 0.6)):
+        model = oracle.Hawkes(mu=base, kernel=oracle.ExponentialKernel(alpha=branching, beta=decay))
+        ours = hawkes.log_likelihood(times, 2_000.0, base, branching, decay)[0]
+        assert ours == pytest.approx(model.log_likelihood(times, 2_000.0), rel=1e-9)
+    start = oracle.Hawkes(mu=0.5, kernel=oracle.ExponentialKernel(alpha=0.3, beta=1.0))
+    theirs = start.fit(times, T=2_000.0).params
+    found = hawkes.fit(times, 2_000.0)
+    kernel = theirs["kernel"]
+    np.testing.assert_allclose(
+        (found.base, found.branching_ratio, found.decay), (theirs["mu"], kernel.alpha, kernel.beta), rtol=1e-2
+    )
+
+
 def test_events_that_cannot_be_fitted_are_refused() -> None:
     with pytest.raises(TooLittleDataError, match="5 events and 20 are needed"):
         hawkes.fit(np.arange(5.0), 5.0)
@@ -363,6 +379,19 @@ def test_simulated_returns_have_the_cumulants_of_the_law() -> None:
     location = -(law.diffusion**2) / 2 - growth
     levels = merton_distribution(returns[:20_000], law, location)
     assert stats.kstest(levels, "uniform").pvalue > 0.01
+
+
+def test_jumps_of_resting_prices_have_no_mean_so_that_they_rest() -> None:
+    rng = stream(0, "rests")
+    moved = rng.random(3_000) < 0.3
+    # Moves up are larger than moves down: a mean of jumps, were it let.
+    returns = np.where(moved, 2e-3 * (np.abs(rng.standard_normal(3_000)) - 0.4), 0.0)
+    process = MertonJumpDiffusion().fit(as_series(returns, tick=0.2), rng=stream(0, "fit"))
+    assert process.law.jump_mean == 0
+    assert process.estimates["jump_mean"].error is None
+    assert any("of the returns are 0: jumps have the mean 0" in note for note in process.notes)
+    made = process.sample(4, 3_000, rng=stream(0, "sample")).log_returns()
+    assert np.mean(made == 0) == pytest.approx(0.7, abs=0.1)
 
 
 def test_mertons_prices_are_a_martingale() -> None:

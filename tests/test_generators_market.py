@@ -16,7 +16,7 @@ from statsmodels.stats.diagnostic import acorr_ljungbox
 from statsmodels.tsa.stattools import acf
 
 from synth_pipeline import generators, plugins
-from synth_pipeline.errors import InputError, TooLittleDataError
+from synth_pipeline.errors import TooLittleDataError
 from synth_pipeline.features.transforms import checked
 from synth_pipeline.generators.companions import Companions
 from synth_pipeline.generators.geometric_brownian_motion import GeometricBrownianMotion
@@ -174,23 +174,13 @@ def test_no_return_spans_a_gap(name: str) -> None:
 
 
 @every_process
-def test_a_single_jump_does_not_undo_a_fit(name: str) -> None:
-    series = naive.bars(500)
-    prices = [series.names.index(each) for each in ("open", "high", "low", "close")]
-    series.values[0, 300:, prices] *= 1.5
-    series.values[0, 300, series.names.index("open")] /= 1.5
-    series.values[0, 300, series.names.index("low")] /= 1.5
-    made = fit(name, series).sample(4, 300, rng=stream(0, "sample"))
-    assert np.isfinite(made.values).all()
-    assert (made.values > 0).all()
-
-
-@every_process
-def test_bars_with_a_price_that_is_not_positive_are_refused(name: str) -> None:
-    series = naive.bars(300)
-    series.values[0, 77, series.names.index("low")] = 0.0
-    with pytest.raises(InputError, match="low holds 0: log-returns need positive prices"):
-        fit(name, series)
+def test_a_row_that_lacks_another_column_has_a_return_all_the_same(name: str) -> None:
+    series = naive.bars(400)
+    whole = fit(name, series.select(("close",)))
+    series.values[0, 200:210, series.names.index("volume")] = np.nan
+    process = fit(name, series)
+    assert process.growth == whole.growth
+    assert process.estimates == whole.estimates
 
 
 @every_process

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, special, stats
+from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
 
 from synth_pipeline import generators, plugins
 from synth_pipeline.errors import InputError, TooLittleDataError
@@ -246,6 +247,15 @@ def test_shocks_are_those_of_history_and_volatility_clusters() -> None:
     assert np.corrcoef(sizes[1:], sizes[:-1])[0, 1] > 0.05
 
 
+def test_prices_that_rest_rest_as_often_in_samples() -> None:
+    rng = stream(0, "rests")
+    returns = np.where(rng.random(2_000) < 0.4, 2e-3 * rng.standard_normal(2_000) + 4e-4, 0.0)
+    process = FilteredHistoricalSimulation().fit(as_series(returns, tick=0.05), rng=stream(0, "fit"))
+    assert process.law.residuals.mean() == pytest.approx(0, abs=1e-9)
+    made = process.sample(4, 2_000, rng=stream(0, "sample")).log_returns()
+    assert np.mean(made == 0) == pytest.approx(0.6, abs=0.08)
+
+
 def test_its_compensator_takes_out_what_the_residuals_grow_by() -> None:
     process = with_law(FilteredHistoricalSimulation, FilteredLaw(0.1, MEMBERS["gjr"], residuals()))
     logs, ratios = process._compensator
@@ -315,6 +325,18 @@ def test_a_persistent_variance_is_fitted_on_longer_blocks() -> None:
     assert process.summary()["block_steps"] > 1
     assert process.estimates["vol_of_vol"].value == pytest.approx(4e-4, rel=0.6)
     assert process.estimates["leverage"].value == pytest.approx(-0.5, abs=0.4)
+
+
+def test_a_variance_far_below_that_of_the_data_is_scaled_with_a_note() -> None:
+    rng = stream(0, "bursts")
+    returns = np.where(rng.random(3_000) < 0.1, 3e-3, 1e-5) * rng.standard_normal(3_000)
+    returns[rng.random(3_000) < 0.6] = 0.0
+    process = Heston().fit(as_series(returns), rng=stream(0, "fit"))
+    assert any("times that of the data" in note for note in process.notes)
+    assert process.law.variance == pytest.approx(np.mean(returns**2), rel=0.01)
+    likeliest = process.estimates
+    feller = 2 * likeliest["reversion"].value * likeliest["variance"].value / likeliest["vol_of_vol"].value ** 2
+    assert process.diagnostics["feller_ratio"] == pytest.approx(feller)
 
 
 def test_blocks_do_not_span_gaps() -> None:
@@ -419,6 +441,17 @@ def test_the_recursions_are_sums_over_every_path_of_states() -> None:
     assert total == pytest.approx(slow_total)
     np.testing.assert_allclose(smoothed, slow_smoothed, rtol=1e-9)
     assert moves.sum() == pytest.approx(7)
+
+
+def test_the_likelihood_is_that_of_statsmodels() -> None:
+    returns = with_law(RegimeSwitching, STATES).draw(stream(3, "oracle"), 400) / 1e-3
+    model = MarkovRegression(returns, k_regimes=2, trend="c", switching_variance=True)
+    # Theirs: P(0 → 0), P(1 → 0), means, variances.
+    at = np.array([0.9, 0.3, 0.3, -0.2, 0.5, 4.0])
+    ours, filtered_, _ = CHAIN.filter(returns, np.arange(400) == 0)
+    assert ours == pytest.approx(float(model.loglike(at)), rel=1e-9)
+    theirs = np.asarray(model.filter(at).filtered_marginal_probabilities)
+    np.testing.assert_allclose(filtered_, theirs, atol=1e-9)
 
 
 def test_every_iterate_raises_the_likelihood() -> None:

@@ -118,9 +118,6 @@ def test_bars_grow_and_are_verified(url: str, tmp_path: Path) -> None:
         assert [each.ref for each in upkeep.verify(workspace, "bars")] == ["bars/file/X/1d", "bars/file/X/1w"]
         assert not any(each.problems for each in upkeep.verify(workspace))
     assert made[0] == made[1]
-    remote = Workspace.of(Settings(home=tmp_path / "home1", data_url=url, tracking=False))
-    with pytest.raises(InputError, match="cannot be compacted: only a local folder can"):
-        upkeep.compact(remote)
 
 
 def test_the_way_back_is_found_by_any_name(url: str, tmp_path: Path) -> None:

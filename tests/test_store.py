@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -241,6 +242,25 @@ def test_only_the_row_groups_of_the_window_are_read(home: Path, monkeypatch: pyt
     found = store.read(home, BTC, "quotes", start, start + 10**9, ["bid_price"], carry_in=True)
     assert [*found.columns] == ["recv_ns", "bid_price"]
     assert len(read) <= 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(-3, 3)), min_size=1, max_size=200))
+def test_an_exchange_time_that_is_the_receive_time_is_not_stored_twice(rows: list[tuple[int, int]]) -> None:
+    columns = schema.QUOTES.empty()
+    columns = {name: np.ones(len(rows), dtype=column.dtype) for name, column in columns.items()}
+    columns["recv_ns"] = np.cumsum([step for step, _ in rows]) + 10**18
+    columns["event_ns"] = columns["recv_ns"] + [late for _, late in rows]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "quotes.parquet"
+        parquet.write_table(path, schema.QUOTES, columns, Scale(Decimal(1), Decimal(1)))
+        stored = pl.read_parquet(path)["event_ns"].null_count()
+        assert stored == sum(late == 0 for _, late in rows)
+        for names in (None, ("event_ns",), ("seq", "event_ns"), ("event_ns", "recv_ns")):
+            for found in (parquet.read_table(path, names), next(parquet.row_groups(path, names))):
+                assert [*found] == [*(names or schema.QUOTES.names)]
+                np.testing.assert_array_equal(found["event_ns"], columns["event_ns"])
+        day = rowgroups.parquet_day(path).read(0, 2**62, ("event_ns", "recv_ns"), carry_in=False)
+        np.testing.assert_array_equal(day["event_ns"], columns["event_ns"])
 
 
 @pytest.mark.parametrize("table", ["quotes", "trades", "book_levels"])

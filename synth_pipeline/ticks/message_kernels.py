@@ -20,9 +20,9 @@ _ID, _SIDE, _PRICE, _LEFT, _OWED, _RESTS = range(6)
 """Columns of takers: what is left, how much of its trades an order has still to report itself (both sides of a trade
 report it, in any order; negative where it was first), and whether it rests by now."""
 TAKER_COLUMNS = 6
-EXECUTED, UNMATCHED, INFERRED = range(3)
-"""Counts, in trades, trades and messages: executions told, trades that the book contradicts, orders that only a trade
-tells of."""
+EXECUTED, UNMATCHED, INFERRED, HIDDEN = range(4)
+"""Counts: executions told, trades that the book contradicts, orders that only a trade tells of, executions of hidden
+orders."""
 
 
 @njit(cache=True)
@@ -289,6 +289,7 @@ def _order(
                 return at
     if kind > 4 or held == 0 or size == 0:
         tally[UNMATCHED] += kind == 4 and size > 0
+        tally[HIDDEN] += kind == 5
         return at
     put(book, counts, known, which, key, max(held - size, 0))
     if kind == 4:

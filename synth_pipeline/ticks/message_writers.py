@@ -21,6 +21,7 @@ SLACK_NS = 10_000_000
 """How far the exchange's stamps of a trade and of the book event that holds it may lie apart across an event's end."""
 _LOWEST = -(2**62)
 _HALT = 7
+_TALLY = ("executions", "unmatched_trades", "inferred_orders", "hidden_executions")
 
 
 class Standing(NamedTuple):
@@ -85,7 +86,7 @@ class Writer:
 
     def __init__(self, start_ns: int, gaps: Sequence[Span], depth: int) -> None:
         self.state, self.depth = State(), depth
-        self.tally = np.zeros(3, np.int64)
+        self.tally = np.zeros(len(_TALLY), np.int64)
         self._gaps = sorted(gaps)
         self._rows: list[np.ndarray] = []
         self._written = 0
@@ -153,8 +154,7 @@ class Writer:
         """End the last stretch and return everything."""
         self._close(end_ns)
         rows = np.concatenate(self._rows) if self._rows else np.zeros((0, kernels.COLUMNS), np.int64)
-        names = ("executions", "unmatched_trades", "inferred_orders")
-        tally = dict(zip(names, self.tally.tolist(), strict=True))
+        tally = dict(zip(_TALLY, self.tally.tolist(), strict=True))
         return Told(rows, self._opens, self._spans, self._initial, tally)
 
 
@@ -259,7 +259,7 @@ class OrderWriter(Writer):
     def __init__(self, start_ns: int, gaps: Sequence[Span], depth: int) -> None:
         super().__init__(start_ns, gaps, depth)
         self._takers, self._taker_count = np.zeros((64, kernels.TAKER_COLUMNS), np.int64), np.zeros(1, np.int64)
-        self._began_whole, self._hidden = False, 0
+        self._began_whole = False
 
     def feed(self, orders: Columns, levels: Columns, start_ns: int, end_ns: int) -> None:
         """Take the rows of (start_ns, end_ns]."""
@@ -278,7 +278,6 @@ class OrderWriter(Writer):
             table[slice(*np.searchsorted(table[:, 0], (start_ns, end_ns), side="right").tolist())]
             for table in (self._orders, self._levels)
         )
-        self._hidden += int((orders[:, 2] == _HIDDEN).sum())
         if (full := np.flatnonzero(levels[:, 5] & Flag.SNAPSHOT)).size:
             levels = levels[full[0] :]
             self.state.counts[:] = self._taker_count[:] = 0

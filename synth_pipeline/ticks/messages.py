@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -217,7 +217,7 @@ def _messages(writer: Writer, end_ns: int, scale: Scale) -> Messages:
     told = writer.told(end_ns)
     if not told.opens:
         raise NoDataError("nothing was done to the book while it was known: take a longer stretch of ticks")
-    columns = {name: told.rows[:, place].astype(dtype) for name, (place, dtype) in _FIELDS.items()}
+    columns: dict[str, Any] = {name: told.rows[:, place].astype(dtype) for name, (place, dtype) in _FIELDS.items()}
     return Messages(
         **columns,
         opens=np.array(told.opens),

@@ -5,6 +5,9 @@ Encodings, chosen on recorded captures (`docs/tick-store.md` has the table, `ben
 sizes of levels and sizes of trades and orders BYTE_STREAM_SPLIT; sides and flags by dictionary; the rest plain. zstd-3,
 quotes zstd-9 and their exchange time, whole milliseconds, zstd-15. Row groups of 16 k rows, since a half-hour window
 then decodes less (`benchmarks/window.py`); of 64 k for levels, which compress better so and are read by the day.
+
+On disk `event_ns` is null where it equals `recv_ns`, as it does where a source gives no time of its own: nanosecond
+stamps are what a row costs most by, and these would be stored twice. Every reader here and in `ticks.store` fills it.
 """
 
 from __future__ import annotations
@@ -58,7 +61,11 @@ class TableWriter:
         """Take some rows. Raises `SynthError` when the columns are not the table's."""
         if set(columns) != set(self._table.names):
             raise SynthError(f"table {self._table.name} takes {self._table.names}, not {tuple(columns)}")
-        arrays = [pa.array(columns[c.name], pa.type_for_alias(c.dtype)) for c in self._table.columns]
+        same = columns["event_ns"] == columns["recv_ns"] if "event_ns" in columns else None
+        masks = {} if same is None or not same.any() else {"event_ns": same}
+        arrays = [
+            pa.array(columns[c.name], pa.type_for_alias(c.dtype), mask=masks.get(c.name)) for c in self._table.columns
+        ]
         rows = pa.Table.from_arrays(arrays, schema=self._table.arrow)
         self.rows += rows.num_rows
         self._pending.append(rows)
@@ -109,9 +116,10 @@ def write_table(
 def read_table(path: Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     """Read columns of one file as arrays; strings and bytes come as object arrays."""
     try:
-        table = pq.read_table(path, columns=None if names is None else list(names), partitioning=None)
+        table = pq.read_table(path, columns=stored_names(names), partitioning=None)
     except (OSError, pa.ArrowException) as error:
         raise SynthError(f"{path} is damaged ({error}): delete its folder and run again") from error
+    table = filled(table, names)
     return {name: _to_numpy(table.column(name)) for name in table.column_names}
 
 
@@ -120,10 +128,28 @@ def row_groups(path: Path, names: Sequence[str] | None = None) -> Iterator[dict[
     try:
         with pq.ParquetFile(path) as file:
             for number in range(file.num_row_groups):
-                table = file.read_row_group(number, columns=None if names is None else list(names))
+                table = filled(file.read_row_group(number, columns=stored_names(names)), names)
                 yield {name: _to_numpy(table.column(name)) for name in table.column_names}
     except (OSError, pa.ArrowException) as error:
         raise SynthError(f"{path} is damaged ({error}): delete its folder and run again") from error
+
+
+def stored_names(names: Sequence[str] | None) -> list[str] | None:
+    """Return the columns that must be read to get some: with `event_ns` also what fills it."""
+    if names is None:
+        return None
+    return [*dict.fromkeys((*names, "recv_ns"))] if "event_ns" in names else list(names)
+
+
+def filled(table: pa.Table, names: Sequence[str] | None) -> pa.Table:
+    """Return the columns asked for of what was read, `event_ns` without nulls."""
+    if "event_ns" in table.column_names and table.column("event_ns").null_count:
+        import pyarrow.compute as pc
+
+        position = table.column_names.index("event_ns")
+        field = pa.field("event_ns", pa.int64())
+        table = table.set_column(position, field, pc.coalesce(table.column("event_ns"), table.column("recv_ns")))
+    return table if names is None else table.select(list(names))
 
 
 def _to_numpy(column: pa.ChunkedArray) -> np.ndarray:

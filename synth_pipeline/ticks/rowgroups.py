@@ -23,6 +23,7 @@ from synth_pipeline.errors import SynthError
 from synth_pipeline.schema import Scale
 from synth_pipeline.series import IntArray
 from synth_pipeline.storage import Place
+from synth_pipeline.ticks.parquet import filled, stored_names
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -149,13 +150,14 @@ def footer_of(path: Place, size: int | None = None) -> pq.FileMetaData:
 
 def read_groups(path: Place, footer: pq.FileMetaData, groups: Sequence[int], names: Sequence[str]) -> pa.Table:
     """Return columns of some row groups. Raises `SynthError` for a damaged file."""
+    stored = stored_names(names) or []
     try:
         if isinstance(path, Path):
             file = pq.ParquetFile(path, metadata=footer, memory_map=True)
         else:
-            file = pq.ParquetFile(_fetched(path, footer, groups, names), metadata=footer)
+            file = pq.ParquetFile(_fetched(path, footer, groups, stored), metadata=footer)
         # On one thread: handing out a few small column chunks costs more than it saves.
-        return file.read_row_groups(groups, columns=list(names), use_threads=False)
+        return filled(file.read_row_groups(groups, columns=stored, use_threads=False), names)
     except (OSError, pa.ArrowException) as error:
         raise SynthError(f"{path} is damaged ({error}): delete its folder and ingest again") from error
 

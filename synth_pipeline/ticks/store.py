@@ -312,7 +312,9 @@ def _lazy(day: Day, table: str, start_ns: int, end_ns: int) -> pl.LazyFrame:
     artifact = day.manifest.outputs[table]
     path = day.folder / artifact.path
     if isinstance(path, Path):
-        return pl.scan_parquet(path, glob=False, hive_partitioning=False)
+        frame = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+        has_times = "event_ns" in schema.TICK_TABLES[table].names
+        return frame.with_columns(pl.coalesce("event_ns", "recv_ns")) if has_times else frame
     footer = footer_of(path, artifact.bytes)
     groups = (
         day.parquet(table).groups(start_ns, end_ns, carry_in=False)

@@ -268,7 +268,10 @@ class _Search:
         self.counts, self.integrals, self.loadings, self.every = counts[seen], integrals[seen], loadings[seen], loadings
         met = integrals.sum(axis=0)
         self.rates, self.events = len(met), float(counts.sum())
-        start = np.zeros(self.rates + loadings.shape[1])
+        # A step is measured in the events that it explains, whatever a parameter's own scale.
+        self.unit = np.full(self.rates + loadings.shape[1], 1.0 / max(self.events, 1.0))
+        self.unit[: self.rates] = np.divide(1.0, met, out=np.zeros(self.rates), where=met > 0)
+        start = np.zeros(len(self.unit))
         # Half of the events come by themselves, all alike cause the others.
         start[0] = 0.5 * self.events / max(met[0], 1e-300)
         start[1 : self.rates] = 0.5 * self.events / max(met[1:].sum(), 1e-300)
@@ -315,12 +318,12 @@ class _Search:
         )
 
     def _step(self) -> None:
-        diagonal = np.diag(self.curvature)
-        free = ((self.at > self.least) | (self.gradient > 0)) & (diagonal > 0)
-        inner = np.ix_(free, free)
+        free = ((self.at > self.least) | (self.gradient > 0)) & (self.unit > 0)
+        unit = self.unit[free]
+        damped = self.curvature[np.ix_(free, free)] * np.outer(unit, unit)
+        damped += (self.damping + 1e-6) * float(np.diag(damped).mean()) * np.eye(len(unit))
         step = np.zeros(len(self.at))
-        damped = self.curvature[inner] + np.diag((self.damping + 1e-10) * diagonal[free])
-        step[free] = np.linalg.solve(damped, self.gradient[free])
+        step[free] = np.linalg.solve(damped, self.gradient[free] * unit) * unit
         step[self.rates :] = np.clip(step[self.rates :], -1.0, 1.0)
         self.trial = np.maximum(self.at + step, self.least)
         promised = 0.5 * float(self.gradient @ (self.trial - self.at))

@@ -57,3 +57,29 @@ def draw_distance(distances: Distances, cumulative: FloatArray, rng: np.random.G
     which = min(int(np.searchsorted(cumulative, rng.random(), side="right")), cumulative.size - 1)
     low, high = distances.edges[which], distances.edges[which + 1]
     return int(low + int(rng.random() * (high - low)))
+
+
+class PowerLaw(NamedTuple):
+    """Rates that fall with distance as scale · d^-exponent."""
+
+    scale: float
+    exponent: float
+    error: float
+    """Standard error of the exponent."""
+
+
+def power_law(distances: Distances, counts: FloatArray, exposures: FloatArray) -> PowerLaw:
+    """Return the most likely power law of Poisson counts by class, by Newton's method on (log scale, exponent)."""
+    seen = exposures > 0
+    place = np.sqrt(distances.edges[:-1] * (distances.edges[1:] - 1.0))[seen]
+    design = np.stack((np.ones(place.size), -np.log(place)))
+    free = np.array([np.log(max(counts[seen].sum(), 1) / exposures[seen].sum()), 0.0])
+    information = np.eye(2)
+    for _ in range(100):
+        expected = exposures[seen] * np.exp(np.clip(free @ design, -50, 50))
+        information = (design * expected) @ design.T + 1e-9 * np.eye(2)
+        step = np.linalg.solve(information, design @ (counts[seen] - expected))
+        free += np.clip(step, -2, 2)
+        if np.abs(step).max() < 1e-9:
+            break
+    return PowerLaw(float(np.exp(free[0])), float(free[1]), float(np.sqrt(np.linalg.inv(information)[1, 1])))

@@ -1,0 +1,260 @@
+"""Messages as the fits walk over them: in an order in which no book is crossed, on a ladder of prices.
+
+Within one event of the source cancellations come first: level changes are published together in no meaningful order,
+and placed orders would else cross what has left. Executions of one time and side are one market order.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from synth_pipeline.errors import TooLittleDataError
+from synth_pipeline.schema import NS_PER_SECOND
+from synth_pipeline.series import FloatArray, IntArray
+from synth_pipeline.ticks.messages import CANCEL, LIMIT, MARKET, SHOWN, Messages, books
+
+BID, ASK = 0, 1
+_FEWEST_EVENTS, _FEWEST_SECONDS = 100, 5.0
+_LONGEST = 2**23
+
+
+class Rows(NamedTuple):
+    """Messages and books as arrays; prices count from the ladder's lowest."""
+
+    time_ns: IntArray
+    kind: IntArray
+    side: IntArray
+    """0 bid, 1 ask, of the resting order."""
+    price: IntArray
+    size: IntArray
+    lasts: IntArray
+    """1 where an order comes or goes, by its id; -1 throughout where ids are unknown."""
+    takes: IntArray
+    """Lots of the market order that begins here; 0 at the other messages."""
+    opens: IntArray
+    """Shape (stretches + 1,): first message of each stretch, and the end."""
+    starts_ns: IntArray
+    ends_ns: IntArray
+    standing: IntArray
+    """Rows (side, price, lots) of the books at the starts."""
+    standing_opens: IntArray
+    """Shape (stretches + 1,): first row of each book, and the end."""
+    depth: int
+    """Levels a side that are seen, 0 for all."""
+    width: int
+    """Prices of the ladder."""
+    base: int
+    """The ladder's lowest price, ticks."""
+
+
+class Ladder(NamedTuple):
+    """The book of a replay: lots and (known or inferred) orders at each price, shape (2, prices)."""
+
+    lots: IntArray
+    orders: IntArray
+    best: IntArray
+    """Best price of each side; -1 and the width where there is none."""
+
+
+def rows_of(messages: Messages) -> tuple[Rows, IntArray, IntArray]:
+    """Return the rows, the distance of each from the other side's best, and of each its number in `messages`.
+
+    Raises `TooLittleDataError` for messages too few, of too short a time, without executions or on one side only.
+    """
+    check(messages)
+    order = _uncrossing(messages)
+    touch = np.concatenate([ladder[::2, :, 0].T for _, ladder in books(messages, 1)])
+    side = (messages.side[order] < 0).astype(np.int64)
+    price = messages.price[order].astype(np.int64)
+    other = np.where(side == BID, touch[order, 1], touch[order, 0])
+    distance = np.where(other > 0, np.where(side == BID, other - price, price - other), 0)
+    seen = touch[touch > 0]
+    margin = 2**15
+    base = max(int(seen.min()) - margin, 0)
+    width = min(int(seen.max()) + margin - base, _LONGEST)
+    standing = [_levels(book.bids, BID, base) + _levels(book.asks, ASK, base) for book in messages.initial]
+    flat = [row for book in standing for row in book]
+    rows = Rows(
+        time_ns=messages.time_ns[order].astype(np.int64),
+        kind=messages.kind[order].astype(np.int64),
+        side=side,
+        price=price - base,
+        size=messages.size[order].astype(np.int64),
+        lasts=_comings(messages)[order],
+        takes=_market_orders(messages, order),
+        opens=np.append(messages.opens, len(messages)).astype(np.int64),
+        starts_ns=messages.spans[:, 0].astype(np.int64),
+        ends_ns=messages.spans[:, 1].astype(np.int64),
+        standing=np.array(flat, dtype=np.int64).reshape(-1, 3),
+        standing_opens=np.cumsum([0, *map(len, standing)]),
+        depth=messages.depth,
+        width=width,
+        base=base,
+    )
+    return rows, distance.astype(np.int64), order
+
+
+def check(messages: Messages) -> None:
+    """Raise `TooLittleDataError` for what no flow can be fitted on."""
+    counts = {name: int((messages.kind == code).sum()) for name, code in _KINDS.items()}
+    if messages.seconds < _FEWEST_SECONDS:
+        raise TooLittleDataError(f"{messages.seconds:.1f} s of messages are too short: take at least {_FEWEST_SECONDS} s")
+    if not counts["executions"]:
+        raise TooLittleDataError("the messages hold no executions: record trades beside the book")
+    for name, count in counts.items():
+        if count < (10 if name == "executions" else _FEWEST_EVENTS):
+            raise TooLittleDataError(f"{count} {name} are too few to tell a rate: take a longer record")
+    for name, code in (("bids", 1), ("asks", -1)):
+        if not (messages.side[messages.kind == LIMIT] == code).any():
+            raise TooLittleDataError(f"no limit order joins the {name}: the record shows one side only")
+
+
+_KINDS = {"limit orders": LIMIT, "cancellations": CANCEL, "executions": MARKET}
+
+
+def _uncrossing(messages: Messages) -> IntArray:
+    """Return an order of the messages in which, of one event, cancellations come first."""
+    event = np.concatenate(([0], np.cumsum(messages.ends)[:-1]))
+    return np.lexsort((messages.kind != CANCEL, event))
+
+
+def _levels(levels: IntArray, side: int, base: int) -> list[tuple[int, int, int]]:
+    return [(side, price - base, lots) for price, lots in levels.tolist()]
+
+
+def _comings(messages: Messages) -> IntArray:
+    """Return 1 for messages with which an order comes or goes as a whole; -1 where there are no ids."""
+    ids = messages.order_id
+    orders = messages.kind != SHOWN
+    if (ids[orders] == 0).mean() > 0.5:
+        return np.full(len(messages), -1, dtype=np.int64)
+    signed = np.where(messages.kind == LIMIT, messages.size, -messages.size) * orders
+    order = np.argsort(ids, kind="stable")
+    running, first = np.cumsum(signed[order]), np.flatnonzero(np.diff(ids[order], prepend=-1))
+    rest = running - np.repeat((running - signed[order])[first], np.diff(np.append(first, ids.size)))
+    after = np.empty(ids.size, dtype=np.int64)
+    after[order] = rest
+    comes = (messages.kind == LIMIT) & (after == messages.size)
+    return ((comes | ((messages.kind != LIMIT) & (after <= 0))) & orders).astype(np.int64)
+
+
+def _market_orders(messages: Messages, order: IntArray) -> IntArray:
+    """Return the lots of each market order at its first execution."""
+    takes = np.zeros(len(messages), dtype=np.int64)
+    at = np.flatnonzero(messages.kind[order] == MARKET)
+    where = order[at]
+    key = np.stack((messages.time_ns[where], messages.side[where], messages.stretch[where]))
+    begins = np.flatnonzero(np.append(True, (np.diff(key) != 0).any(axis=0)))
+    takes[at[begins]] = np.add.reduceat(messages.size[where], begins)
+    return takes
+
+
+def new_ladder(rows: Rows) -> Ladder:
+    """Return an empty ladder."""
+    return Ladder(
+        np.zeros((2, rows.width), dtype=np.int64), np.zeros((2, rows.width), dtype=np.int64), np.array([-1, rows.width])
+    )
+
+
+@njit(cache=True)
+def open_stretch(ladder: Ladder, rows: Rows, stretch: int, unit: float) -> None:
+    """Set the book at the start of a stretch; a level counts as many orders as `unit` lots go into it."""
+    ladder.lots[:] = 0
+    ladder.orders[:] = 0
+    ladder.best[BID], ladder.best[ASK] = -1, rows.width
+    for row in range(rows.standing_opens[stretch], rows.standing_opens[stretch + 1]):
+        side, price, lots = rows.standing[row]
+        show(ladder, side, price, lots, unit)
+
+
+@njit(cache=True)
+def show(ladder: Ladder, side: int, price: int, lots: int, unit: float) -> None:
+    """Set what stands at a price."""
+    if 0 <= price < ladder.lots.shape[1]:
+        ladder.lots[side, price] = lots
+        ladder.orders[side, price] = max(1, int(lots / unit + 0.5)) if lots > 0 else 0
+        _look(ladder, side, price)
+
+
+@njit(cache=True)
+def apply(ladder: Ladder, rows: Rows, at: int, unit: float) -> None:
+    """Let a message change the book.
+
+    The number of orders follows ids where they are known. Else each addition is an order, each cancellation takes one
+    out, and an execution as many as go with its share of the level; a level that empties has none.
+    """
+    side, price, size, kind = rows.side[at], rows.price[at], rows.size[at], rows.kind[at]
+    if kind == SHOWN:
+        show(ladder, side, price, size, unit)
+        return
+    if not 0 <= price < ladder.lots.shape[1]:
+        return
+    before, orders = ladder.lots[side, price], ladder.orders[side, price]
+    ladder.lots[side, price] += size if kind == LIMIT else -size
+    left = ladder.lots[side, price]
+    if rows.lasts[at] >= 0:
+        orders += rows.lasts[at] if kind == LIMIT else -rows.lasts[at]
+    elif kind == LIMIT:
+        orders += 1
+    elif kind == CANCEL:
+        orders -= 1
+    elif before > 0:
+        orders = int(orders * max(left, 0) / before + 0.5)
+    ladder.orders[side, price] = max(orders, 1) if left > 0 else 0
+    _look(ladder, side, price)
+
+
+@njit(cache=True)
+def _look(ladder: Ladder, side: int, price: int) -> None:
+    """Find the best price again after a change at a price."""
+    out = -1 if side == BID else 1
+    width = ladder.lots.shape[1]
+    if ladder.lots[side, price] > 0:
+        if (ladder.best[side] - price) * out > 0 or not 0 <= ladder.best[side] < width:
+            ladder.best[side] = price
+    elif price == ladder.best[side]:
+        at = price
+        while 0 <= at < width and ladder.lots[side, at] <= 0:
+            at += out
+        ladder.best[side] = at
+
+
+@njit(cache=True)
+def is_open(ladder: Ladder) -> bool:
+    """Tell whether both sides have a best price and do not cross."""
+    return bool(0 <= ladder.best[BID] < ladder.best[ASK] < ladder.lots.shape[1])
+
+
+@njit(cache=True)
+def sight(ladder: Ladder, side: int, depth: int, reach: int) -> int:
+    """Return the furthest distance from the other side's best, at most `reach`, at which levels are seen."""
+    out = -1 if side == BID else 1
+    if depth == 0:
+        return reach
+    price, seen = ladder.best[side], 0
+    far = abs(price - ladder.best[1 - side])
+    while far <= reach and 0 <= price < ladder.lots.shape[1]:
+        seen += ladder.lots[side, price] > 0
+        if seen == depth:
+            return int(far)
+        price += out
+        far += 1
+    return reach
+
+
+def one_sided_seconds(messages: Messages) -> float:
+    """Return for how long a side was empty."""
+    lost, bounds = 0, [*messages.opens[1:].tolist(), len(messages)]
+    touch = np.concatenate([ladder[1::2, :, 0].T for _, ladder in books(messages, 1)])
+    for first, stop, end_ns in zip(messages.opens.tolist(), bounds, messages.spans[:, 1].tolist(), strict=True):
+        time_ns = messages.time_ns[first:stop]
+        empty = (touch[first:stop] == 0).any(axis=1)
+        lost += int(np.diff(time_ns, append=end_ns)[:-1][empty[1:]].sum())
+    return lost / NS_PER_SECOND
+
+
+def median_unit(messages: Messages) -> float:
+    """Return the mean size of a limit order, lots, the upper 1 % cut: what stands at the start is counted in it."""
+    sizes: FloatArray = messages.size[messages.kind == LIMIT].astype(np.float64)
+    return float(np.minimum(sizes, np.quantile(sizes, 0.99)).mean())
