@@ -15,6 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +185,7 @@ def unfitted(kind: type[PriceProcess], law: Any, **settings: Any) -> PriceProces
     return made
 
 
+@cache
 def processes() -> dict[str, tuple[PriceProcess, int, dict[str, float]]]:
     """Return every process with a law per half second, returns of a fit, and true values by name of the estimate."""
     residuals = stream(0, "residuals").standard_t(6, 5_000) * np.sqrt(4 / 6)
@@ -236,17 +240,12 @@ def processes() -> dict[str, tuple[PriceProcess, int, dict[str, float]]]:
 def coverage(repeats: int, left_out: frozenset[str]) -> Claim:
     """Simulate and fit every process again and again; count how often the 95 % intervals hold the truth."""
     shares: dict[str, float] = {}
-    for name, (truth, count, values) in processes().items():
-        if name in left_out:
-            continue
-        hits: dict[str, list[bool]] = {parameter: [] for parameter in values}
-        for seed in range(repeats):
-            made = refitted(truth, stream(seed, "recovery", name), count)
-            for parameter, value in in_units(values, truth, made).items():
-                estimate = made.estimates[parameter]
-                low, high = estimate.interval
-                hits[parameter].append(estimate.error is not None and low <= value <= high)
-        by_parameter = {parameter: float(np.mean(found)) for parameter, found in hits.items()}
+    jobs = [(name, seed) for name in processes() if name not in left_out for seed in range(repeats)]
+    with ProcessPoolExecutor() as pool:
+        hits = dict(zip(jobs, pool.map(recovered, *zip(*jobs, strict=True), chunksize=5), strict=True))
+    for name in dict.fromkeys(name for name, _ in jobs):
+        found = [hits[name, seed] for seed in range(repeats)]
+        by_parameter = {parameter: float(np.mean([each[parameter] for each in found])) for parameter in found[0]}
         shares[name] = float(np.mean(list(by_parameter.values())))
         worst = min(by_parameter, key=lambda parameter: by_parameter[parameter])
         shares[f"{name}, {worst} alone"] = by_parameter[worst]
@@ -261,6 +260,18 @@ def coverage(repeats: int, left_out: frozenset[str]) -> Claim:
         f"{repeats} repeats a process; an estimate without a standard error counts as a miss"
         + (f"; left out: {', '.join(sorted(left_out))}" if left_out else ""),
     )
+
+
+def recovered(name: str, seed: int) -> dict[str, bool]:
+    """Return, of one simulated history, whether the interval of each parameter holds the truth."""
+    truth, count, values = processes()[name]
+    made = refitted(truth, stream(seed, "recovery", name), count)
+    found = {}
+    for parameter, value in in_units(values, truth, made).items():
+        estimate = made.estimates[parameter]
+        low, high = estimate.interval
+        found[parameter] = estimate.error is not None and low <= value <= high
+    return found
 
 
 def refitted(truth: PriceProcess, rng: np.random.Generator, count: int) -> PriceProcess:
@@ -287,12 +298,11 @@ def in_units(values: dict[str, float], truth: PriceProcess, made: PriceProcess) 
 
 def martingales(paths: int, stride: int) -> Claim:
     """Return the worst z-score of mean exp(log price) after four hours, in steps of `stride` half seconds."""
-    scores = {}
     steps = FOUR_HOURS_S * 2 // stride
-    for name, process in martingale_models().items():
-        ends = np.array([grown(process, stream(path, "martingale", name), steps) for path in range(paths)])
-        worst = np.abs(ends.mean(axis=0) / (ends.std(axis=0) / np.sqrt(paths)))
-        scores[name] = float(worst.max())
+    names = plugins.names(generators)
+    with ProcessPoolExecutor() as pool:
+        found = dict(zip(names, pool.map(score_of, names, repeat(paths), repeat(steps)), strict=True))
+    scores = {name: score for name, score in found.items() if score is not None}
     return Claim(
         "martingale_z",
         f"mean exp(log price) of {paths:,} paths of {steps:,} steps: worst z-score among martingale laws",
@@ -310,17 +320,19 @@ def grown(process: PriceProcess | Basket, rng: np.random.Generator, steps: int) 
     return np.expm1(total)
 
 
-def martingale_models() -> dict[str, PriceProcess | Basket]:
-    """Return every law of returns that is a martingale: with a law of our choice, or fitted to a simulated market."""
-    chosen = {name: process for name, (process, _, _) in processes().items()}
-    found: dict[str, PriceProcess | Basket] = {}
-    for name in plugins.names(generators):
-        kind = plugins.load(generators, name)
-        if issubclass(kind, Basket):
-            found[name] = kind().fit(basket(4_000), rng=stream(0, "basket"))
-        elif issubclass(kind, PriceProcess):
-            found[name] = chosen[name]
-    return {name: process for name, process in found.items() if getattr(process, "martingale", True)}
+def score_of(name: str, paths: int, steps: int) -> float | None:
+    """Return the worst z-score of a generator's assets; None for one that is no law of returns or no martingale."""
+    kind = plugins.load(generators, name)
+    if issubclass(kind, Basket):
+        process = kind().fit(basket(4_000), rng=stream(0, "basket"))
+    elif issubclass(kind, PriceProcess):
+        process, _, _ = processes()[name]
+    else:
+        return None
+    if not getattr(process, "martingale", True):
+        return None
+    ends = np.array([grown(process, stream(path, "martingale", name), steps) for path in range(paths)])
+    return float(np.abs(ends.mean(axis=0) / (ends.std(axis=0) / np.sqrt(paths))).max())
 
 
 def basket(steps: int) -> Series:

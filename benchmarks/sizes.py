@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import wire_day
@@ -26,8 +25,8 @@ BARS = {"quotes": 7.0, "book_levels": 4.0}
 ENCODINGS = ("PLAIN", "DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT")
 _BEST_LEVEL = 19
 _NOTE = (
-    "the receive stamps of a quote, in ns, take 2.4 to 3.0 bytes under any encoding; spot's quotes carry no time of "
-    "their own, so that they repeat theirs"
+    "COIN-M's quotes are the sparsest: receive stamps in ns take 3.0 bytes of each under any encoding, ids 1.2, "
+    "exchange times 1.2, sizes 1.9"
 )
 
 
@@ -46,7 +45,7 @@ def bytes_a_row(day: DayTicks, table: str) -> float:
     return day.files[table].stat().st_size / day.rows[table]
 
 
-def column_bytes(values: np.ndarray, encoding: str, level: int) -> float:
+def column_bytes(values: pa.ChunkedArray, encoding: str, level: int) -> float:
     """What one column of a table takes a row."""
     written = io.BytesIO()
     pq.write_table(
@@ -64,15 +63,14 @@ def column_bytes(values: np.ndarray, encoding: str, level: int) -> float:
 
 def best(day: DayTicks, table: str) -> float:
     """Bytes a row if every column had its own best encoding at zstd-19, whatever that costs."""
-    columns = parquet.read_table(day.files[table])
+    columns = pq.read_table(day.files[table]).columns
     return sum(
-        min(column_bytes(values, encoding, _BEST_LEVEL) for encoding in _possible(values))
-        for values in columns.values()
+        min(column_bytes(values, encoding, _BEST_LEVEL) for encoding in _possible(values)) for values in columns
     )
 
 
-def _possible(values: np.ndarray) -> tuple[str, ...]:
-    return (*(ENCODINGS if values.dtype == np.int64 else ENCODINGS[:1]), "DICTIONARY")
+def _possible(values: pa.ChunkedArray) -> tuple[str, ...]:
+    return (*(ENCODINGS if values.type == pa.int64() else ENCODINGS[:1]), "DICTIONARY")
 
 
 def print_markdown(days: Mapping[str, DayTicks]) -> None:
@@ -81,8 +79,8 @@ def print_markdown(days: Mapping[str, DayTicks]) -> None:
         logs = ", ".join(f"{name} ({day.rows[table]:,} rows)" for name, day in days.items())
         print(f"\n`{table}`, bytes a row at the store's zstd levels: {logs}\n")
         print("| column | " + " | ".join((*ENCODINGS, "DICTIONARY")) + " |\n| --- |" + " --- |" * 4)
-        columns = {name: parquet.read_table(day.files[table]) for name, day in days.items()}
-        for column in next(iter(columns.values())):
+        columns = {name: pq.read_table(day.files[table]) for name, day in days.items()}
+        for column in next(iter(columns.values())).column_names:
             cells, level = [], parquet.compression_level(table, column)
             for encoding in (*ENCODINGS, "DICTIONARY"):
                 found = (each[column] for each in columns.values() if encoding in _possible(each[column]))

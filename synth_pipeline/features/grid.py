@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from synth_pipeline import schema
 from synth_pipeline.features import kernels
+from synth_pipeline.features.arrivals import NAMES as ARRIVAL_NAMES
 from synth_pipeline.features.arrivals import arrival_columns
 from synth_pipeline.features.buckets import (
     STREAMS,
@@ -54,6 +55,10 @@ from synth_pipeline.schema import Flag, GridFlag
 from synth_pipeline.series import FloatArray, IntArray
 
 _CHUNK = 1 << 15  # buckets worked on at once: what is made on the way stays in the cache
+_OF_QUOTES = ("mid", "microprice", "spread", "imbalance_1", "ofi", "realized_variance")
+_OF_TRADES = ("vwap", "volume", "signed_volume", "trade_count")
+_ALWAYS = (*_OF_QUOTES, *_OF_TRADES, "imbalance_10", "flags")
+"""Columns that one pass makes together."""
 
 
 def grid_features(
@@ -88,20 +93,21 @@ def grid_features(
     lost = {stream: lost_time(stream, gaps, coverage) for stream in STREAMS}
     for table, rows in (("quotes", quotes), ("trades", trades), ("depth", depth), ("ladder", ladder or depth)):
         buckets.require_order_outside(table, arrays(rows, "recv_ns")[0])
-    columns = {column.name: np.empty(buckets.count, column.dtype) for column in schema.GRID.columns}
+    dtypes = {column.name: column.dtype for column in schema.GRID.columns}
+    columns = {name: np.empty(buckets.count, dtypes[name]) for name in names}
 
     def fill(start: int) -> None:
-        part = slice(start, start + _CHUNK)
-        chunk = Buckets(buckets.first + start, len(columns["label_ns"][part]), step_ns)
-        made = _chunk_columns(quotes, trades, depth, ladder, chunk, lost, scale, names)
-        for name in names:
-            columns[name][part] = made[name]
+        chunk = Buckets(buckets.first + start, min(_CHUNK, buckets.count - start), step_ns)
+        parts = {name: column[start : start + chunk.count] for name, column in columns.items()}
+        # What nobody asked for is written too, but to a place that stays in the cache.
+        out = {name: parts.get(name, np.empty(chunk.count, dtypes[name])) for name in _ALWAYS} | parts
+        _fill_chunk(quotes, trades, depth, ladder, chunk, lost, scale, out)
 
     in_chunks(fill, buckets.count, _CHUNK, threads)
-    return {name: columns[name] for name in names}
+    return columns
 
 
-def _chunk_columns(
+def _fill_chunk(
     quotes: Columns,
     trades: Columns,
     depth: Columns,
@@ -109,32 +115,37 @@ def _chunk_columns(
     buckets: Buckets,
     lost: Mapping[str, list[LostTime]],
     scale: schema.Scale,
-    names: tuple[str, ...],
-) -> dict[str, np.ndarray]:
-    """Return the columns of some buckets, at least those of `names`."""
-    flags = np.zeros(buckets.count, dtype=np.uint8)
+    out: Mapping[str, np.ndarray],
+) -> None:
+    """Fill the columns of some buckets, those of `_ALWAYS` among them."""
+    flags = out["flags"]
+    flags[:] = 0
     for stream in STREAMS:
         for span in buckets.touched(lost[stream]):
             flags[span] |= np.uint8(GridFlag.GAP)
-    columns: dict[str, np.ndarray] = {
-        "label_ns": buckets.labels_ns,
-        **_quote_columns(quotes, buckets, lost["quotes"], scale, flags),
-        **_trade_columns(trades, buckets, lost["trades"], scale),
-        "imbalance_10": _depth_column(depth, buckets, lost["book_levels"], flags),
-        "flags": flags,
-    }
-    if not columns.keys() >= set(names):
-        columns |= arrival_columns(quotes, trades, buckets, lost["quotes"], lost["trades"], scale)
-        if ladder is None:
-            columns |= {name: np.full(buckets.count, np.nan) for name in LADDER_NAMES}
-        else:
-            columns |= depth_columns(ladder, buckets, lost["book_levels"], scale)
-    return columns
+    if "label_ns" in out:
+        out["label_ns"][:] = buckets.labels_ns
+    _fill_quotes(quotes, buckets, lost["quotes"], scale, flags, [out[name] for name in _OF_QUOTES])
+    _fill_trades(trades, buckets, lost["trades"], scale, [out[name] for name in _OF_TRADES])
+    _fill_depth(depth, buckets, lost["book_levels"], flags, out["imbalance_10"])
+    if arrivals := out.keys() & {*ARRIVAL_NAMES}:
+        found = arrival_columns(quotes, trades, buckets, lost["quotes"], lost["trades"], scale)
+        for name in arrivals:
+            out[name][:] = found[name]
+    if levels := out.keys() & {*LADDER_NAMES}:
+        known = {} if ladder is None else depth_columns(ladder, buckets, lost["book_levels"], scale)
+        for name in levels:
+            out[name][:] = known.get(name, np.nan)
 
 
-def _quote_columns(
-    quotes: Columns, buckets: Buckets, lost: Sequence[LostTime], scale: schema.Scale, flags: np.ndarray
-) -> dict[str, FloatArray]:
+def _fill_quotes(
+    quotes: Columns,
+    buckets: Buckets,
+    lost: Sequence[LostTime],
+    scale: schema.Scale,
+    flags: np.ndarray,
+    out: Sequence[FloatArray],
+) -> None:
     recv_ns, bid_price, bid_size, ask_price, ask_size = arrays(
         quotes, "recv_ns", "bid_price", "bid_size", "ask_price", "ask_size"
     )
@@ -143,19 +154,18 @@ def _quote_columns(
     hidden = buckets.hidden(lost, recv_ns, rows)
     for span in hidden:
         unlinked[span] = True
-    new = buckets.new_column
-    out = (new(), new(), new(), new(), new(), new())
     tick, lot = ratio(scale.tick_size), ratio(scale.lot_size)
-    kernels.quote_features(bid_price, bid_size, ask_price, ask_size, rows, unlinked, tick, lot, out)
+    mid, microprice, spread, imbalance, ofi, variance = out
+    made = (mid, microprice, spread, imbalance, ofi, variance)
+    kernels.quote_features(bid_price, bid_size, ask_price, ask_size, rows, unlinked, tick, lot, made)
     flags |= _has_no_arrival(quotes, buckets, rows) * np.uint8(GridFlag.STALE)
-    flags |= (np.isnan(out[0]) > unlinked[1:]) * np.uint8(GridFlag.ONE_SIDED)
+    flags |= (np.isnan(mid) > unlinked[1:]) * np.uint8(GridFlag.ONE_SIDED)
     for column in out:
         for span in hidden:
             column[max(span.start - 1, 0) : max(span.stop - 1, 0)] = np.nan
-    for column in out[4:]:
+    for column in (ofi, variance):
         for span in buckets.touched(lost):
             column[span] = np.nan
-    return dict(zip(("mid", "microprice", "spread", "imbalance_1", "ofi", "realized_variance"), out, strict=True))
 
 
 def _has_no_arrival(quotes: Columns, buckets: Buckets, rows: IntArray) -> NDArray[np.bool_]:
@@ -169,29 +179,29 @@ def _has_no_arrival(quotes: Columns, buckets: Buckets, rows: IntArray) -> NDArra
     return is_empty
 
 
-def _trade_columns(
-    trades: Columns, buckets: Buckets, lost: Sequence[LostTime], scale: schema.Scale
-) -> dict[str, FloatArray]:
-    new = buckets.new_column
-    out = (new(), new(), new(), new())
-    buckets.trade_features(trades, scale, out)
+def _fill_trades(
+    trades: Columns, buckets: Buckets, lost: Sequence[LostTime], scale: schema.Scale, out: Sequence[FloatArray]
+) -> None:
+    vwap, volume, signed_volume, trade_count = out
+    buckets.trade_features(trades, scale, (vwap, volume, signed_volume, trade_count))
     for span in buckets.touched(lost):
         for column in out:
             column[span] = np.nan
-    return dict(zip(("vwap", "volume", "signed_volume", "trade_count"), out, strict=True))
 
 
-def _depth_column(depth: Columns, buckets: Buckets, lost: Sequence[LostTime], flags: np.ndarray) -> FloatArray:
+def _fill_depth(
+    depth: Columns, buckets: Buckets, lost: Sequence[LostTime], flags: np.ndarray, imbalance: FloatArray
+) -> None:
     if len(depth["recv_ns"]) == 0:
         flags |= np.uint8(GridFlag.NO_BOOK)
-        return np.full(buckets.count, np.nan)
+        imbalance[:] = np.nan
+        return
     recv_ns, bid_size, ask_size, known = arrays(depth, "recv_ns", "bid_size_10", "ask_size_10", "known")
     rows = buckets.rows_before_edges("depth", recv_ns)
-    imbalance, is_known = np.empty(buckets.count), np.empty(buckets.count, dtype=np.bool_)
+    is_known = np.empty(buckets.count, dtype=np.bool_)
     kernels.depth_imbalance(bid_size, ask_size, known, rows, imbalance, is_known)
     for span in buckets.hidden(lost, recv_ns, rows):
         labels = slice(max(span.start - 1, 0), max(span.stop - 1, 0))
         imbalance[labels], is_known[labels] = np.nan, False
     flags |= ~is_known * np.uint8(GridFlag.NO_BOOK)
     flags |= (is_known & np.isnan(imbalance)) * np.uint8(GridFlag.ONE_SIDED)
-    return imbalance

@@ -7,15 +7,19 @@ makes the whole record, `registry` lists what there is. How a record looks on pa
 
 MACHINERY = frozenset(
     {
+        "book_sample",
+        "book_scores",
         "bootstrap",
         "comparison",
         "evaluate",
         "evaluation",
         "floors",
+        "impact",
         "joint",
         "kernels",
         "metric",
         "moments",
+        "order_book",
         "panels",
         "registry",
         "sample",

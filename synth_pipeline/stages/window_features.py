@@ -37,8 +37,8 @@ _BOOK_LEVELS = ("recv_ns", "side", "price", "size", "flags")
 _NO_DEPTH = {name: np.empty(0, dtype=np.int64) for name in ("recv_ns", "bid_size_10", "ask_size_10", "known")}
 PIECE_ROWS, PIECE_BUCKETS = 1 << 18, 1 << 16
 """About how many rows of a table and at most how many buckets are worked on at once."""
-_LEVELS_SHARE = 4
-"""Of book levels it is fewer by so much: of each event they make a ladder of 320 bytes."""
+_LEVELS_SHARE, _LEAN_TIMES = 4, 4
+"""Of book levels it is fewer by so much: of each event they make a ladder of 320 bytes. The lean grid takes more."""
 
 
 def window_features(
@@ -87,31 +87,33 @@ def day_pieces(
     tables, depth = ["quotes", "trades"], None
     if names & (_OF_DEPTH | _OF_THE_LADDER):
         tables, depth = [*tables, "book_levels"], _Depth(day, hot=hot)
-        for cut in _cuts(day, ("book_levels",), day.start_ns, start_ns, step_ns, hot=hot)[1:]:
+        for cut in _cuts(day, ("book_levels",), day.start_ns, start_ns, step_ns, rows=PIECE_ROWS, hot=hot)[1:]:
             depth.upto(cut)
-    for start, end in pairwise(_cuts(day, tables, start_ns, end_ns, step_ns, hot=hot)):
+    rows = PIECE_ROWS * (_LEAN_TIMES if names <= _LEAN else 1)
+    for start, end in pairwise(_cuts(day, tables, start_ns, end_ns, step_ns, rows=rows, hot=hot)):
         yield _piece(day, depth, start, end, step_ns, names, hot=hot)
 
 
-def _cuts(day: Day, tables: Sequence[str], start_ns: int, end_ns: int, step_ns: int, *, hot: bool) -> list[int]:
-    """Return the edges of the grid where the pieces of a window begin, and its end."""
+def _cuts(
+    day: Day, tables: Sequence[str], start_ns: int, end_ns: int, step_ns: int, *, rows: int, hot: bool
+) -> list[int]:
+    """Return the edges of the grid where the pieces of a window begin, and its end; a window of few rows is one."""
     first, last = day.coverage[0][0] // step_ns * step_ns, day.coverage[-1][1]
     cuts = {start_ns, *range(max(start_ns, first), min(end_ns, last), PIECE_BUCKETS * step_ns)}
     for table in tables:
-        rows = PIECE_ROWS // _LEVELS_SHARE if table == "book_levels" else PIECE_ROWS
-        times = _starts(day.rows(table, hot=hot), rows)
+        times, between = _times(day.rows(table, hot=hot))
+        every = max((rows // _LEVELS_SHARE if table == "book_levels" else rows) // between, 1)
         within = times[np.searchsorted(times, start_ns) : np.searchsorted(times, end_ns)]
-        cuts |= {-(-time // step_ns) * step_ns for time in within.tolist()}
+        cuts |= {-(-time // step_ns) * step_ns for time in within[every::every].tolist()}
     return [*sorted(cut for cut in cuts if cut < end_ns or cut == start_ns), end_ns]
 
 
-def _starts(table: DayRows, rows: int) -> np.ndarray:
-    """Return when about every so many-th row was received."""
+def _times(table: DayRows) -> tuple[np.ndarray, int]:
+    """Return when some rows were received, and how many rows lie from one of them to the next."""
     if isinstance(table, HotDay):
-        return table.index[:: max(rows // EVERY, 1)]
+        return table.index, EVERY
     assert isinstance(table, ParquetDay)
-    group_rows = table.footer.row_group(0).num_rows if table.first_ns.size else 1
-    return table.first_ns[:: max(rows // group_rows, 1)]
+    return table.first_ns, table.footer.row_group(0).num_rows if table.first_ns.size else 1
 
 
 def _piece(

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 MACHINERY = frozenset(
     {
+        "calibrated",
         "day_shape",
-        "hawkes_events",
-        "multivariate_hawkes",
+        "observing",
         "opening",
         "placement",
         "recovery",
@@ -36,6 +36,7 @@ MACHINERY = frozenset(
         "saving",
         "sizes",
         "stability",
+        "tallying",
     }
 )
 """Files here that flows share, not flows."""

@@ -279,7 +279,8 @@ class _Search:
         self.least[: self.rates] = 0.0
         self.least[0] = 1e-6 * start[0]
         self.at = self.trial = start
-        self.value, self.damping, self.is_done = -np.inf, 0.0, self.events == 0
+        self.is_done, self.damping = self.events == 0, 0.0
+        self.value = 0.0 if self.is_done else -np.inf
         self.gradient, self.curvature = np.zeros(len(start)), np.zeros((len(start), len(start)))
 
     @property

@@ -7,10 +7,11 @@ from numba import njit
 
 from synth_pipeline.errors import TooLittleDataError
 from synth_pipeline.market.engine import ASK, BID, Book, Journal, limit, move_band, new_book, resting
+from synth_pipeline.market.flows.placement import Distances
 from synth_pipeline.market.flows.sizes import Sizes, draw_size
 from synth_pipeline.market.tape import Market, new_tape
 from synth_pipeline.schema import NS_PER_SECOND
-from synth_pipeline.series import IntArray
+from synth_pipeline.series import FloatArray, IntArray
 from synth_pipeline.ticks.messages import Messages, Standing
 
 _SMALLEST_BAND, _LARGEST_BAND = 2**12, 2**20
@@ -79,3 +80,32 @@ def follow_band(book: Book, journal: Journal) -> bool:
     if abs(mid - book.state[0].low - width // 2) <= width // 4 or book.state[0].low == max(1, mid - width // 2):
         return False
     return bool(move_band(book, journal, mid) > 0)
+
+
+def deepened(
+    levels: IntArray,
+    distances: Distances,
+    limit_rates: FloatArray,
+    cancel_rates: FloatArray,
+    sizes: Sizes,
+    rng: np.random.Generator,
+) -> IntArray:
+    """Return levels and, beyond the last one seen of each side, as many as stand there in the long run.
+
+    Orders that come at the rate λ and leave at the rate θ each number λ / θ on average, Poisson distributed; sizes come
+    from the group that is the number of the class.
+    """
+    found = [levels]
+    classes = distances.class_of
+    for side, other in ((BID, levels[levels[:, 0] == ASK, 1].min()), (ASK, levels[levels[:, 0] == BID, 1].max())):
+        seen = np.abs(levels[levels[:, 0] == side, 1] - other).max()
+        distance = np.arange(seen + 1, classes.size)
+        number = rng.poisson(limit_rates[classes[distance]] / cancel_rates[classes[distance]])
+        price = other + (2 * side - 1) * distance
+        kept = (number > 0) & (price > 0)
+        lots = [
+            sum(draw_size(sizes, classes[each], rng) for _ in range(count))
+            for each, count in zip(distance[kept].tolist(), number[kept].tolist(), strict=True)
+        ]
+        found.append(np.column_stack((np.full(len(lots), side), price[kept], np.array(lots, dtype=np.int64))))
+    return np.concatenate(found)

@@ -26,6 +26,17 @@ class Distances(NamedTuple):
     class_of: IntArray
     """Shape (reach + 1,): class of each distance; entry 0 is class 0."""
 
+    @property
+    def names(self) -> list[str]:
+        """First and last distance of each class, as in `7_9`."""
+        bounds = zip(self.edges[:-1].tolist(), (self.edges[1:] - 1).tolist(), strict=True)
+        return [f"{low}" if low == high else f"{low}_{high}" for low, high in bounds]
+
+    @property
+    def middles(self) -> FloatArray:
+        """The geometric middle of each class."""
+        return np.asarray(np.sqrt(self.edges[:-1] * (self.edges[1:] - 1.0)))
+
 
 def distances_up_to(reach: int) -> Distances:
     """Return the classes of distances 1 … reach."""
@@ -67,11 +78,15 @@ class PowerLaw(NamedTuple):
     error: float
     """Standard error of the exponent."""
 
+    def at(self, distances: Distances) -> FloatArray:
+        """Return the rate of each class."""
+        return np.asarray(self.scale * distances.middles**-self.exponent)
+
 
 def power_law(distances: Distances, counts: FloatArray, exposures: FloatArray) -> PowerLaw:
     """Return the most likely power law of Poisson counts by class, by Newton's method on (log scale, exponent)."""
     seen = exposures > 0
-    place = np.sqrt(distances.edges[:-1] * (distances.edges[1:] - 1.0))[seen]
+    place = distances.middles[seen]
     design = np.stack((np.ones(place.size), -np.log(place)))
     free = np.array([np.log(max(counts[seen].sum(), 1) / exposures[seen].sum()), 0.0])
     information = np.eye(2)

@@ -4,19 +4,22 @@ Within one event of the source cancellations come first: level changes are publi
 and placed orders would else cross what has left. Executions of one time and side are one market order.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from synth_pipeline.errors import TooLittleDataError
 from synth_pipeline.schema import NS_PER_SECOND
-from synth_pipeline.series import FloatArray, IntArray
+from synth_pipeline.series import IntArray
 from synth_pipeline.ticks.messages import CANCEL, LIMIT, MARKET, SHOWN, Messages, books
 
 BID, ASK = 0, 1
 _FEWEST_EVENTS, _FEWEST_SECONDS = 100, 5.0
-_LONGEST = 2**23
+_MARGIN, _WIDEST = 2**15, 2**23
+"""Ticks of the ladder beyond every best price, and at most."""
 
 
 class Rows(NamedTuple):
@@ -57,25 +60,52 @@ class Ladder(NamedTuple):
     """Best price of each side; -1 and the width where there is none."""
 
 
-def rows_of(messages: Messages) -> tuple[Rows, IntArray, IntArray]:
-    """Return the rows, the distance of each from the other side's best, and of each its number in `messages`.
+@dataclass(frozen=True)
+class Record:
+    """Messages prepared for fitting, and what a first look at their books shows."""
+
+    rows: Rows
+    distance: IntArray
+    """Of each message from the other side's best, ticks; 0 where that is empty."""
+    spread: float
+    """Median number of ticks between the best prices, over messages."""
+    unit: float
+    """Lots of a usual limit order: what stands at the start is counted in it."""
+    notes: tuple[str, ...]
+    """What the source does not tell and what is taken instead."""
+
+
+def record_of(messages: Messages) -> Record:
+    """Return messages prepared for fitting.
 
     Raises `TooLittleDataError` for messages too few, of too short a time, without executions or on one side only.
     """
-    check(messages)
+    _check(messages)
     order = _uncrossing(messages)
-    touch = np.concatenate([ladder[::2, :, 0].T for _, ladder in books(messages, 1)])
+    ladders = [ladder[:, :, 0] for _, ladder in books(messages, 1)]
+    bid, bid_size, ask, ask_size = np.concatenate(ladders, axis=1)
+    empty = (bid_size == 0) | (ask_size == 0)
     side = (messages.side[order] < 0).astype(np.int64)
     price = messages.price[order].astype(np.int64)
-    other = np.where(side == BID, touch[order, 1], touch[order, 0])
-    distance = np.where(other > 0, np.where(side == BID, other - price, price - other), 0)
-    seen = touch[touch > 0]
-    margin = 2**15
-    base = max(int(seen.min()) - margin, 0)
-    width = min(int(seen.max()) + margin - base, _LONGEST)
+    distance = np.where(side == BID, ask[order] - price, price - bid[order])
+    best = np.concatenate((bid[bid_size > 0], ask[ask_size > 0]))
+    if not best.size or empty.all():
+        raise TooLittleDataError("the book never has two sides: take a record that shows both")
+    sizes = messages.size[messages.kind == LIMIT]
+    return Record(
+        rows=_rows(messages, order, side, price, (int(best.min()), int(best.max()))),
+        distance=np.where(empty[order], 0, distance).astype(np.int64),
+        spread=float(np.median((ask - bid)[~empty])),
+        unit=float(np.minimum(sizes, np.quantile(sizes, 0.99)).mean()),
+        notes=_notes(messages, _lasting(messages, empty)),
+    )
+
+
+def _rows(messages: Messages, order: IntArray, side: IntArray, price: IntArray, touched: tuple[int, int]) -> Rows:
+    base = max(touched[0] - _MARGIN, 0)
     standing = [_levels(book.bids, BID, base) + _levels(book.asks, ASK, base) for book in messages.initial]
     flat = [row for book in standing for row in book]
-    rows = Rows(
+    return Rows(
         time_ns=messages.time_ns[order].astype(np.int64),
         kind=messages.kind[order].astype(np.int64),
         side=side,
@@ -89,13 +119,44 @@ def rows_of(messages: Messages) -> tuple[Rows, IntArray, IntArray]:
         standing=np.array(flat, dtype=np.int64).reshape(-1, 3),
         standing_opens=np.cumsum([0, *map(len, standing)]),
         depth=messages.depth,
-        width=width,
+        width=min(touched[1] + _MARGIN - base, _WIDEST),
         base=base,
     )
-    return rows, distance.astype(np.int64), order
 
 
-def check(messages: Messages) -> None:
+def _lasting(messages: Messages, marked: NDArray[np.bool_]) -> float:
+    """Return for how many seconds the book stood as before the marked messages."""
+    waits = np.diff(messages.time_ns, prepend=messages.time_ns[:1])
+    waits[messages.opens] = messages.time_ns[messages.opens] - messages.spans[:, 0]
+    return float(waits[marked].sum()) / NS_PER_SECOND
+
+
+def _notes(messages: Messages, one_sided_s: float) -> tuple[str, ...]:
+    found = []
+    hidden = set(messages.unobserved)
+    if "number of orders" in hidden:
+        found.append("numbers of orders are inferred: an addition is an order, a cancellation takes one out")
+    if "queue position" in hidden:
+        found.append("which order of a queue is cancelled is not observed: any, with equal probability")
+    found += [f"not observed: {name}" for name in messages.unobserved if name.startswith(("changes between", "hidden"))]
+    if messages.depth:
+        found.append(f"only {messages.depth} levels a side are seen: rates beyond are extrapolated")
+    if one_sided_s > 0.001 * messages.seconds:
+        found.append(f"one side is empty for {one_sided_s:.1f} of {messages.seconds:.1f} s: that time is left out")
+    if messages.scale.inverse:
+        found.append("sizes count contracts of fixed quote value (inverse contract)")
+    return (*found, *_drift(messages))
+
+
+def _drift(messages: Messages) -> list[str]:
+    """Say where the rate of messages differs between the halves of the record by more than a half."""
+    early, late = (len(half) / half.seconds for half in messages.split(0.5))
+    if 2 / 3 * early < late < 3 / 2 * early:
+        return []
+    return [f"not stationary: {early:.3g} messages a second in the first half, {late:.3g} in the second"]
+
+
+def _check(messages: Messages) -> None:
     """Raise `TooLittleDataError` for what no flow can be fitted on."""
     counts = {name: int((messages.kind == code).sum()) for name, code in _KINDS.items()}
     if messages.seconds < _FEWEST_SECONDS:
@@ -241,20 +302,3 @@ def sight(ladder: Ladder, side: int, depth: int, reach: int) -> int:
         price += out
         far += 1
     return reach
-
-
-def one_sided_seconds(messages: Messages) -> float:
-    """Return for how long a side was empty."""
-    lost, bounds = 0, [*messages.opens[1:].tolist(), len(messages)]
-    touch = np.concatenate([ladder[1::2, :, 0].T for _, ladder in books(messages, 1)])
-    for first, stop, end_ns in zip(messages.opens.tolist(), bounds, messages.spans[:, 1].tolist(), strict=True):
-        time_ns = messages.time_ns[first:stop]
-        empty = (touch[first:stop] == 0).any(axis=1)
-        lost += int(np.diff(time_ns, append=end_ns)[:-1][empty[1:]].sum())
-    return lost / NS_PER_SECOND
-
-
-def median_unit(messages: Messages) -> float:
-    """Return the mean size of a limit order, lots, the upper 1 % cut: what stands at the start is counted in it."""
-    sizes: FloatArray = messages.size[messages.kind == LIMIT].astype(np.float64)
-    return float(np.minimum(sizes, np.quantile(sizes, 0.99)).mean())

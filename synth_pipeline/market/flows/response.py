@@ -86,22 +86,27 @@ def _pull(market: Market, side: int, price: int) -> None:
 
 
 def guided(
-    fundamental: Fundamental | None, tick_size: float, rate: float, tolerance: float, step: Callable[[int, Guide], int]
+    fundamental: Fundamental | None,
+    tick_size: float,
+    rate: float,
+    tolerance: float,
+    start_ns: int,
+    loop: Callable[[int, Guide], int],
 ) -> Callable[[int], int]:
-    """Return `step(until_ns)` of a loop that takes the guide of the stretch in which it runs."""
+    """Return `step(until_ns)` of a loop that takes the guide of the time in which it runs."""
     if fundamental is None:
-        return lambda until_ns: step(until_ns, NOBODY)
-    source = fundamental
+        return lambda until_ns: loop(until_ns, NOBODY)
+    reached = [start_ns]
 
-    def run(until_ns: int) -> int:
-        while True:
-            start_ns, step_ns, log_price = source.piece(run.now_ns)  # type: ignore[attr-defined]
-            guide = Guide(start_ns, step_ns, np.exp(log_price) / tick_size, rate, tolerance)
-            end_ns = min(until_ns, start_ns + step_ns * len(log_price))
-            code = step(end_ns, guide)
-            if code != DONE or end_ns == until_ns:
-                return code
-            run.now_ns = end_ns  # type: ignore[attr-defined]
+    def step(until_ns: int) -> int:
+        code = DONE
+        while code == DONE and reached[0] < until_ns:
+            piece_ns, step_ns, log_price = fundamental.piece(reached[0])
+            guide = Guide(piece_ns, step_ns, np.exp(log_price) / tick_size, rate, tolerance)
+            end_ns = min(until_ns, piece_ns + step_ns * len(log_price))
+            code = loop(end_ns, guide)
+            if code == DONE:
+                reached[0] = end_ns
+        return code
 
-    run.now_ns = source.start_ns  # type: ignore[attr-defined]
-    return run
+    return step

@@ -2,12 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
 from synth_pipeline.errors import InputError
-from synth_pipeline.generators.inference import Estimate
 
 _FACTS, _ARRAYS = "flow.json", "flow.npz"
 
@@ -31,20 +30,22 @@ def read(folder: Path, flow: str) -> tuple[dict[str, Any], dict[str, np.ndarray]
         return facts, {name: stored[name] for name in stored.files}
 
 
-def plain(estimates: dict[str, Estimate]) -> dict[str, list[Any]]:
-    """Return estimates as JSON takes them."""
-    return {name: [each.value, each.error, each.link] for name, each in estimates.items()}
-
-
-def estimates_from(stored: dict[str, list[Any]]) -> dict[str, Estimate]:
-    """Return what `plain` was given."""
-    return {name: Estimate(*each) for name, each in stored.items()}
-
-
-def summary_of(estimates: dict[str, Estimate]) -> dict[str, float]:
-    """Return estimates by name, and beside each its standard error, NaN where there is none."""
-    found: dict[str, float] = {}
-    for name, each in estimates.items():
-        found[name] = each.value
-        found[f"{name}_se"] = float("nan") if each.error is None else each.error
+def packed(law: tuple[Any, ...], prefix: str = "") -> dict[str, np.ndarray]:
+    """Return the fields of a named tuple, and of those in it, as arrays by dotted name."""
+    found: dict[str, np.ndarray] = {}
+    for name, value in law._asdict().items():  # type: ignore[attr-defined]
+        inner = isinstance(value, tuple)
+        found |= packed(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": np.asarray(value)}
     return found
+
+
+def unpacked(kind: type[Any], arrays: dict[str, np.ndarray], prefix: str = "") -> Any:
+    """Return the named tuple that `packed` was given; its fields are annotated with what they hold."""
+    values = {}
+    for name, hint in get_type_hints(kind).items():
+        if hasattr(hint, "_fields"):
+            values[name] = unpacked(hint, arrays, f"{prefix}{name}.")
+        else:
+            stored = arrays[prefix + name]
+            values[name] = hint(stored) if hint in (int, float) else stored
+    return kind(**values)

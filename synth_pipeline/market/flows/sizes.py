@@ -35,11 +35,11 @@ def quantiles(values: IntArray | FloatArray) -> FloatArray:
     return table
 
 
-def sizes_of(sizes: IntArray, groups: IntArray, wider: Sequence[IntArray], *, fewest: int = _FEWEST) -> Sizes:
+def sizes_of(sizes: IntArray, groups: IntArray, wider: Sequence[IntArray]) -> Sizes:
     """Return the tables of sizes by group.
 
-    `wider[g]` names, from narrow to wide, the groups whose sizes together stand in where group g has fewer than
-    `fewest`; where all are too few, all sizes do.
+    `wider[g]` names the groups whose sizes together stand in where group g has too few; where they have too few as
+    well, all sizes do. A group that names only itself always has its own.
     """
     known: dict[tuple[int, ...], int] = {(): 0}
     tables, table_of = [quantiles(sizes)], []
@@ -48,9 +48,9 @@ def sizes_of(sizes: IntArray, groups: IntArray, wider: Sequence[IntArray], *, fe
     bounds = np.concatenate(([0], np.cumsum(counts)))
     for group, others in enumerate(wider):
         among: tuple[int, ...] = (group,)
-        if counts[group] < fewest:
-            among = tuple(sorted({group, *others.tolist()}))
-            among = among if counts[list(among)].sum() >= fewest else ()
+        if counts[group] < _FEWEST and others.size > 1:
+            among = tuple(others.tolist())
+            among = among if counts[others].sum() >= _FEWEST else ()
         if among not in known:
             known[among] = len(tables)
             rows = np.concatenate([order[bounds[member] : bounds[member + 1]] for member in among])

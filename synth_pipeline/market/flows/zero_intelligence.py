@@ -19,20 +19,18 @@ its sight go on as the power law λ(d) ~ d^-α fitted within it.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numba import njit
 
-from synth_pipeline.errors import InputError
 from synth_pipeline.generators.inference import Estimate
 from synth_pipeline.market.engine import ASK, BID, cancel, limit
 from synth_pipeline.market.engine import market as send_market
-from synth_pipeline.market.flows import DONE, FULL, OrderFlow, Run, saving
+from synth_pipeline.market.flows import DONE, FULL
+from synth_pipeline.market.flows.calibrated import Calibrated, Loop, Opening
 from synth_pipeline.market.flows.day_shape import after_wait, shape_of
-from synth_pipeline.market.flows.opening import follow_band, open_market, opening_of
+from synth_pipeline.market.flows.opening import deepened, follow_band, opening_of
 from synth_pipeline.market.flows.placement import (
     Distances,
     class_at,
@@ -41,35 +39,24 @@ from synth_pipeline.market.flows.placement import (
     power_law,
     reach_of,
 )
-from synth_pipeline.market.flows.replaying import Tally, rescaled_waits, rows_of, tally
-from synth_pipeline.market.flows.response import Guide, fair_ticks, guided, respond
+from synth_pipeline.market.flows.replaying import Record, record_of
+from synth_pipeline.market.flows.response import Guide, fair_ticks, respond
 from synth_pipeline.market.flows.sizes import Sizes, draw_size, sizes_of
-from synth_pipeline.market.flows.stability import NO_SLOT, broken
+from synth_pipeline.market.flows.stability import broken
+from synth_pipeline.market.flows.tallying import Rates, Tally, rescaled_waits, tally, waiting_tests
 from synth_pipeline.market.tape import Market, has_room, record
 from synth_pipeline.progress import Progress, silent
 from synth_pipeline.series import FloatArray, IntArray
-from synth_pipeline.ticks.messages import CANCEL, LIMIT, MARKET, Messages
+from synth_pipeline.ticks.messages import LIMIT, Messages
 
 _PRIOR = 0.5
 """Cancellations, at the mean rate, that each class is given beside its own: no order stays for ever."""
-_LIMITS, _TAKES = 0, 1
-"""Of the groups that sizes are drawn from, the first and the last are of these."""
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """What a user may set."""
-
-    reach_ticks: int = 0
-    """Furthest distance of new orders from the other side's best; 0 lets the record tell."""
-    response_rate: float = 20.0
-    """Comparisons with the fundamental price per second, where there is one."""
-    pool: int = 2**16
-    """Orders that the book can hold."""
+_SPARE_ROWS = 16
+_NEXT_NS, _HIGH_SLOT, _OPENED_AT = 0, 1, 2
 
 
 class Law(NamedTuple):
-    """The rates and sizes as the compiled loop needs them."""
+    """Rates and sizes as the compiled loop needs them."""
 
     distances: Distances
     limit_rates: FloatArray
@@ -79,54 +66,173 @@ class Law(NamedTuple):
     market_rate: float
     """Per second and side."""
     sizes: Sizes
-    """Group c is limit orders of class c, the last one market orders."""
+    """Group c is of limit orders of class c, the last one of market orders."""
     day: FloatArray
     """Factor of each part of the day."""
 
 
-class ZeroIntelligence(OrderFlow):
+class ZeroIntelligence(Calibrated[Law]):
     """The flow of Cont, Stoikov and Talreja with sizes and a time of day."""
 
-    Parameters = Parameters
+    Law = Law
 
-    def __init__(self, parameters: Parameters | None = None) -> None:
-        super().__init__(parameters)
-        self.law: Law | None = None
-        self.estimates: dict[str, Estimate] = {}
-        self.opening: IntArray = np.zeros((0, 3), dtype=np.int64)
-        self.tick_size = 1.0
-        self.tolerance = 1.0
-
-    def fit(self, messages: Messages, *, rng: np.random.Generator, progress: Progress = silent) -> Self:  # noqa: ARG002
-        rows, distance, _ = rows_of(messages)
-        progress(0, 3, "counting")
-        limits = distance[(rows.kind == LIMIT) & (distance > 0)]
+    def fit(self, messages: Messages, *, rng: np.random.Generator, progress: Progress = silent) -> Self:
+        progress(0, 2, "counting")
+        found = record_of(messages)
+        limits = found.distance[(found.rows.kind == LIMIT) & (found.distance > 0)]
         distances = distances_up_to(self.parameters.reach_ticks or reach_of(limits))
         day, flat = shape_of(messages.time_ns, messages.spans)
-        return self._estimate(messages, rows, distances, day, [flat] if flat else [], progress)
-
-    def fit_like(self, other: ZeroIntelligence, messages: Messages) -> Self:
-        """Estimate with the classes and the time of day of another one."""
-        law = other.fitted()
-        return self._estimate(messages, rows_of(messages)[0], law.distances, law.day, [], silent)
-
-    def _estimate(
-        self, messages: Messages, rows: Rows, distances: Distances, day: FloatArray, notes: list[str], progress: Progress
-    ) -> Self:
-        unit = usual_lots(messages)
-        counted = tally(rows, distances, day, unit)
-        placing = power_law(distances, counted.limits, counted.tick_seconds)
-        self.estimates = _estimates(distances, counted, placing)
-        limit_rates, cancel_rates = _rates(distances, counted, placing)
-        sizes = _sizes(rows, counted, distances)
-        self.law = Law(distances, limit_rates, cancel_rates, self.estimates["market_rate"].value, sizes, day)
-        progress(1, 3, "testing")
-        rates = Rates(limit_rates, cancel_rates, self.law.market_rate)
-        self.diagnostics = waiting_tests(rescaled_waits(rows, distances, day, unit, rates))
-        self.notes = notes + notes_of(messages) + _unseen(distances, counted)
-        progress(2, 3, "opening")
-        self.opening = opening_of(messages, distances.class_of.size - 1)
-        self.tick_size = float(messages.scale.tick_size)
-        self.tolerance = tolerance_of(messages)
-        progress(3, 3, "fitted")
+        self.notes = (*found.notes, *([flat] if flat else []))
+        self._estimate(found, distances, day)
+        progress(1, 2, "opening")
+        law, reach = self.law, distances.class_of.size - 1
+        levels = opening_of(messages, reach)
+        if messages.depth:
+            levels = deepened(levels, distances, law.limit_rates, law.cancel_rates, law.sizes, rng)
+        self._opening = Opening(levels, messages.scale, reach, found.spread)
+        progress(2, 2, "fitted")
         return self
+
+    def fit_like(self, messages: Messages, truth: Self) -> Self:
+        """Estimate with the classes and the time of day of another one, whose parameters can thus be compared."""
+        self._estimate(record_of(messages), truth.law.distances, truth.law.day)
+        return self
+
+    def _estimate(self, found: Record, distances: Distances, day: FloatArray) -> None:
+        counted = tally(found.rows, distances, day, found.unit)
+        seen = counted.tick_seconds > 0
+        placing = power_law(distances, counted.limits, counted.tick_seconds)
+        limit_rates = placing.at(distances)
+        limit_rates[seen] = counted.limits[seen] / counted.tick_seconds[seen]
+        mean = counted.cancels.sum() / max(counted.order_seconds.sum(), 1e-9)
+        cancel_rates = (counted.cancels + _PRIOR) / (counted.order_seconds + _PRIOR / mean)
+        cancel_rates[~seen] = cancel_rates[seen][-1]
+        market_rate = float(counted.markets[0] / counted.seconds[0])
+        self._law = Law(distances, limit_rates, cancel_rates, market_rate, _sizes(found, counted, distances), day)
+        waits = rescaled_waits(found.rows, distances, day, found.unit, Rates(limit_rates, cancel_rates, market_rate))
+        self.diagnostics = waiting_tests(waits)
+        self.estimates = _estimates(distances, counted)
+        self.estimates["placement_exponent"] = Estimate(placing.exponent, placing.error, "real")
+
+    @property
+    def _opening_sizes(self) -> tuple[Sizes, int]:
+        return self.law.sizes, 0
+
+    def _loop(self, market: Market, rng: np.random.Generator) -> Loop:
+        law, state = self.law, _start_state(market)
+        return lambda until_ns, guide: int(_advance(market, law, state, guide, until_ns, rng))
+
+
+def _estimates(distances: Distances, counted: Tally) -> dict[str, Estimate]:
+    """Return n / T and √n / T wherever something happened; nothing where nothing could."""
+    found = {"market_rate": _rate(counted.markets[0], counted.seconds[0])}
+    for which, name in enumerate(distances.names):
+        for kind, count, exposure in (
+            ("limit", counted.limits[which], counted.tick_seconds[which]),
+            ("cancel", counted.cancels[which], counted.order_seconds[which]),
+        ):
+            if count > 0 and exposure > 0:
+                found[f"{kind}_rate_{name}"] = _rate(count, exposure)
+    return found
+
+
+def _rate(count: float, exposure: float) -> Estimate:
+    return Estimate(float(count / exposure), float(np.sqrt(count) / exposure))
+
+
+def _sizes(found: Record, counted: Tally, distances: Distances) -> Sizes:
+    """Return sizes by class, of neighbouring classes where one has too few, and last of market orders."""
+    rows, classes = found.rows, distances.edges.size - 1
+    placed = (rows.kind == LIMIT) & (counted.classes >= 0)
+    taken = rows.takes > 0
+    sizes = np.concatenate((rows.size[placed], rows.takes[taken]))
+    groups = np.concatenate((counted.classes[placed], np.full(int(taken.sum()), classes)))
+    wider = [np.arange(max(which - 2, 0), min(which + 3, classes)) for which in range(classes)]
+    return sizes_of(sizes, groups, [*wider, np.array([classes])])
+
+
+def _start_state(market: Market) -> IntArray:
+    """Return when the next candidate comes (0: to be drawn), the highest slot in use, and twice the opening mid."""
+    used = np.flatnonzero(market.book.orders.order_id)
+    sides = market.book.sides
+    return np.array([0, used.max(initial=0), sides.best[BID] + sides.best[ASK]], dtype=np.int64)
+
+
+@njit(cache=True)
+def _advance(
+    market: Market, law: Law, state: IntArray, guide: Guide, until_ns: int, rng: np.random.Generator
+) -> int:
+    """Run up to a time; the next candidate waits in `state`, so where the time is cut makes no difference."""
+    book, clock = market.book, market.clock[0]
+    limit_rate = (law.limit_rates * np.diff(law.distances.edges)).sum()
+    cumulative = np.cumsum(law.limit_rates * np.diff(law.distances.edges)) / limit_rate
+    fastest = law.cancel_rates.max()
+    while True:
+        rates = (2.0 * limit_rate, 2.0 * law.market_rate, fastest * state[_HIGH_SLOT], guide.rate)
+        total = rates[0] + rates[1] + rates[2] + rates[3]
+        if state[_NEXT_NS] == 0:
+            state[_NEXT_NS] = after_wait(law.day, clock.now_ns, rng.standard_exponential(), total)
+        if state[_NEXT_NS] > until_ns:
+            clock.now_ns = until_ns
+            return DONE
+        if not has_room(market, book.sides[BID].orders + book.sides[ASK].orders + _SPARE_ROWS):
+            return FULL
+        clock.now_ns = state[_NEXT_NS]
+        state[_NEXT_NS] = 0
+        if _act(market, law, cumulative, rates, fastest, state, guide, rng):
+            record(market, clock.now_ns)
+            anchor = fair_ticks(guide, clock.now_ns) if guide.rate > 0 else 0.5 * state[_OPENED_AT]
+            code = broken(book, anchor)
+            if code != 0:
+                return code
+            if follow_band(book, market.journal):
+                record(market, clock.now_ns)
+
+
+@njit(cache=True)
+def _act(
+    market: Market, law: Law, cumulative: FloatArray, rates: tuple[float, float, float, float], fastest: float,
+    state: IntArray, guide: Guide, rng: np.random.Generator,
+) -> bool:  # fmt: skip
+    """Let a candidate happen, or not; tell whether the book changed."""
+    drawn = rng.random() * (rates[0] + rates[1] + rates[2] + rates[3])
+    if drawn < rates[0]:
+        return _place(market, law, BID if 2.0 * drawn < rates[0] else ASK, cumulative, state, rng)
+    drawn -= rates[0]
+    if drawn < rates[1]:
+        side = BID if 2.0 * drawn < rates[1] else ASK
+        send_market(market.book, market.journal, side, draw_size(law.sizes, cumulative.size, rng))
+        return True
+    if drawn - rates[1] < rates[2]:
+        return _cancel(market, law, fastest, state, rng)
+    return respond(market, guide, law.sizes, 0, cumulative.size, market.clock[0].now_ns, rng)
+
+
+@njit(cache=True)
+def _place(
+    market: Market, law: Law, side: int, cumulative: FloatArray, state: IntArray, rng: np.random.Generator
+) -> bool:
+    distance = draw_distance(law.distances, cumulative, rng)
+    other = market.book.sides[1 - side].best
+    price = other - distance if side == BID else other + distance
+    lots = draw_size(law.sizes, class_at(law.distances, distance), rng)
+    order_id = limit(market.book, market.journal, side, price, lots)
+    if order_id <= 0:  # below the lowest price that there is
+        return False
+    state[_HIGH_SLOT] = max(state[_HIGH_SLOT], order_id & (market.book.orders.size - 1))
+    return True
+
+
+@njit(cache=True)
+def _cancel(market: Market, law: Law, fastest: float, state: IntArray, rng: np.random.Generator) -> bool:
+    """Take any slot; an order of the flow's own is cancelled with the share that its rate is of the highest."""
+    book = market.book
+    order = book.orders[1 + int(rng.random() * state[_HIGH_SLOT])]
+    if order.order_id == 0 or order.owner != 0:
+        return False
+    best = book.sides[1 - order.side].best
+    distance = best - order.price if order.side == BID else order.price - best
+    if rng.random() * fastest >= law.cancel_rates[class_at(law.distances, distance)]:
+        return False
+    cancel(book, market.journal, order.order_id)
+    return True
