@@ -316,13 +316,14 @@ def martingales(paths: int, stride: int) -> Claim:
 
 def grown(process: PriceProcess | Basket, rng: np.random.Generator, steps: int) -> FloatArray:
     """Return exp(log price) - 1 of every asset at the end of one path."""
-    total = sum(np.reshape(piece, (len(piece), -1)).sum(axis=0) for piece in process.run(rng, counts_of(steps)))
-    return np.expm1(total)
+    pieces = [np.reshape(piece, (len(piece), -1)).sum(axis=0) for piece in process.run(rng, counts_of(steps))]
+    return np.asarray(np.expm1(np.sum(pieces, axis=0)))
 
 
 def score_of(name: str, paths: int, steps: int) -> float | None:
     """Return the worst z-score of a generator's assets; None for one that is no law of returns or no martingale."""
     kind = plugins.load(generators, name)
+    process: PriceProcess | Basket
     if issubclass(kind, Basket):
         process = kind().fit(basket(4_000), rng=stream(0, "basket"))
     elif issubclass(kind, PriceProcess):

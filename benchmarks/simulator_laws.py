@@ -12,9 +12,12 @@ from synth_pipeline.market.engine import ASK, BID, HIDDEN, IOC, NO_ASK, NO_BID, 
 LIMIT, MARKET, CANCEL, MODIFY = 0, 1, 2, 3
 SENT = np.dtype([(name, np.int64) for name in ("kind", "side", "price", "lots", "order")])
 """What was sent; `order` counts the orders sent before, of a cancellation it is the order cancelled."""
-FEWEST_LIVE = 400
+LIMIT_RATE, MARKET_RATE, MODIFY_RATE, CANCEL_RATE = 1.0, 0.16, 0.3, 7e-4
+"""Per unit of time; cancellations per order that rests."""
+MEAN_DISTANCE_TICKS = 8.0
+MOST_TAKEN = 8
+"""Lots of the largest market order, sent only where they find a maker: what peers do with a rest differs."""
 _CENTRE = 2**19
-_MEAN_DISTANCE = 8.0
 
 
 class Flow(NamedTuple):
@@ -26,14 +29,14 @@ class Flow(NamedTuple):
     sent: np.recarray
 
 
-def new_flow(events: int, *, live: int = 4096) -> Flow:
+def new_flow(events: int, *, live: int = 4096, levels: int = 2**16) -> Flow:
     """Return a flow with an empty book that can send so many events at a time."""
-    market = tape.new_tape(engine.new_book(_CENTRE), 0)
+    market = tape.new_tape(engine.new_book(_CENTRE, levels=levels), 0)
     return Flow(market, np.zeros(live, np.int64), np.zeros(1, np.int64), engine.records(events, SENT))
 
 
 @kernel
-def zero_intelligence(flow: Flow, seconds_per_event: float, rng: np.random.Generator) -> int:
+def zero_intelligence(flow: Flow, rng: np.random.Generator) -> int:
     """Fill `flow.sent` with limit orders, market orders and cancellations at random, do them, and return the trades.
 
     Limit orders lie at exponential distances from the other side, cancellations take any order alike.
@@ -46,16 +49,17 @@ def zero_intelligence(flow: Flow, seconds_per_event: float, rng: np.random.Gener
             tape.rewind(market)
         if flow.count[0] == live.size:
             forget_gone(flow)
-        market.clock[0].now_ns += 1 + int(rng.standard_exponential() * seconds_per_event * 1e9)
-        sent, what = flow.sent[event], rng.random()
+        total = LIMIT_RATE + MARKET_RATE + CANCEL_RATE * flow.count[0]
+        market.clock[0].now_ns += 1 + int(rng.standard_exponential() / total * 1e6)
+        sent, what = flow.sent[event], rng.random() * total
         sent.side = BID if rng.random() < 0.5 else ASK
-        if what < 0.5 or flow.count[0] < FEWEST_LIVE:
+        if what < LIMIT_RATE or book.sides[1 - sent.side].lots < MOST_TAKEN:
             sent.kind, sent.lots, sent.price = LIMIT, 1 + int(rng.random() * 5), limit_price(book, sent.side, rng)
             sent.order = engine.limit(book, journal, sent.side, sent.price, sent.lots)
             live[flow.count[0]] = sent.order
             flow.count[0] += 1
-        elif what < 0.58:
-            sent.kind, sent.lots = MARKET, 1 + int(rng.random() * 8)
+        elif what < LIMIT_RATE + MARKET_RATE:
+            sent.kind, sent.lots = MARKET, 1 + int(rng.random() * MOST_TAKEN)
             sent.order = engine.market(book, journal, sent.side, sent.lots)
         else:
             sent.kind, sent.order = CANCEL, draw_live(flow, rng)
@@ -73,7 +77,7 @@ def limit_price(book: engine.Book, side: int, rng: np.random.Generator) -> int:
     best = book.sides[1 - side].best
     if best in (NO_BID, NO_ASK):
         best = _CENTRE
-    away = 1 + int(rng.standard_exponential() * _MEAN_DISTANCE)
+    away = 1 + int(rng.standard_exponential() * MEAN_DISTANCE_TICKS)
     return int(best - away if side == BID else best + away)
 
 
@@ -99,13 +103,15 @@ def forget_gone(flow: Flow) -> None:
 
 
 @kernel
-def replay(market: tape.Market, sent: np.recarray, ids: np.ndarray) -> int:
-    """Send a recorded stream to an empty book and return the trades; `ids` has room for each order."""
-    book, journal, orders, trades = market.book, market.journal, 0, 0
+def replay(market: tape.Market, sent: np.recarray, ids: np.ndarray, trades: np.recarray) -> int:
+    """Send a recorded stream to an empty book, put its trades into `trades`, and return how many they are.
+
+    `ids` has room for each order.
+    """
+    book, journal, orders, count = market.book, market.journal, 0, 0
     for event in range(sent.size):
         if not engine.has_room(book, journal):
-            trades += journal.rows[0].trades
-            tape.rewind(market)
+            count = _take_trades(market, trades, count)
         row = sent[event]
         if row.kind == CANCEL:
             engine.cancel(book, journal, ids[row.order])
@@ -115,7 +121,16 @@ def replay(market: tape.Market, sent: np.recarray, ids: np.ndarray) -> int:
         else:
             ids[orders] = engine.market(book, journal, row.side, row.lots)
         orders += 1
-    return trades + journal.rows[0].trades
+    return _take_trades(market, trades, count)
+
+
+@kernel
+def _take_trades(market: tape.Market, trades: np.recarray, count: int) -> int:
+    for row in range(market.journal.rows[0].trades):
+        trades[count] = market.journal.trades[row]
+        count += 1
+    tape.rewind(market)
+    return count
 
 
 # --- every kind of order, and the laws that none may break
@@ -176,18 +191,18 @@ def stress(flow: Flow, shadow: Shadow, events: int, rng: np.random.Generator) ->
 
 @kernel
 def _draw_operation(flow: Flow, sent: np.record, rng: np.random.Generator) -> None:
-    book, what = flow.market.book, rng.random()
+    book, what = flow.market.book, rng.random() * (LIMIT_RATE + MARKET_RATE + MODIFY_RATE + CANCEL_RATE * flow.count[0])
     sent.side, sent.owner, sent.lots = int(rng.random() * 2), int(rng.random() * 4), 1 + int(rng.random() * 8)
     sent.flags = sent.display = 0
-    if what < 0.45 or flow.count[0] < FEWEST_LIVE:
+    if what < LIMIT_RATE or flow.count[0] == 0:
         sent.kind, sent.price, how = LIMIT, limit_price(book, sent.side, rng), int(rng.random() * 16)
         if how < 8:
             sent.flags = (IOC, POST_ONLY, HIDDEN, HIDDEN, HIDDEN | POST_ONLY, IOC | HIDDEN, 0, 0)[how]
             sent.display = (0, 0, 0, 0, 0, 0, 1, 3)[how]
             sent.lots *= 1 + 3 * (how > 5)
-    elif what < 0.55:
+    elif what < LIMIT_RATE + MARKET_RATE:
         sent.kind, sent.price = MARKET, NO_ASK if sent.side == BID else NO_BID
-    elif what < 0.75:
+    elif what < LIMIT_RATE + MARKET_RATE + MODIFY_RATE:
         sent.kind, sent.order = MODIFY, flow.live[int(rng.random() * flow.count[0])]
         order = book.orders[sent.order & (book.orders.size - 1)]
         sent.side, sent.owner, sent.price = order.side, order.owner, order.price + int(rng.random() * 7) - 3
@@ -238,6 +253,8 @@ def _read_trades(flow: Flow, since: int, shadow: Shadow, sent: np.record, taker:
         broken += shadow.order[slot] != trade.maker_id or shadow.owner[slot] != trade.maker_owner
         broken += trade.taker_id != taker or trade.taker_owner != sent.owner or trade.lots <= 0
         broken += trade.price != book.orders[slot].price
+        is_hidden = book.orders[slot].terms & HIDDEN != 0
+        broken += is_hidden and shadow.shown[1 - sent.side, trade.price] != 0
         broken += not last <= sign * trade.price <= sign * sent.price
         last = sign * trade.price
         shadow.wanted[slot] -= trade.lots
@@ -317,7 +334,7 @@ def recount(book: engine.Book, shadow: Shadow) -> int:
 
 
 @kernel
-def _recount_queue(book: engine.Book, shadow: Shadow, row: int, price: int, resting: np.ndarray) -> tuple[int, int]:
+def _recount_queue(book: engine.Book, shadow: Shadow, row: int, price: int) -> tuple[int, int]:
     """Return orders and lots of a queue, lots negative where something is wrong with it."""
     level = book.levels[row, price & (book.levels.shape[1] - 1)]
     slot, ahead, orders, lots, wrong = level.first, 0, 0, 0, False

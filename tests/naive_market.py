@@ -232,22 +232,22 @@ class Feed:
 def queues(book: engine.Book) -> dict[tuple[int, int], list[tuple[int, int, int]]]:
     """Walk every queue: (id, lots, reserve) in order of priority by (row, price); asserts that the links agree."""
     found: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
-    width = book.levels.shape[1]
+    width, low = book.levels.shape[1], int(book.state.low[0])
+    levels, occupied = book.levels.tolist(), book.occupied.tolist()
     for row in range(4):
-        low = int(book.state.low[0])
         for price in range(low, low + width):
-            level = book.levels[row, price % width]
-            slot, ahead, queue = int(level.first), 0, []
+            lots, first, last = levels[row][price % width]
+            slot, ahead, queue = first, 0, []
             while slot:
                 order = book.orders[slot]
                 assert (order.ahead, order.side, order.price) == (ahead, row % 2, price)
                 assert bool(order.terms & HIDDEN) == (row >= 2)
                 queue.append((int(order.order_id), int(order.lots), int(order.reserve)))
                 slot, ahead = int(order.behind), slot
-            assert level.last == ahead
-            assert level.lots == sum(lots for _, lots, _ in queue)
+            assert last == ahead
+            assert lots == sum(lots for _, lots, _ in queue)
             bit = (price if row % 2 else ~price) % width
-            assert bool(int(book.occupied[row, bit // 64]) >> bit % 64 & 1) == bool(queue)
+            assert bool(occupied[row][bit // 64] >> bit % 64 & 1) == bool(queue)
             if queue:
                 found[row, price] = queue
     return found

@@ -266,9 +266,11 @@ def test_the_command_prints_all_rows_as_json(market: tuple[Path, Path, dict[str,
         (["2024-01-01", "--start", "2024-01-01", "--end", "2024-01-02"], "give one of the two"),
         (["--start", "yesterday", "--end", "2024-01-02"], "neither ISO 8601"),
         (["--start", "2024-01-02", "--end", "2024-01-01"], "check start, end and step"),
-        (["--start", "2024-01-01", "--end", "2024-01-02", "--step", "0"], "not positive"),
+        (["--start", "2024-01-01", "--end", "2024-01-02", "--step", "0"], "step of 0.0 seconds"),
+        (["--start", "2024-01-01", "--end", "2024-01-02", "--step", "1e300"], "step of 1e+300 seconds"),
         (["--start", "2024-01-01", "--end", "2024-01-02", "--unit", "h"], "unknown unit 'h'"),
         (["--start", "2024-01-01", "--end", "2024-01-02", "--out", "rows.csv"], "does not end in .parquet"),
+        (["--start", "2024-01-01", "--end", "2024-01-02", "--out", "/none/x.parquet"], "x.parquet cannot be written"),
     ],
 )
 def test_wrong_words_are_told(market: tuple[Path, Path, dict[str, Any]], options: list[str], words: str) -> None:

@@ -151,33 +151,33 @@ def test_feed_and_level_changes_each_reproduce_the_book_and_priority_is_kept(ope
 
 
 @settings(max_examples=150)
-@given(OPERATIONS, st.booleans())
-def test_no_lot_and_no_order_is_lost(operations, allows_self_trade):
+@given(OPERATIONS, st.sampled_from([engine.ALLOW, engine.CANCEL_OLDEST]))
+def test_no_lot_and_no_order_is_lost(operations, self_trade):
     """A ledger of what each order still wants, kept from answers and trades alone, equals what rests."""
-    rules = engine.Rules(self_trade=engine.ALLOW if allows_self_trade else engine.CANCEL_OLDEST)
-    twins, wants, never_rests = Twins(rules), {}, set()
+    twins, wants, owners, never_rests = Twins(engine.Rules(self_trade=self_trade)), {}, {}, set()
     for kind, *arguments in operations:
         if kind == "move_band":
             continue
         answer, _ = twins.apply(kind, *arguments)
         if kind in {"limit", "market"} and answer > 0:
             wants[answer] = arguments[1 if kind == "market" else 2]
+            owners[answer] = arguments[2 if kind == "market" else 3]
             if kind == "market" or arguments[4] == IOC:
                 never_rests.add(answer)
         elif kind == "cancel" and answer > 0:
             assert wants.pop(arguments[0]) == answer
         elif kind == "modify" and answer > 0:
             wants[answer] = arguments[2]
-        _, trades, _ = twins.drain()
-        for maker, taker, _, lots, *_ in trades:
+        for maker, taker, _, lots, *_ in twins.drain()[1]:
             wants[maker] -= lots
             wants[taker] -= lots
+            assert self_trade == engine.ALLOW or owners[maker] != owners[taker] or owners[maker] == 0
         rests = {order: lots + reserve for queue in twins.fast_queues().values() for order, lots, reserve in queue}
-        if not allows_self_trade:
-            mine = {order for order in wants if order not in rests and wants[order] > 0} - never_rests
-            assert not mine or arguments[-1 if kind == "market" else 3 if kind == "limit" else 0] != 0
-            for order in mine:
-                del wants[order]
+        gone = {order for order, lots in wants.items() if lots > 0 and order not in rests} - never_rests
+        if gone:  # the older orders of an owner who met them, and nobody else's
+            assert self_trade == engine.CANCEL_OLDEST
+            assert {owners[order] for order in gone} == {owners[answer]} != {0}
+            wants = {order: lots for order, lots in wants.items() if order not in gone}
         assert rests == {order: lots for order, lots in wants.items() if lots and order not in never_rests}
 
 

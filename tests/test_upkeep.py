@@ -80,6 +80,13 @@ def test_one_flipped_byte_is_found(workspace: stages.Workspace) -> None:
     assert "missing" in stages.verify(workspace, "ticks")[0].problems[0]
 
 
+def test_a_manifest_that_is_none_hides_no_other_partition(workspace: stages.Workspace) -> None:
+    (workspace.folder("ticks", BTC, DAY) / manifests.NAME).write_text('{"stage"')
+    raw, ticks, features = stages.verify(workspace)
+    assert "is corrupt" in ticks.problems[0]
+    assert (raw.problems, features.problems) == ((), ())
+
+
 def _trades(rows: int, **changes: np.ndarray) -> dict[str, np.ndarray]:
     start = day_start_ns(DAY)
     columns = {name: np.ones(rows, dtype=TRADES.arrow.field(name).type.to_pandas_dtype()) for name in TRADES.names}
@@ -174,8 +181,8 @@ def test_row_groups_that_are_not_those_of_the_manifest_are_found(workspace: stag
     assert "row groups" in stages.verify(workspace, "ticks")[0].problems[0]
 
 
-def test_a_negative_grace_is_refused(workspace: stages.Workspace) -> None:
-    for grace in (-1.0, float("nan")):
+def test_a_grace_that_is_no_time_is_refused(workspace: stages.Workspace) -> None:
+    for grace in (-1.0, float("nan"), float("inf"), 1e300):
         with pytest.raises(InputError, match="grace"):
             stages.compact(workspace, grace_s=grace)
 
@@ -208,6 +215,11 @@ def test_the_commands_speak_json_and_exit_1_on_damage(
     assert done.exit_code == 0
     assert sum(document["counts"].values()) == len(listed.read_text().splitlines()) == len(document["rows"])
     assert document["rows"][0]["payload"] == '{"e":"trade"'
+    for place in (tmp_path, tmp_path / "none" / "refused.jsonl"):
+        done = runner.invoke(app, ["quarantine", str(BTC), str(DAY), "--out", str(place)])
+        assert isinstance(done.exception, InputError)
+        assert f"--out {place} cannot be written" in str(done.exception)
+    assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".new")] == []
     done = runner.invoke(app, ["verify", "--json"])
     assert done.exit_code == 0
     assert json.loads(done.stdout)["problems"] == {}

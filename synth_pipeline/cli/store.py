@@ -108,7 +108,7 @@ def _plain(rows: dict[str, np.ndarray], row: int) -> dict[str, Any]:
 
 
 def _write(path: Path, rows: dict[str, np.ndarray]) -> None:
-    fresh = path.with_name(f".{path.name}.new")
-    with fresh.open("w", encoding="utf-8") as file:
+    from synth_pipeline.cli.windows import fresh_file
+
+    with fresh_file(path) as fresh, fresh.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(_plain(rows, row)) + "\n" for row in range(len(rows["reason"])))
-    fresh.replace(path)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +14,14 @@ from rich.table import Table
 
 from synth_pipeline.cli.face import opened_workspace, out, print_json, progress_bar
 from synth_pipeline.errors import InputError, UnknownNameError
-from synth_pipeline.schema import NS_PER_SECOND, Instrument
+from synth_pipeline.schema import NS_PER_DAY, NS_PER_SECOND, Instrument
 
 if TYPE_CHECKING:
     from synth_pipeline.stages.csv_features import CsvFile
 
 Words = tuple[str, str, float]
 """Start, end and seconds of a bucket, as they were given."""
+_LONGEST_STEP_NS = 366 * NS_PER_DAY
 _SHOWN = ("label_ns", "mid", "spread", "vwap", "volume", "trade_count")
 
 
@@ -75,9 +79,9 @@ def _window(window: Words) -> tuple[int, int, int]:
     from synth_pipeline.ticks.csv_form import moment_ns
 
     start, end, step = window
-    step_ns = round(step * NS_PER_SECOND) if math.isfinite(step) else 0
-    if step_ns <= 0:
-        raise InputError(f"step of {step} seconds is not positive: give seconds such as 0.5 with --step")
+    if not 1 <= step * NS_PER_SECOND <= _LONGEST_STEP_NS:
+        raise InputError(f"step of {step} seconds is not within 1 ns and a year: give seconds such as 0.5 with --step")
+    step_ns = round(step * NS_PER_SECOND)
     return moment_ns(start), moment_ns(end), step_ns
 
 
@@ -117,11 +121,24 @@ def _write(path: Path, columns: dict[str, np.ndarray], step_ns: int) -> None:
 
     if path.suffix != ".parquet":
         raise InputError(f"--out {path} does not end in .parquet, the one format that is written")
-    if not path.parent.is_dir():
-        raise InputError(f"folder {path.parent} of --out does not exist: make it first")
+    with fresh_file(path) as fresh:
+        parquet.write_table(fresh, schema.GRID, columns, step_ns=str(step_ns))
+
+
+@contextmanager
+def fresh_file(path: Path) -> Iterator[Path]:
+    """Yield where to write what takes the place of `path` once it is whole. Raises `InputError` where none can be."""
     fresh = path.with_name(f".{path.name}.new")
-    parquet.write_table(fresh, schema.GRID, columns, step_ns=str(step_ns))
-    fresh.replace(path)
+    try:
+        yield fresh
+        fresh.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            fresh.unlink()
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise InputError(
+            f"--out {path} cannot be written ({reason}): name a file in a folder that is writable"
+        ) from error
 
 
 def _print_remarks(facts: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ labels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,10 +103,35 @@ def label(series: Series, *, span: int | None = None) -> Regimes:
     return Regimes(REGIMES, labels)
 
 
+def gathered(series: Series, where: NDArray[np.bool_]) -> Series:
+    """Return the price of one path made of the returns of some steps, one after the other, as if history had no others.
+
+    `where` has the shape (paths, steps). A price has the median of the whole history, so that a tick is as large to it.
+    """
+    kept = where & np.isfinite(np.diff(log_prices(series), axis=1, prepend=np.nan))
+    if series.assets:
+        return Series.joined({name: _gathered(part, kept) for name, part in series.parts().items()})
+    return _gathered(series, kept)
+
+
+def _gathered(series: Series, kept: NDArray[np.bool_]) -> Series:
+    prices = series.column(series.price_name)
+    moves = np.diff(log_prices(series), axis=1, prepend=np.nan)[kept]
+    path = np.exp(np.concatenate(([0.0], np.cumsum(moves))))
+    path *= np.nanmedian(prices) / np.median(path)
+    return replace(
+        series, values=path[np.newaxis, :, np.newaxis], names=(series.price_name,), start_ns=series.start_ns[:1]
+    )
+
+
 def log_prices(series: Series) -> FloatArray:
-    """Return the log price of every step, the mean over the assets of a basket; shape (paths, steps)."""
+    """Return the log price of every step, the mean over the assets of a basket; shape (paths, steps).
+
+    A price that is none (infinite, 0 or below) is a gap.
+    """
     parts = series.parts().values() if series.assets else (series,)
-    mean: FloatArray = np.mean([np.log(part.column(part.price_name)) for part in parts], axis=0)
+    prices = np.array([part.column(part.price_name) for part in parts])
+    mean: FloatArray = np.log(np.where((prices > 0) & np.isfinite(prices), prices, np.nan)).mean(axis=0)
     return mean
 
 

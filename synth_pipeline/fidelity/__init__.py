@@ -7,6 +7,7 @@ makes the whole record, `registry` lists what there is. How a record looks on pa
 
 MACHINERY = frozenset(
     {
+        "book_comparison",
         "book_sample",
         "book_scores",
         "bootstrap",

@@ -78,17 +78,19 @@ class BookSample:
         following = kept[1:]
         rows = kept[:-1][stretch[kept[:-1]] == stretch[following]]
         after = following[stretch[kept[:-1]] == stretch[following]]
+        time_ns, kind, side, price, size, order_id = (column[rows] for column in columns)
         described = (level[rows], touch[:, after], volume[:, after], stretch[rows])
-        return cls(*(column[rows] for column in columns), *described, levels)
+        return cls(time_ns, kind, side, price, size, order_id, *described, levels)
 
     def __len__(self) -> int:
         return self.time_ns.size
 
     def rows(self, chosen: slice | BoolArray) -> Self:
         """Return some of the messages."""
-        columns = (self.time_ns, self.kind, self.side, self.price, self.size, self.order_id, self.level)
+        each = (self.time_ns, self.kind, self.side, self.price, self.size, self.order_id, self.level)
+        time_ns, kind, side, price, size, order_id, level = (column[chosen] for column in each)
         books = (self.touch[:, chosen], self.volume[:, chosen], self.stretch[chosen])
-        return type(self)(*(column[chosen] for column in columns), *books, self.levels)
+        return type(self)(time_ns, kind, side, price, size, order_id, level, *books, self.levels)
 
     @cached_property
     def has_both_sides(self) -> BoolArray:

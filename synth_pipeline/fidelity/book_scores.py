@@ -155,8 +155,8 @@ def _pooled(first: FloatArray, second: FloatArray) -> FloatArray:
 def distance(binned: Binned) -> float:
     """Return the distance of two samples, groups weighted."""
     places = int(binned.starts[-1])
-    counts = (np.bincount(each, minlength=places) for each in (binned.first, binned.second))
-    return float(_between(*counts, binned.widths, binned.starts, binned.weights))
+    first, second = (np.bincount(each, minlength=places) for each in (binned.first, binned.second))
+    return float(_between(first, second, binned.widths, binned.starts, binned.weights))
 
 
 @njit(cache=True)
@@ -174,17 +174,28 @@ def _between(first: IntArray, second: IntArray, widths: FloatArray, starts: IntA
             difference = first[place] / first_count - second[place] / second_count
             gap += difference
             apart += 0.5 * abs(difference) if widths.size == 0 else abs(gap) * widths[place]
-        total += weights[group] * apart
+        # Shares add up to 1 but for rounding.
+        total += weights[group] * (min(apart, 1.0) if widths.size == 0 else apart)
     return total
 
 
 def scored(binned: Binned, lengths: tuple[float, float], *, rng: np.random.Generator) -> Score:
     """Return the distance of two binned samples with its intervals; `lengths` are the mean blocks of both samples."""
     value, tails = distance(binned), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
-    blocks, singles = (_resampled(binned, each, RESAMPLES, rng) for each in (lengths, (1.0, 1.0)))
+    blocks, singles = _resampled(binned, lengths, RESAMPLES, rng), _redrawn(binned, RESAMPLES, rng)
     # As published, the value itself counts among its resamples.
     (low, high), (single_low, single_high) = (np.quantile(np.append(each, value), tails) for each in (blocks, singles))
     return Score(value, (float(low), float(high)), (float(single_low), float(single_high)))
+
+
+def _redrawn(binned: Binned, count: int, rng: np.random.Generator) -> FloatArray:
+    """Return the distances of resamples of single values, whose histograms are multinomial."""
+    sides = [np.bincount(each, minlength=int(binned.starts[-1])) for each in (binned.first, binned.second)]
+    distances = np.empty(count)
+    for resample in range(count):
+        first, second = (rng.multinomial(side.sum(), side / side.sum()) for side in sides)
+        distances[resample] = _between(first, second, binned.widths, binned.starts, binned.weights)
+    return distances
 
 
 @njit(cache=True)
@@ -201,14 +212,13 @@ def _resampled(binned: Binned, lengths: tuple[float, float], count: int, rng: np
 def _counts(values: IntArray, places: int, length: float, rng: np.random.Generator) -> IntArray:
     """Return the histogram of a stationary block bootstrap, blocks going on at the start beyond the end."""
     counts = np.zeros(places, np.int64)
-    drawn, size = 0, values.size
-    while drawn < size:
-        at = rng.integers(0, size)
-        block = size - drawn if length >= size else min(rng.geometric(1.0 / length), size - drawn)
-        for _ in range(block):
-            counts[values[at]] += 1
-            at = at + 1 if at + 1 < size else 0
-        drawn += block
+    at = left = 0
+    for _ in range(values.size):
+        if left == 0:
+            at, left = int(rng.integers(0, values.size)), int(rng.geometric(1.0 / length))
+        counts[values[at]] += 1
+        at = at + 1 if at + 1 < values.size else 0
+        left -= 1
     return counts
 
 

@@ -41,7 +41,7 @@ def longest_verbatim_run(real: Sample, synthetic: Sample) -> float:
 
     `verbatim_runs` says which runs count; of several paths the longest is taken.
     """
-    return float(max(copied(real, path).longest for path in _looked_at(real, synthetic)))
+    return float(max(copied(real, path, synthetic.resolution).longest for path in _looked_at(real, synthetic)))
 
 
 @metric(
@@ -60,7 +60,7 @@ def verbatim_share(real: Sample, synthetic: Sample) -> float:
 
     `verbatim_runs` says which runs count; paths are pooled.
     """
-    found = [copied(real, path) for path in _looked_at(real, synthetic)]
+    found = [copied(real, path, synthetic.resolution) for path in _looked_at(real, synthetic)]
     return sum(each.steps for each in found) / sum(each.known for each in found)
 
 
@@ -77,9 +77,9 @@ class Copied(NamedTuple):
     """Returns that were looked at."""
 
 
-def copied(real: Sample, path: FloatArray) -> Copied:
-    """Count the verbatim runs (see `verbatim_runs`) of log-returns of shape (steps,)."""
-    runs = verbatim_runs(real, path)
+def copied(real: Sample, path: FloatArray, resolution: float = 0.0) -> Copied:
+    """Count the verbatim runs (see `verbatim_runs`) of log-returns of shape (steps,), whose tick is `resolution`."""
+    runs = verbatim_runs(real, path, resolution)
     ends = np.flatnonzero(runs)
     last = np.append(runs[1:], 0)[ends] != runs[ends] + 1
     edges = np.zeros(runs.size + 1, dtype=np.int64)
@@ -98,20 +98,21 @@ def looked_at(real: Sample) -> int:
     return max(int(MOST_PAIRS / each), 10 * SHORTEST_RUN)
 
 
-def _tolerance(real: Sample) -> float:
-    return max(real.resolution, 1e-6 * float(real.pooled.std()))
+def _tolerance(real: Sample, resolution: float = 0.0) -> float:
+    return max(real.resolution, resolution, 1e-6 * float(real.pooled.std()))
 
 
-def verbatim_runs(real: Sample, path: FloatArray) -> IntArray:
+def verbatim_runs(real: Sample, path: FloatArray, resolution: float = 0.0) -> IntArray:
     """Return for each step the length of the verbatim run that ends there, 0 where none does; shape (steps,).
 
     Two returns are equal when they differ by no more than one tick (prices put back on their grid at another level move
-    each return by up to that) or, without a grid, by a millionth of a standard deviation. Short runs of common returns
+    each return by up to that; at the typical price of the path, where that is the lower one) or, without a grid, by a
+    millionth of a standard deviation. Short runs of common returns
     occur by chance, above all runs in which nothing moves. So a run counts when it has five returns or more *and*
     carries log₂(pairs of steps) + 10 bits of surprise: for each return -log₂ of the share of real ones equal to it, and
     nothing for a return of less than half a tick.
     """
-    tolerance = _tolerance(real)
+    tolerance = _tolerance(real, resolution)
     equal, lengths = matches(real.in_a_row, real.ranked, path, tolerance)
     moves = np.abs(np.where(np.isfinite(path), path, 0.0)) > tolerance / 2
     surprise = np.where(moves, np.log2(real.pooled.size / np.maximum(equal, 1)), 0.0)

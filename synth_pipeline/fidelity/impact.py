@@ -21,6 +21,7 @@ from synth_pipeline.series import FloatArray
 
 LAGS = np.unique(np.geomspace(1, 200, 20).round().astype(np.int64))
 """Messages after which the response is looked at."""
+MINIMUM = 100
 Response = Callable[[BookSample], FloatArray]
 
 
@@ -35,7 +36,7 @@ class ImpactFunction:
     what: str
     goal: str = "low"
     bounds: tuple[float, float] = (0.0, inf)
-    minimum: int = 100
+    minimum: int = MINIMUM
     """Fewest messages of the kind."""
     citation: str = "Eisler, Bouchaud, Kockelkoren 2012, Quantitative Finance 12(9); Nagy et al. 2025, LOB-Bench, ICML"
 
@@ -114,10 +115,8 @@ def _response(sample: BookSample, kind: int, *, moves: bool) -> FloatArray:
         same = sample.stretch[later] == sample.stretch[rows]
         change = ((sample.mid[later] - before[rows]) * presses[rows])[same]
         change = change[np.isfinite(change)]
-        if change.size < 100:
+        if change.size < MINIMUM:
             verb = "move" if moves else "leave"
-            raise MetricError(
-                f"the response at lag {lag} has {change.size} messages that {verb} the mid, 100 are needed"
-            )
+            raise MetricError(f"{change.size} such messages {verb} the mid, {MINIMUM} are needed for a response")
         found[place] = change.mean()
     return found

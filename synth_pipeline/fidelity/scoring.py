@@ -92,6 +92,8 @@ class Scored(NamedTuple):
     """Points of 100 that each of the twelve metrics costs, shape (12,)."""
     head: FloatArray
     """Its first log-returns, as many as the search for copies looks at."""
+    typical: float
+    """Median price along them."""
 
 
 class Scorer:
@@ -101,6 +103,7 @@ class Scorer:
         self.base = base
         self._number: int | None = None
         self._heads: dict[int, list[FloatArray]] = {}
+        self._opens: dict[int, float] = {}
         self._found: dict[int, list[FloatArray]] = {}
         self._waiting: list[tuple[int, FloatArray]] = []
 
@@ -109,7 +112,7 @@ class Scorer:
         if number != self._number:
             self._number, self._skip = number, (self.base.steps - 1) % self.base.length
             self._last, self._rest = prices[:0], prices[:0]
-            self._heads[number], self._found[number] = [], []
+            self._heads[number], self._found[number], self._opens[number] = [], [], float(prices[0])
         whole = np.concatenate((self._last, prices))
         returns, self._last = log_returns(whole), whole[-1:]
         if (room := self.base.looked_at - sum(map(len, self._heads[number]))) > 0:
@@ -139,10 +142,11 @@ class Scorer:
         levels = np.array([moments.mean(np.concatenate(found, axis=1)) for found in self._found.values()])
         similarities = self.base.similarities(levels)
         numbers, scores, lost = self._found, self.base.scores(similarities), self.base.lost(similarities)
-        heads = self._heads
-        self._number, self._heads, self._found = None, {}, {}
+        heads = {number: np.concatenate(pieces) for number, pieces in self._heads.items()}
+        typical = {number: self._opens[number] * float(np.median(np.exp(np.cumsum(heads[number])))) for number in heads}
+        self._number, self._heads, self._found, self._opens = None, {}, {}, {}
         return {
-            number: Scored(float(score), points, np.concatenate(heads[number]))
+            number: Scored(float(score), points, heads[number], typical[number])
             for number, score, points in zip(numbers, scores, lost, strict=True)
         }
 

@@ -7,11 +7,12 @@ below.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -19,7 +20,12 @@ from synth_pipeline.errors import InputError
 from synth_pipeline.generators.pieces import PIECE
 from synth_pipeline.progress import Progress, silent
 from synth_pipeline.rng import later, per_path
+from synth_pipeline.schema import NS_PER_SECOND
 from synth_pipeline.series import Series
+
+if TYPE_CHECKING:
+    from synth_pipeline.features.regimes import Regimes
+    from synth_pipeline.features.transforms import Anchor
 
 MACHINERY = frozenset(
     {
@@ -42,6 +48,9 @@ MACHINERY = frozenset(
     }
 )
 """Files here that are shared machinery, not generators."""
+CONDITIONING = ("block_bootstrap", "regime_switching")
+"""Generators that sample under a regime, as an error names them."""
+_LAST_NS = 2**63 - 1
 
 
 class Generator(ABC):
@@ -91,8 +100,8 @@ class Generator(ABC):
             raise InputError(f"parameter {first['loc'][0]}={first['input']!r} does not fit: {first['msg']}") from None
         for known_name in known:
             value = getattr(parameters, known_name)
-            if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
-                raise InputError(f"parameter {known_name}={value!r} does not fit: it must be positive")
+            if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < math.inf:
+                raise InputError(f"parameter {known_name}={value!r} does not fit: it must be positive and finite")
         return cls(parameters)
 
     @abstractmethod
@@ -110,6 +119,10 @@ class Generator(ABC):
         Every path starts at the last fitted price and at the step after the last fitted label.
         Raises `InputError` for a regime when the generator does not condition, or for more than `max_steps`.
         """
+
+    def regimes_of(self, series: Series) -> Regimes:
+        """Label the steps of a history with the regimes that `sample` takes; asked only of one that `conditions`."""
+        raise NotImplementedError
 
     def stream(
         self, n: int, steps: int, *, regime: str | None = None, rng: np.random.Generator, first: int = 0
@@ -144,21 +157,39 @@ class Generator(ABC):
     def summary(self) -> dict[str, float]:
         """Return what a person wants to see of the fit: estimates, standard errors, likelihood, final losses."""
 
+    @property
+    def _name(self) -> str:
+        return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def anchors(self) -> Sequence[Anchor]:
+        """Where samples start, one for each asset; known once it is fitted."""
+        return ()
+
     def check_assets(self, series: Series) -> None:
         """Raise `InputError` for a series of several assets where this generator takes one."""
         assets = getattr(series, "assets", ())
         if assets and not self.multi_asset:
             names = ", ".join(asset.name for asset in assets)
-            raise InputError(f"{type(self).__name__} takes one asset, not {len(assets)} ({names}): choose one of them")
+            raise InputError(f"{self._name} takes one asset, not {len(assets)} ({names}): choose one of them")
 
     def check_request(self, n: int, steps: int, regime: str | None) -> None:
         """Raise `InputError` when the request is one that this generator cannot honour."""
         if n < 1 or steps < 1:
             raise InputError(f"{n} paths of {steps} steps are nothing to sample: ask for at least one of each")
         if regime is not None and not self.conditions:
-            raise InputError(f"{type(self).__name__} does not condition on regimes: leave out regime {regime!r}")
+            raise InputError(
+                f"{self._name} does not condition on regimes: leave out regime {regime!r}, "
+                f"or take {' or '.join(CONDITIONING)}"
+            )
         if self.max_steps is not None and steps > self.max_steps:
-            raise InputError(f"{type(self).__name__} samples at most {self.max_steps} connected steps, not {steps}")
+            raise InputError(f"{self._name} samples at most {self.max_steps} connected steps, not {steps}")
+        for anchor in self.anchors:
+            if steps > (most := (_LAST_NS - anchor.next_ns) // anchor.step_ns):
+                raise InputError(
+                    f"{steps} steps of {anchor.step_ns / NS_PER_SECOND:g} s end after 2262, the last year of times in "
+                    f"ns: ask for {most} at most"
+                )
 
 
 CONTRACT = Generator

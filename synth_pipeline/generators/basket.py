@@ -163,8 +163,9 @@ class Basket(Generator):
         return replace(whole, values=values, start_ns=whole.start_ns[: last + 1])
 
     @property
-    def _name(self) -> str:
-        return type(self).__module__.rpartition(".")[2]
+    def anchors(self) -> tuple[Anchor, ...]:
+        """Where samples start, for each asset."""
+        return self.companions.anchors
 
     def sample(self, n: int, steps: int, *, regime: str | None = None, rng: np.random.Generator) -> Series:
         """Return paths that start at the last row that all assets had; the other columns go with the prices."""

@@ -99,7 +99,7 @@ class BlockBootstrap(Generator):
         progress(30, 100, "block lengths")
         self.lengths = BlockLengths.of(np.mean([each.moves for each in self.assets], axis=0))
         progress(70, 100, "regimes")
-        labelled = regimes.label(whole) if self.parameters.regimes == "rules" else hidden_markov.label(whole)
+        labelled = self.regimes_of(whole)
         self.regime_names = labelled.names
         self.labels = np.concatenate([labelled.labels[path, start + 1 : stop] for path, start, stop in spans])
         self.notes += [f"regimes of history: {self.regimes.told() or 'none, it is too short'}"]
@@ -124,6 +124,15 @@ class BlockBootstrap(Generator):
             except InputError as error:
                 raise (type(error)(f"{name}: {error}") if name else error) from error
         return made
+
+    @property
+    def anchors(self) -> tuple[Anchor, ...]:
+        """Where samples start, for each asset."""
+        return tuple(each.anchor for each in self.assets)
+
+    def regimes_of(self, series: Series) -> Regimes:
+        """Label a history by rules or by a hidden Markov chain, as `regimes` says."""
+        return regimes.label(series) if self.parameters.regimes == "rules" else hidden_markov.label(series)
 
     @property
     def regimes(self) -> Regimes:
@@ -221,7 +230,7 @@ class BlockBootstrap(Generator):
 
     def _series(self, values: FloatArray, start: int) -> Series:
         """Wrap sampled values, shape (paths, steps, columns), as a series `start` steps after the fitted one."""
-        anchors = [each.anchor for each in self.assets]
+        anchors = self.anchors
         if self.asset_names == ("",):
             return anchors[0].series(values, start)
         named = list(zip(self.asset_names, anchors, strict=True))

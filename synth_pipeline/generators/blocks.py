@@ -41,7 +41,6 @@ from typing import Literal, get_args
 import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 
 from synth_pipeline.series import FloatArray, IntArray
 
@@ -214,6 +213,8 @@ class Blocks:
     @cached_property
     def classes(self) -> tuple[IntArray, IntArray, int]:
         """Class of recent volatility before and after every row, and how many classes there are."""
+        from scipy.signal import lfilter
+
         mean = float(self.sizes.mean())
         recent = lfilter([1.0 - _MEMORY], [1.0, -_MEMORY], self.sizes, zi=[_MEMORY * mean])[0]
         inside = recent[self._inside]

@@ -194,11 +194,11 @@ def least_bic(chains: list[Chain], count: int) -> Chain:
     return min(chains, key=lambda chain: math.log(count) * chain.parameters - 2 * chain.log_likelihood)
 
 
-def label(series: Series) -> Regimes:
+def label(series: Series, states: int | None = None) -> Regimes:
     """Label every step by the state of volatility that is most likely, given all of history; see `features.regimes`.
 
-    Two to four states by BIC, of one mean, estimated from the latest 100,000 returns. Of a basket the mean log price is
-    taken; without a hundred returns, or any that is not 0, nothing is labelled.
+    As many states as asked for, or two to four by BIC, of one mean, estimated from the latest 100,000 returns. Of a
+    basket the mean log price is taken; without a hundred returns, or any that is not 0, nothing is labelled.
     """
     prices = log_prices(series)
     moves = np.diff(prices, axis=1)
@@ -206,17 +206,16 @@ def label(series: Series) -> Regimes:
     returns = moves[known]
     labels = np.full(prices.shape, UNKNOWN, dtype=np.int8)
     if len(returns) < _LEAST_RETURNS or not returns.any():
-        return Regimes(VOLATILITIES[2], labels)
+        return Regimes(VOLATILITIES[states or 2], labels)
     opens = (known & ~np.pad(known, ((0, 0), (1, 0)))[:, :-1])[known]
     unit = returns / np.sqrt(np.mean(returns**2))
     step = series.tick_size / float(np.nanmedian(np.exp(prices))) / float(np.sqrt(np.mean(returns**2)))
     least = max(step**2 / 6, 1e-6)
     latest, begins = unit[-_MOST_RETURNS:], opens[-_MOST_RETURNS:].copy()
     begins[0] = True
-    chain = least_bic([likeliest(latest, begins, states, False, least) for states in VOLATILITIES], len(latest))
-    states = np.full(moves.shape, UNKNOWN, dtype=np.int8)
-    states[known] = chain.smooth(unit, opens).argmax(axis=1)
-    labels[:, 1:] = states
+    counts = (states,) if states else VOLATILITIES
+    chain = least_bic([likeliest(latest, begins, count, False, least) for count in counts], len(latest))
+    labels[:, 1:][known] = chain.smooth(unit, opens).argmax(axis=1)
     # The first step of a stretch has no return of its own: it goes with the one after.
     first = np.isfinite(prices[:, :-1]) & (labels[:, :-1] == UNKNOWN)
     labels[:, :-1][first] = labels[:, 1:][first]

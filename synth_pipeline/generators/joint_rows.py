@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.signal import lfilter
 
 from synth_pipeline.errors import InputError
 from synth_pipeline.features.ohlc import BARS, bars_of, shape_of
@@ -116,6 +115,8 @@ def _relative(market: dict[str, FloatArray], price_name: str) -> dict[str, Float
 
 def _relative_volumes(series: Series, spans: Sequence[tuple[int, int, int]]) -> list[tuple[FloatArray, float]]:
     """Return of every stretch the volumes but the first over the level before them, and the level after all."""
+    from scipy.signal import lfilter
+
     volumes = [series.column("volume")[path, start:stop] for path, start, stop in spans]
     total = np.concatenate(volumes)
     mean = float(total.mean()) or 1.0

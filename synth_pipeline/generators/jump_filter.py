@@ -200,21 +200,15 @@ def _large(move: float, k: int, mixture: Mixture) -> tuple[float, float, float]:
 
 
 @numba.njit(cache=True)
-def _table(law: Law, mixture: Mixture, resolution: float, unit: float, first: int, count: int) -> FloatArray:
-    """Return what is smooth of the mixture at moves `unit` · sinh(node · `_SPACING`), shape (nodes, jumps, 3).
+def _fill(row: FloatArray, move: float, k: int, law: Law, mixture: Mixture, resolution: float) -> None:
+    """Set what is smooth of the mixture at a move: the density of k jumps, and two moments of how many are large.
 
-    For k jumps: the density, and its first two moments of how many are large. The densities of no jump, and of small
-    jumps that are narrow beside the price grid, are not in it.
+    The densities of no jump, and of small jumps that are narrow beside the price grid, are not in it.
     """
-    table = np.empty((count, _MOST_JUMPS + 1, 3))
-    for node in range(count):
-        move = unit * math.sinh((first + node) * _SPACING)
-        for k in range(_MOST_JUMPS + 1):
-            p, pj, pjj = _large(move, k, mixture)
-            if _is_smooth(k, mixture, resolution):
-                p += _small(move, k, law, mixture, resolution)
-            table[node, k, 0], table[node, k, 1], table[node, k, 2] = p, pj, pjj
-    return table
+    p, pj, pjj = _large(move, k, mixture)
+    if _is_smooth(k, mixture, resolution):
+        p += _small(move, k, law, mixture, resolution)
+    row[0], row[1], row[2] = p, pj, pjj
 
 
 @numba.njit(cache=True)
@@ -235,9 +229,10 @@ def filtered(
     """Return the log-likelihood and fill the mean and variance of every λ_t given the past.
 
     `opens` marks the first return after a gap, where the filter restarts from the long run; `profile` is the factor on
-    the mean intensity at each step. The smooth densities are read off a table of a few hundred moves by cubic
-    interpolation, which costs a tenth of evaluating them. A move that no mixture of the law reaches counts with the
-    floor e^-700 and excites nothing, so that one bad print does not undo a fit.
+    the mean intensity at each step. The smooth densities are interpolated by a cubic between those of a few hundred
+    moves, `unit` · sinh(node · `_SPACING`), each evaluated once: over thousands of returns that costs a tenth. A move
+    that no mixture of the law reaches counts with the floor e^-700 and excites nothing, so that one bad print does not
+    undo a fit.
     """
     fade, alpha, long_variance = memory(law)
     growth, base = jump_growth(law), 0.0
@@ -245,7 +240,7 @@ def filtered(
     unit = _FINEST * math.sqrt(np.mean(returns * returns))
     first = math.floor(math.asinh(returns.min() / unit) / _SPACING) - _MARGIN
     count = math.ceil(math.asinh(returns.max() / unit) / _SPACING) + _MARGIN - first
-    table = _table(law, mixture, resolution, unit, first, count)
+    table, filled = np.empty((count, _MOST_JUMPS + 1, 3)), np.zeros(count, dtype=np.int64)
     smooth = np.array([_is_smooth(k, mixture, resolution) for k in range(_MOST_JUMPS + 1)])
     inverses = 1.0 / np.arange(1.0, _MOST_JUMPS + 2.0)
     extra, total, mean, variance = law.large_excitation - 1.0, 0.0, 0.0, 0.0
@@ -267,7 +262,13 @@ def filtered(
         prior = math.exp(-shape * math.log1p(1.0 / rate))
         fewer = 1.0 / (rate + 1.0)
         mass, p, pk, pkk, pm, pmm, pkm = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        ready = filled[node - 1 : node + 3].min()
         for k in range(_MOST_JUMPS + 1):
+            if k >= ready:
+                for at in range(node - 1, node + 3):
+                    if filled[at] == k:
+                        _fill(table[at, k], unit * math.sinh((first + at) * _SPACING), k, law, mixture, resolution)
+                        filled[at] = k + 1
             pj = w0 * a[k, 0] + w1 * b[k, 0] + w2 * c[k, 0] + w3 * d[k, 0]
             pjj = w0 * a[k, 1] + w1 * b[k, 1] + w2 * c[k, 1] + w3 * d[k, 1]
             pkj = w0 * a[k, 2] + w1 * b[k, 2] + w2 * c[k, 2] + w3 * d[k, 2]

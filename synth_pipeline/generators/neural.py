@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from synth_pipeline.errors import TooLittleDataError, TrainingError
 from synth_pipeline.features.marginals import Marginal
-from synth_pipeline.features.transforms import SeriesTransform, checked, known_columns
+from synth_pipeline.features.transforms import Anchor, SeriesTransform, checked, known_columns
 from synth_pipeline.features.windows import segments
 from synth_pipeline.generators import Generator
 from synth_pipeline.generators.pieces import PIECE, counts_of, recut
@@ -372,6 +372,11 @@ class NeuralGenerator(Generator):
         made = next(self.roll(dict(enumerate(per_path(rng, ROWS))), (steps,)))
         odd = self.transform.directions < 0
         return tuple(Marginal.fit(made[:, :, at].ravel(), odd=bool(odd[at]), heaviest=0.0) for at in range(len(odd)))
+
+    @property
+    def anchors(self) -> tuple[Anchor, ...]:
+        """Where samples start."""
+        return (self.transform.anchor,)
 
     def sample(self, n: int, steps: int, *, regime: str | None = None, rng: np.random.Generator) -> Series:
         """Roll the network out, calibrate, decode to market units."""

@@ -210,8 +210,9 @@ class PriceProcess(Generator):
         return self
 
     @property
-    def _name(self) -> str:
-        return type(self).__module__.rpartition(".")[2]
+    def anchors(self) -> tuple[Anchor, ...]:
+        """Where samples start."""
+        return (self.anchor,)
 
     def sample(self, n: int, steps: int, *, regime: str | None = None, rng: np.random.Generator) -> Series:
         """Return paths that start at the last fitted row; the other columns go with the price."""

@@ -30,12 +30,12 @@ from numpy.typing import NDArray
 from scipy import special
 
 from synth_pipeline.errors import InputError, TrainingError
-from synth_pipeline.features.regimes import VOLATILITIES
-from synth_pipeline.generators import price_process
+from synth_pipeline.features.regimes import VOLATILITIES, Regimes
+from synth_pipeline.generators import hidden_markov, price_process
 from synth_pipeline.generators.hidden_markov import Chain, least_bic, likeliest, states_of, stationary
 from synth_pipeline.generators.inference import Estimate, covariance, criteria, residual_tests, scores_of
 from synth_pipeline.generators.price_process import PriceProcess, Report, Returns
-from synth_pipeline.series import FloatArray, IntArray
+from synth_pipeline.series import FloatArray, IntArray, Series
 
 
 class Law(NamedTuple):
@@ -120,6 +120,10 @@ class RegimeSwitching(PriceProcess):
         super().check_request(n, steps, regime)
         if regime is not None and regime not in self.regime_names:
             raise InputError(f"regime_switching has no regime {regime!r}: it has {', '.join(self.regime_names)}")
+
+    def regimes_of(self, series: Series) -> Regimes:
+        """Label a history by the likeliest states of a chain of as many."""
+        return hidden_markov.label(series, len(self.law.means))
 
     @property
     def martingale(self) -> bool:

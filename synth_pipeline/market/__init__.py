@@ -15,8 +15,8 @@ def _drop_stale_kernels() -> None:
     update of one file would go on running the old code of another: same version, other bytes.
     """
     folder = Path(__file__).parent
-    newest = max(path.stat().st_mtime for path in folder.glob("*.py"))
-    for entry in (folder / "__pycache__").glob("*.nb[ic]"):
+    newest = max(path.stat().st_mtime for path in folder.rglob("*.py"))
+    for entry in folder.rglob("*.nb[ic]"):
         with suppress(FileNotFoundError):  # another process may be removing the same ones
             if entry.stat().st_mtime < newest:
                 entry.unlink()

@@ -20,7 +20,8 @@ def render(evaluation: Evaluation, provenance: Mapping[str, str]) -> str:
     """Return the report page; the same record and provenance give the same bytes.
 
     `provenance` says where the data come from, in the order given: instrument, day, generator, seed, digests, the
-    command that makes it again. `instrument`, `day` and `generator` also go into the title, `command` is set as code.
+    command that makes it again. `instrument`, `day` or `bars`, and `generator` also go into the title, `command` is set
+    as code; `scenario` and `selected_on` are told before the verdict.
     """
     markets = [_market(name, each) for name, each in (evaluation.assets or {"": evaluation}).items()]
     return _template().render(
@@ -29,6 +30,7 @@ def render(evaluation: Evaluation, provenance: Mapping[str, str]) -> str:
         title=_title(provenance),
         provenance=provenance,
         headline=words.headline(evaluation),
+        provisos=words.provisos(provenance),
         summary=words.summary(evaluation),
         cards=words.cards(evaluation),
         findings=words.findings(evaluation),
@@ -69,7 +71,7 @@ def _market(name: str, evaluation: Evaluation) -> _Market:
 
 
 def _title(provenance: Mapping[str, str]) -> str:
-    named = [provenance[key] for key in ("generator", "instrument", "day") if provenance.get(key)]
+    named = [provenance[key] for key in ("generator", "instrument", "day", "bars") if provenance.get(key)]
     return " · ".join(named) or "synthetic series"
 
 

@@ -5,6 +5,7 @@ Sentences only: every number is read from the record, and formatted by `numbers`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from synth_pipeline.fidelity.evaluation import Evaluation, Result, Verdict
@@ -61,6 +62,22 @@ class Card:
 def headline(evaluation: Evaluation) -> str:
     """Return the conclusion as a headline."""
     return _HEADLINES[evaluation.conclusion]
+
+
+def provisos(provenance: Mapping[str, str]) -> list[str]:
+    """Return what has to be known before the verdict is read: that it is of a scenario, or of chosen paths."""
+    told = []
+    if scenario := provenance.get("scenario"):
+        told.append(
+            f"This is a scenario, not the market as it was: {scenario}. The held-out data know nothing of it, so what "
+            f"the scenario brings about shows below as a fault."
+        )
+    if selected := provenance.get("selected_on"):
+        told.append(
+            f"These paths were selected on {selected}. The score that they were chosen by says nothing more about "
+            f"them: judge them by the other metrics, and by what is copied."
+        )
+    return told
 
 
 def summary(evaluation: Evaluation) -> list[str]:

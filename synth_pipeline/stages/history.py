@@ -32,7 +32,9 @@ Cell = date | Timeframe
 Labels = Callable[[IntArray], IntArray]
 """From the numbers of steps, 0 the first sampled one, to their labels in ns."""
 BAR_COLUMNS = ("open", "high", "low", "close", "volume")
-_MOST_DECIMALS = 8
+_MOST_DECIMALS = 12
+_MOST_UNITS = 1e15
+"""A double tells decimal numbers of fifteen digits apart: finer steps than these would fit any number."""
 
 
 def parse_cell(text: str) -> Cell:
@@ -172,10 +174,13 @@ def _bar_series(
 
 
 def decimal_step(values: np.ndarray) -> float:
-    """Return the decimal step that all known values are multiples of: 1, 0.1, …; 0 beyond eight decimals."""
+    """Return the decimal step that all known values are multiples of: 1, 0.1, …; 0 beyond twelve decimals."""
     known = values[np.isfinite(values)]
+    largest = np.abs(known).max(initial=0.0)
     for decimals in range(_MOST_DECIMALS + 1):
+        if not known.size or largest * 10.0**decimals > _MOST_UNITS:
+            break
         # The quotient is rounded once, so it is the double of the decimal number that a text of it stands for.
-        if known.size and (np.rint(known * 10.0**decimals) / 10.0**decimals == known).all():
+        if (np.rint(known * 10.0**decimals) / 10.0**decimals == known).all():
             return 10.0**-decimals
     return 0.0

@@ -9,9 +9,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from synth_pipeline import generators, plugins
 from synth_pipeline.bars.timeframe import Timeframe
-from synth_pipeline.errors import InputError
+from synth_pipeline.errors import InputError, TooLittleDataError
 from synth_pipeline.generators import Generator
 from synth_pipeline.lineage.digests import sha256_json
 from synth_pipeline.lineage.manifests import Manifest
@@ -36,6 +38,8 @@ _SERIES_SOURCES = (
     "stages/models.py",
 )
 _HOUR_NS = 3600 * NS_PER_SECOND
+_DOMINANT = 0.25
+"""Share of the variance of a history from which on a single move is named."""
 _MOST_PATHS = 64
 """Paths of a dataset that an evaluation looks at."""
 
@@ -78,21 +82,52 @@ def fit(
 
 
 def _split(workspace: Workspace, history: History, kind: type[Generator]) -> tuple[Series, Series]:
-    """Training and held-out series with the columns that a generator takes."""
+    """Training and held-out series with the columns that a generator takes.
+
+    Of a basket the share is one of the rows since the last asset was listed; all rows before train.
+    """
     from synth_pipeline.features.windows import split
 
-    return split(history.series(kind), workspace.settings.train_fraction)
+    series = history.series(kind)
+    share = workspace.settings.train_fraction
+    if series.assets:
+        prices = np.stack([part.column(part.price_name)[0] for part in series.parts().values()])
+        before = int(np.isfinite(prices).argmax(axis=1).max()) / series.steps
+        share = before + share * (1 - before)
+    return split(series, share)
 
 
 def _fit(workspace: Workspace, history: History, model: Generator, draft: Manifest, place: Path) -> Built:
-    train, _ = _split(workspace, history, type(model))
+    train, held_out = _split(workspace, history, type(model))
     rng = stream(workspace.settings.seed, "fit", draft.key)
-    model.fit(train, rng=rng, progress=workspace.progress)
+    try:
+        model.fit(train, rng=rng, progress=workspace.progress)
+    except TooLittleDataError as error:
+        raise TooLittleDataError(
+            f"{error} (of {train.steps + held_out.steps} steps {train.steps} train and the rest is held out: "
+            f"SYNTH_TRAIN_FRACTION={workspace.settings.train_fraction:g})"
+        ) from error
     folder = place / "checkpoint"
     folder.mkdir()
     model.save(folder)
-    facts = model.summary() | {"train_steps": train.steps, "notes": list(model.notes)}
+    notes = [*model.notes, *_jumps(train)]
+    facts = model.summary() | {"train_steps": train.steps, "notes": notes}
     return Built({"checkpoint": folder}, facts, model=f"{history.instrument}.{draft.config['generator']}")
+
+
+def _jumps(train: Series) -> list[str]:
+    """Name a single move that is most of what there is to fit, such as a split or a false print."""
+    notes = []
+    for name, part in (train.parts() if train.assets else {"": train}).items():
+        moves = np.nan_to_num(part.log_returns())
+        at = np.unravel_index(np.abs(moves).argmax(), moves.shape)
+        share = float(moves[at] ** 2 / np.sum(moves**2))
+        if share > _DOMINANT:
+            notes.append(
+                f"{f'{name}: ' * bool(name)}one move of {np.expm1(moves[at]):+.1%} (step {at[1] + 1} of {part.steps}) "
+                f"makes {share:.0%} of the variance: a split or a false print? estimates lean on it"
+            )
+    return notes
 
 
 def load_generator(workspace: Workspace, instrument: Instrument, cell: Cell, generator: str) -> Generator:
@@ -190,6 +225,8 @@ def _sample(
     from synth_pipeline.synthesis.scenarios import Shock, shocked
 
     paths, steps = draft.config["paths"], draft.config["steps"]
+    if labels:
+        _check_labels(labels, steps)
     # Not of the scenario: a shocked path is the plain one with the shock on it.
     draws = stream(workspace.settings.seed, "sample", draft.key.partition("@")[0])
     facts: dict[str, Any] = {"paths": paths, "steps": steps}
@@ -198,7 +235,7 @@ def _sample(
     else:
         found = accepted(
             model,
-            train,
+            _resembled(model, train, scenario.regime),
             paths=paths,
             steps=steps,
             min_fidelity=scenario.min_fidelity,
@@ -209,6 +246,8 @@ def _sample(
         )
         pieces = found.pieces()
         facts |= found.facts()
+        if scenario.regime:
+            facts["selected_on"] += f", its steps of regime {scenario.regime} one after the other"
     shocks = [Shock.parse(text) for text in scenario.shocks]
     pieces = shocked(pieces, shocks, rng=stream(workspace.settings.seed, "shock", draft.key))
     folder = place / "dataset"
@@ -217,6 +256,15 @@ def _sample(
         folder, pieces, labels=labels, about=about, most_rows=paths * steps, progress=workspace.progress
     )
     return Built({"dataset": folder}, facts)
+
+
+def _resembled(model: Generator, train: Series, regime: str | None) -> Series:
+    """What sampled paths should be like: the training data, or its steps of a regime."""
+    from synth_pipeline.features.regimes import gathered
+
+    if regime is None or not model.conditions:
+        return train
+    return gathered(train, model.regimes_of(train).where(regime))
 
 
 def _generator_of(draft: Manifest) -> str:
@@ -256,9 +304,30 @@ def _evaluate(
         "seed": str(workspace.settings.seed),
         "code": draft.code_version,
         "command": f"synth-pipeline evaluate {history.instrument} {cell} {name}",
-    } | {f"input {name}": digest for name, digest in draft.inputs.items()}
+    }
+    provenance |= _conditions(sampled)
+    provenance |= {f"input {name}": digest for name, digest in draft.inputs.items()}
     page, data = place / "report.html", place / "report.json"
     data.write_bytes(evaluation.to_json())
     page.write_text(render(evaluation, provenance), encoding="utf-8")
-    facts = {"fidelity": evaluation.fidelity, "floor": evaluation.floor}
+    facts = {"fidelity": evaluation.fidelity, "floor": evaluation.floor, **_conditions(sampled)}
     return Built({"report": page, "evaluation": data}, facts, shown=("report",))
+
+
+def _conditions(sampled: Manifest) -> dict[str, str]:
+    """What sets a dataset apart from the market as it was fitted, in words; empty for a plain one."""
+    config, facts = sampled.config, sampled.facts
+    parts = [f"regime {config['regime']}"] if config["regime"] else []
+    parts += [f"shock {shock}" for shock in config["shocks"]]
+    told = {"scenario": "; ".join(parts)} if parts else {}
+    if config["min_fidelity"] is None:
+        return told
+    chosen = f"{facts['paths']} of {facts['candidates']} candidates reach {config['min_fidelity']:g}"
+    return told | {"selected_on": f"{facts['selected_on']}: {chosen}"}
+
+
+def _check_labels(labels: Labels, steps: int) -> None:
+    """Raise `InputError` where the calendar of a market leads past the last time that int64 holds."""
+    some = labels(np.unique(np.linspace(0, steps - 1, 1000, dtype=np.int64)))
+    if (some[1:] <= some[:-1]).any():  # a difference would wrap too
+        raise InputError(f"{steps} bars end after 2262, the last year of times in ns: ask for fewer")

@@ -10,7 +10,7 @@ import numpy as np
 
 from synth_pipeline import schema
 from synth_pipeline.bars.timeframe import Timeframe
-from synth_pipeline.errors import InputError, NoDataError
+from synth_pipeline.errors import InputError, NoDataError, SynthError
 from synth_pipeline.lineage import compaction, manifests, references
 from synth_pipeline.lineage.compaction import Leftover
 from synth_pipeline.lineage.manifests import Manifest, Stage
@@ -23,6 +23,7 @@ from synth_pipeline.ticks.rowgroups import described
 
 GRACE_S = 3600.0
 """A file that no manifest names is left alone for an hour: a writer may be about to name it, a reader still reading."""
+_LONGEST_GRACE_S = 3.2e9
 _TABLES = {**schema.TICK_TABLES, "features": schema.GRID, "bars": schema.BARS}
 
 
@@ -79,7 +80,10 @@ def verify(workspace: Workspace, what: str | None = None) -> list[Checked]:
 
 
 def _checked(workspace: Workspace, folder: Place, ref: str) -> Checked:
-    manifest = manifests.load(folder)
+    try:
+        manifest = manifests.load(folder)
+    except SynthError as error:
+        return Checked(ref, 0, 0, (str(error),))
     if manifest is None:
         return Checked(ref, 0, 0, ("its manifest is gone",))
     wrong = {mismatch.name: str(mismatch) for mismatch in manifests.verify(folder)}
@@ -112,8 +116,8 @@ def compact(
     of an earlier version have finished by then. Returns what was removed, or would be. Raises `NoDataError` when
     nothing is named, `InputError` for a negative grace.
     """
-    if not grace_s >= 0:
-        raise InputError(f"a grace of {grace_s:g} s is no time: give 0 or more")
+    if not 0 <= grace_s <= _LONGEST_GRACE_S:
+        raise InputError(f"a grace of {grace_s:g} s is no time: give seconds from 0 to {_LONGEST_GRACE_S:g}, a century")
     latest_ns = time.time_ns() - int(grace_s * 1e9)  # file times are wall times
     folders = partitions(workspace, what)
     found: list[Leftover] = []

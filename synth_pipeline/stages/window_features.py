@@ -104,7 +104,7 @@ def _cuts(
         times, between = _times(day.rows(table, hot=hot))
         every = max((rows // _LEVELS_SHARE if table == "book_levels" else rows) // between, 1)
         within = times[np.searchsorted(times, start_ns) : np.searchsorted(times, end_ns)]
-        cuts |= {-(-time // step_ns) * step_ns for time in within[every::every].tolist()}
+        cuts |= {-(-time // step_ns) * step_ns for time in within[every - 1 :: every].tolist()}
     return [*sorted(cut for cut in cuts if cut < end_ns or cut == start_ns), end_ns]
 
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from synth_pipeline.errors import InputError
 from synth_pipeline.fidelity.copying import Copied, copied
-from synth_pipeline.fidelity.scoring import Base, Scorer
+from synth_pipeline.fidelity.scoring import Base, Scored, Scorer
 from synth_pipeline.generators import Generator
 from synth_pipeline.series import FloatArray, Series
 
@@ -83,9 +83,13 @@ class Judge:
             by_asset = {asset: scored[number] for asset, scored in found.items()}
             worst = min(by_asset.values(), key=lambda scored: scored.score)
             passes = worst.score >= self.request.min_fidelity
-            copies = [copied(self.bases[asset].sample, scored.head) for asset, scored in by_asset.items() if passes]
+            copies = [self._copied(asset, scored) for asset, scored in by_asset.items() if passes]
             made.append(Candidate(worst.score, worst.lost, together(copies) if copies else None))
         return made
+
+    def _copied(self, asset: str, scored: Scored) -> Copied:
+        tick = self.request.prices[asset].tick_size
+        return copied(self.bases[asset].sample, scored.head, tick / scored.typical)
 
     def _checked(self, piece: Series) -> dict[str, Series]:
         """Return the piece by asset. Raises `InputError` when the base is of other markets, or of another step."""

@@ -253,6 +253,10 @@ class LevelWriter(Writer):
             self._last = (end_ns, int(self._clock[rows.stop - 1]))
 
 
+def _stacked(columns: Columns, names: Sequence[str]) -> np.ndarray:
+    return np.stack([columns[name].astype(np.int64) for name in names], axis=1)
+
+
 class OrderWriter(Writer):
     """Events of orders, and the levels that the store has of them."""
 
@@ -264,10 +268,8 @@ class OrderWriter(Writer):
     def feed(self, orders: Columns, levels: Columns, start_ns: int, end_ns: int) -> None:
         """Take the rows of (start_ns, end_ns]."""
         self.state.make_room(2 * orders["flags"].size + levels["flags"].size)
-        names = ("recv_ns", "seq", "kind", "side", "price", "size", "order_id")
-        self._orders = np.stack([orders[name].astype(np.int64) for name in names], axis=1)
-        names = ("recv_ns", "seq", "side", "price", "size", "flags")
-        self._levels = np.stack([levels[name].astype(np.int64) for name in names], axis=1)
+        self._orders = _stacked(orders, ("recv_ns", "seq", "kind", "side", "price", "size", "order_id"))
+        self._levels = _stacked(levels, ("recv_ns", "seq", "side", "price", "size", "flags"))
         is_full, is_halt = (self._levels[:, 5] & Flag.SNAPSHOT) > 0, self._orders[:, 2] == _HALT
         cuts = np.concatenate((self._levels[is_full, 0], self._orders[is_halt, 0]))
         self.walk(start_ns, end_ns, np.unique(cuts))

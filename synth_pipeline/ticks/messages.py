@@ -238,9 +238,9 @@ def of_store(
     The store is read piece by piece. Raises `NoDataError` where no day has a book, else as `store.read`.
     """
     found = store.days(data, instrument, start, end, home=home)
-    if not all("book_levels" in day.manifest.outputs for day in found):
+    if not all(_has(day, "book_levels") for day in found):
         raise NoDataError(f"{instrument} has no book from {start} to {end}: take a recording with book updates")
-    has_orders = all("orders" in day.manifest.outputs for day in found)
+    has_orders = all(_has(day, "orders") for day in found)
     table, streams = ("orders", {"all", "quotes"}) if has_orders else ("trades", {"all", "book_levels", "trades"})
     watched = _watched(found, store.moment_ns(start), store.moment_ns(end))
     span = watched[0][0], watched[-1][1]
@@ -259,6 +259,10 @@ def of_store(
         levels = {name: column[window.carried :] for name, column in levels.items()}
         writer.feed(events, levels, piece[0] - 1, piece[1] - 1)
     return _messages(writer, span[1], scale)
+
+
+def _has(day: store.Day, table: str) -> bool:
+    return table in day.manifest.outputs and day.parquet(table).footer.num_rows > 0
 
 
 def _watched(days: Sequence[store.Day], start_ns: int, end_ns: int) -> list[Span]:

@@ -27,6 +27,9 @@ MACHINERY = frozenset(
     {
         "calibrated",
         "day_shape",
+        "hawkes_events",
+        "hawkes_run",
+        "multivariate_hawkes",
         "observing",
         "opening",
         "placement",

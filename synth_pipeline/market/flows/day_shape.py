@@ -69,8 +69,28 @@ def shape_end_ns(shape: FloatArray, now_ns: int) -> int:
 
 
 @njit(cache=True)
-def after_wait(shape: FloatArray, now_ns: int, mass: float, rate: float) -> int:
-    """Return when a process of rate `rate` times the factor has gathered `mass` since a time."""
+def next_candidate(
+    shape: FloatArray, since_ns: IntArray, next_ns: IntArray, rate: float, until_ns: int, rng: np.random.Generator
+) -> int:
+    """Return the next time of a Poisson process of `rate` times the factor, or -1 when it lies beyond `until_ns`.
+
+    `since_ns` and `next_ns`, one entry each, hold the last time and the one that is drawn (0: none), so that the times
+    do not depend on how often it is asked.
+    """
+    if next_ns[0] == 0:
+        next_ns[0] = _after(shape, since_ns[0], rng.standard_exponential(), rate)
+    if next_ns[0] > until_ns:
+        return -1
+    since_ns[0] = next_ns[0]
+    next_ns[0] = 0
+    return int(since_ns[0])
+
+
+@njit(cache=True)
+def _after(shape: FloatArray, now_ns: int, mass: float, rate: float) -> int:
+    """Return when a rate times the factor adds up to `mass`."""
+    if shape.size == 1:
+        return now_ns + int(mass / rate * NS_PER_SECOND + 0.5)
     while True:
         pace = rate * activity(shape, now_ns)
         end_ns = shape_end_ns(shape, now_ns)

@@ -6,9 +6,8 @@ Events of type j raise the rates of all types e, by sums of exponentials, and th
 
 (Hawkes 1971, Biometrika 58; the factor as in Morariu-Patrichi and Pakkanen 2022, Quant. Finance 22, "State-dependent
 Hawkes processes and their application to limit order book modelling"). n_ejk ≥ 0 are events of type e that one of type j
-causes through kernel k while f_e = 1; the decays β_k are given. a(t) is a known shape of the day, log f_e = φ_e · z(x) is
-linear in known loadings z, and f_e is 1 on average over the time watched. Σ_k and state averaged, n makes the branching
-matrix G: the process is stationary where its spectral radius is below 1, and without states rates are (I - G)⁻¹ μ on
+causes through kernel k while f_e = 1; the decays β_k are given. a(t) is a known shape of the day, log f_e = φ_e · z(x)
+plus a known offset, with known loadings z. Σ_k n_ejk, averaged over the states met, make the branching matrix G: the process is stationary where its spectral radius is below 1, and without states rates are (I - G)⁻¹ μ on
 average.
 
 The sums over the past follow Ozaki's recursion (1979, Ann. Inst. Statist. Math. 31), one exponential an event and decay.
@@ -53,7 +52,9 @@ class Design(NamedTuple):
     decays: FloatArray
     """[β] per second."""
     loadings: FloatArray
-    """[z] of each cell of the state, shape (cells, factors)."""
+    """[z] of each cell of the state, shape (sets, cells, factors)."""
+    offsets: FloatArray
+    """What log f holds besides, known beforehand, shape (sets, cells)."""
 
     @property
     def groups(self) -> int:
@@ -77,7 +78,8 @@ class Record(NamedTuple):
     counted: np.ndarray
     """Whether an event, and the time since the one before, enter the likelihood; never where `fresh`."""
     cells: IntArray
-    """Shape (events, types): the cell of the state in which each type was since the event before."""
+    """Shape (events, types): the cell of the state in which each type was since the event before; -1 where it could not
+    happen."""
     shape: FloatArray
     """[a] on average since the event before."""
 
@@ -86,11 +88,12 @@ class Record(NamedTuple):
 def exposures(record: Record, design: Design, sets: int, rates: int) -> tuple[FloatArray, FloatArray]:
     """Return how many counted events each set had in each cell, and the integral of its regressors there.
 
-    Shapes (sets, cells) and (sets, cells, rates): the compensator is Σ over cells of f times regressors times (μ, n).
+    Shapes (sets, cells) and (sets, cells + 1, rates), where the last is the time in which a set's events could not
+    happen: the compensator is Σ over cells of f times regressors times (μ, n).
     """
     decays, types = len(design.decays), len(design.group)
-    counts = np.zeros((sets, len(design.loadings)))
-    integrals = np.zeros((sets, len(design.loadings), rates))
+    counts = np.zeros((sets, design.offsets.shape[1]))
+    integrals = np.zeros((sets, design.offsets.shape[1] + 1, rates))
     past, passed, before = np.zeros((types, decays)), np.zeros((types, decays)), 0.0
     for i in range(len(record.times)):
         if record.fresh[i]:
@@ -177,6 +180,8 @@ def residuals(record: Record, design: Design, theta: FloatArray, factors: FloatA
         before = record.times[i]
         for e in range(types):
             own = design.group[e]
+            if record.cells[i, e] < 0:
+                continue
             passed = theta[own, 0] * record.shape[i] * gap
             for k in range(decays):
                 share = 1.0 - np.exp(-design.decays[k] * gap)
@@ -206,8 +211,10 @@ class Fit:
     """[f] of each cell, shape (sets, cells)."""
     covariance: FloatArray
     """Of (μ, n, φ), shape (sets, rates + factors, rates + factors); NaN where the record does not tell."""
-    scaled: FloatArray
-    """By how much the states that each n met raised it, shape (sets, rates): 1 without states."""
+    met: FloatArray
+    """The integrals of the regressors times f, shape (sets, rates): `theta` times them are the events explained."""
+    whole: FloatArray
+    """The same as if f were always 1, and events always possible."""
     log_likelihood: float
 
     @property
@@ -223,12 +230,25 @@ class Fit:
     @property
     def branching(self) -> FloatArray:
         """[G] the events of each type that one of each source causes directly, in the states as they were."""
-        return _by_type(self.theta * self.scaled, self.design).sum(axis=2)
+        share = np.divide(self.met, self.whole, out=np.zeros_like(self.met), where=self.whole > 0)
+        return _by_type(self.theta * share, self.design).sum(axis=2)
 
     @property
     def spectral_radius(self) -> float:
         """Of the branching matrix; below 1 the process is stationary."""
         return float(np.abs(np.linalg.eigvals(self.branching)).max())
+
+    def stationary(self, most: float) -> Fit:
+        """Return this fit with its n lowered until the spectral radius is at most `most`, and μ raised for it.
+
+        What is explained then comes by itself, so that mean rates stay what they are.
+        """
+        kept = min(1.0, most / max(self.spectral_radius, 1e-300))
+        theta = self.theta.copy()
+        theta[:, 1:] *= kept
+        lost = ((self.theta - theta) * self.met).sum(axis=1)
+        theta[:, 0] += np.divide(lost, self.met[:, 0], out=np.zeros_like(lost), where=self.met[:, 0] > 0)
+        return replace(self, theta=theta)
 
     def mean_rates(self) -> FloatArray:
         """Return events per second by type in the long run where no state matters: (I - G)⁻¹ μ."""
@@ -243,7 +263,8 @@ def _by_type(theta: FloatArray, design: Design) -> FloatArray:
 def fit(record: Record, design: Design, *, progress: Progress = silent) -> Fit:
     """Estimate every set. Raises `TrainingError` where the search does not settle."""
     counts, integrals = exposures(record, design, design.groups, design.rates)
-    searches = [_Search(*known, design.loadings) for known in zip(counts, integrals, strict=True)]
+    known = zip(counts, integrals, design.offsets, design.loadings, strict=True)
+    searches = [_Search(*each) for each in known]
     for step in range(_EM_STEPS + _MOST_STEPS):
         found = slopes(record, design, np.stack([search.theta for search in searches]))
         for search, value, gradient, curvature in zip(searches, *found, strict=True):
@@ -256,16 +277,27 @@ def fit(record: Record, design: Design, *, progress: Progress = silent) -> Fit:
             f"hawkes: the likelihood of parameter set {stuck[0]} still rises after {_MOST_STEPS} steps: "
             "fit a longer record or fewer decays"
         )
-    each = [search.estimates() for search in searches]
-    return Fit(design, *(np.stack(column) for column in zip(*each, strict=True)), sum(search.value for search in searches))
+    found = (np.stack(column) for column in zip(*(search.estimates() for search in searches), strict=True))
+    return Fit(design, *found, sum(search.value for search in searches))
+
+
+def score(record: Record, fitted: Fit) -> float:
+    """Return the log-likelihood of the counted events of another record."""
+    counts, integrals = exposures(record, fitted.design, *fitted.theta.shape)
+    values, _, _ = slopes(record, fitted.design, fitted.theta)
+    met = counts > 0
+    expected = np.einsum("sc,scr,sr", fitted.factors, integrals[:, :-1], fitted.theta)
+    return float(values.sum() + (counts[met] * np.log(fitted.factors[met])).sum() - expected)
 
 
 class _Search:
     """Where the search for the parameters of one set stands."""
 
-    def __init__(self, counts: FloatArray, integrals: FloatArray, loadings: FloatArray) -> None:
+    def __init__(self, counts: FloatArray, integrals: FloatArray, offset: FloatArray, loadings: FloatArray) -> None:
+        self.whole, integrals = integrals.sum(axis=0), integrals[:-1]
         seen = (counts > 0) | (integrals[:, 0] > 0)
         self.counts, self.integrals, self.loadings, self.every = counts[seen], integrals[seen], loadings[seen], loadings
+        self.offset, self.every_offset = offset[seen], offset
         met = integrals.sum(axis=0)
         self.rates, self.events = len(met), float(counts.sum())
         # A step is measured in the events that it explains, whatever a parameter's own scale.
@@ -301,20 +333,23 @@ class _Search:
         if is_newton:
             self._step()
         else:
-            met = np.exp(self.loadings @ self.at[self.rates :]) @ self.integrals
+            met = self._factors(self.at) @ self.integrals
             self.trial = self.at.copy()
             self.trial[: self.rates] *= gradient / np.maximum(met, 1e-300)
 
+    def _factors(self, at: FloatArray) -> FloatArray:
+        return np.exp(self.loadings @ at[self.rates :] + self.offset)
+
     def _whole(self, value: float, gradient: FloatArray, curvature: FloatArray) -> tuple[float, FloatArray, FloatArray]:
         """Return log-likelihood, gradient and negated Hessian in (μ, n, φ) at the trial."""
-        theta, phi, loadings = self.theta, self.trial[self.rates :], self.loadings
-        factors = np.exp(loadings @ phi)
-        expected = factors * (self.integrals @ theta)
-        mixed = self.integrals.T @ (factors[:, None] * loadings)
-        lower = loadings.T @ (expected[:, None] * loadings) + _CAUTION * np.eye(len(phi))
+        phi, factors = self.trial[self.rates :], self._factors(self.trial)
+        expected = factors * (self.integrals @ self.theta)
+        mixed = self.integrals.T @ (factors[:, None] * self.loadings)
+        lower = self.loadings.T @ (expected[:, None] * self.loadings) + _CAUTION * np.eye(len(phi))
+        raised = (self.counts - expected) @ self.loadings - _CAUTION * phi
         return (
-            value + float(self.counts @ (loadings @ phi) - expected.sum() - 0.5 * _CAUTION * phi @ phi),
-            np.concatenate((gradient - factors @ self.integrals, (self.counts - expected) @ loadings - _CAUTION * phi)),
+            value + float(self.counts @ np.log(factors) - expected.sum() - 0.5 * _CAUTION * phi @ phi),
+            np.concatenate((gradient - factors @ self.integrals, raised)),
             np.block([[curvature, mixed], [mixed.T, lower]]),
         )
 
@@ -332,19 +367,11 @@ class _Search:
         if self.is_done:
             self.trial = self.at
 
-    def estimates(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
-        """Return (μ, n), φ, f of every cell, the covariance and `Fit.scaled`, with f brought to 1 on average."""
+    def estimates(self) -> tuple[FloatArray, ...]:
+        """Return (μ, n), φ, f of every cell, the covariance, `Fit.met` and `Fit.whole`."""
         theta, phi = self.at[: self.rates], self.at[self.rates :]
-        factors = np.exp(self.loadings @ phi)
-        watched = self.integrals[:, 0] / max(float(self.integrals[:, 0].sum()), 1e-300)
-        mean = float(watched @ factors) or 1.0
-        turn = np.eye(len(self.at))
-        turn[: self.rates, : self.rates] *= mean
-        turn[: self.rates, self.rates :] = np.outer(theta, (watched * factors) @ self.loadings)
-        met = self.integrals.sum(axis=0)
-        scaled = np.divide(factors / mean @ self.integrals, met, out=np.ones(self.rates), where=met > 0)
-        covariance = turn @ _inverse(self.curvature) @ turn.T
-        return theta * mean, phi, np.exp(self.every @ phi) / mean, covariance, scaled
+        met = self._factors(self.at) @ self.integrals
+        return theta, phi, np.exp(self.every @ phi + self.every_offset), _inverse(self.curvature), met, self.whole
 
 
 def _inverse(information: FloatArray) -> FloatArray:

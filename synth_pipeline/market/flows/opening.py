@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from synth_pipeline.errors import TooLittleDataError
-from synth_pipeline.market.engine import ASK, BID, Book, Journal, limit, move_band, new_book, resting
+from synth_pipeline.market.engine import ASK, BID, Book, Journal, limit, new_book, resting
 from synth_pipeline.market.flows.placement import Distances
 from synth_pipeline.market.flows.sizes import Sizes, draw_size
 from synth_pipeline.market.tape import Market, new_tape
@@ -70,16 +70,6 @@ def fill(book: Book, journal: Journal, levels: IntArray, sizes: Sizes, group: in
             last = number == _MOST_ORDERS - 1
             limit(book, journal, side, price, left if last else min(left, draw_size(sizes, group, rng)))
             journal.rows[0].levels = journal.rows[0].trades = journal.rows[0].events = 0
-
-
-@njit(cache=True)
-def follow_band(book: Book, journal: Journal) -> bool:
-    """Centre the price band again once the market has left its middle half; tell whether orders fell out of it."""
-    width = book.levels.shape[1]
-    mid = (book.sides[BID].best + book.sides[ASK].best) // 2
-    if abs(mid - book.state[0].low - width // 2) <= width // 4 or book.state[0].low == max(1, mid - width // 2):
-        return False
-    return bool(move_band(book, journal, mid) > 0)
 
 
 def deepened(

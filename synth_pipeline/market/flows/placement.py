@@ -16,6 +16,7 @@ _SINGLES = 6
 _GROWTH = 1.25
 _LONGEST = 2**14
 _SHARE = 0.95
+_STEPS = 50
 
 
 class Distances(NamedTuple):
@@ -86,15 +87,13 @@ class PowerLaw(NamedTuple):
 def power_law(distances: Distances, counts: FloatArray, exposures: FloatArray) -> PowerLaw:
     """Return the most likely power law of Poisson counts by class, by Newton's method on (log scale, exponent)."""
     seen = exposures > 0
-    place = distances.middles[seen]
+    place, happened, exposed = distances.middles[seen], counts[seen], exposures[seen]
     design = np.stack((np.ones(place.size), -np.log(place)))
-    free = np.array([np.log(max(counts[seen].sum(), 1) / exposures[seen].sum()), 0.0])
-    information = np.eye(2)
-    for _ in range(100):
-        expected = exposures[seen] * np.exp(np.clip(free @ design, -50, 50))
-        information = (design * expected) @ design.T + 1e-9 * np.eye(2)
-        step = np.linalg.solve(information, design @ (counts[seen] - expected))
-        free += np.clip(step, -2, 2)
-        if np.abs(step).max() < 1e-9:
-            break
+    weights = happened + 0.5
+    free = np.linalg.solve((design * weights) @ design.T, (design * weights) @ np.log(weights / exposed))
+    for _ in range(_STEPS):
+        expected = exposed * np.exp(free @ design)
+        information = (design * expected) @ design.T
+        step = np.linalg.solve(information, design @ (happened - expected))
+        free += step / max(1.0, float(np.abs(step).max()))
     return PowerLaw(float(np.exp(free[0])), float(free[1]), float(np.sqrt(np.linalg.inv(information)[1, 1])))

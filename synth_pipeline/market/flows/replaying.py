@@ -1,7 +1,6 @@
-"""Messages as the fits walk over them: in an order in which no book is crossed, on a ladder of prices.
+"""Messages as the fits walk over them: plain arrays, and the book on a ladder of prices.
 
-Within one event of the source cancellations come first: level changes are published together in no meaningful order,
-and placed orders would else cross what has left. Executions of one time and side are one market order.
+Executions of one time and side are one market order.
 """
 
 from dataclasses import dataclass
@@ -81,38 +80,37 @@ def record_of(messages: Messages) -> Record:
     Raises `TooLittleDataError` for messages too few, of too short a time, without executions or on one side only.
     """
     _check(messages)
-    order = _uncrossing(messages)
     ladders = [ladder[:, :, 0] for _, ladder in books(messages, 1)]
     bid, bid_size, ask, ask_size = np.concatenate(ladders, axis=1)
     empty = (bid_size == 0) | (ask_size == 0)
-    side = (messages.side[order] < 0).astype(np.int64)
-    price = messages.price[order].astype(np.int64)
-    distance = np.where(side == BID, ask[order] - price, price - bid[order])
+    side = (messages.side < 0).astype(np.int64)
+    price = messages.price.astype(np.int64)
+    distance = np.where(side == BID, ask - price, price - bid)
     best = np.concatenate((bid[bid_size > 0], ask[ask_size > 0]))
     if not best.size or empty.all():
         raise TooLittleDataError("the book never has two sides: take a record that shows both")
     sizes = messages.size[messages.kind == LIMIT]
     return Record(
-        rows=_rows(messages, order, side, price, (int(best.min()), int(best.max()))),
-        distance=np.where(empty[order], 0, distance).astype(np.int64),
+        rows=_rows(messages, side, price, (int(best.min()), int(best.max()))),
+        distance=np.where(empty, 0, distance).astype(np.int64),
         spread=float(np.median((ask - bid)[~empty])),
         unit=float(np.minimum(sizes, np.quantile(sizes, 0.99)).mean()),
         notes=_notes(messages, _lasting(messages, empty)),
     )
 
 
-def _rows(messages: Messages, order: IntArray, side: IntArray, price: IntArray, touched: tuple[int, int]) -> Rows:
+def _rows(messages: Messages, side: IntArray, price: IntArray, touched: tuple[int, int]) -> Rows:
     base = max(touched[0] - _MARGIN, 0)
     standing = [_levels(book.bids, BID, base) + _levels(book.asks, ASK, base) for book in messages.initial]
     flat = [row for book in standing for row in book]
     return Rows(
-        time_ns=messages.time_ns[order].astype(np.int64),
-        kind=messages.kind[order].astype(np.int64),
+        time_ns=messages.time_ns.astype(np.int64),
+        kind=messages.kind.astype(np.int64),
         side=side,
         price=price - base,
-        size=messages.size[order].astype(np.int64),
-        lasts=_comings(messages)[order],
-        takes=_market_orders(messages, order),
+        size=messages.size.astype(np.int64),
+        lasts=_comings(messages),
+        takes=_market_orders(messages),
         opens=np.append(messages.opens, len(messages)).astype(np.int64),
         starts_ns=messages.spans[:, 0].astype(np.int64),
         ends_ns=messages.spans[:, 1].astype(np.int64),
@@ -174,12 +172,6 @@ def _check(messages: Messages) -> None:
 _KINDS = {"limit orders": LIMIT, "cancellations": CANCEL, "executions": MARKET}
 
 
-def _uncrossing(messages: Messages) -> IntArray:
-    """Return an order of the messages in which, of one event, cancellations come first."""
-    event = np.concatenate(([0], np.cumsum(messages.ends)[:-1]))
-    return np.lexsort((messages.kind != CANCEL, event))
-
-
 def _levels(levels: IntArray, side: int, base: int) -> list[tuple[int, int, int]]:
     return [(side, price - base, lots) for price, lots in levels.tolist()]
 
@@ -192,22 +184,21 @@ def _comings(messages: Messages) -> IntArray:
         return np.full(len(messages), -1, dtype=np.int64)
     signed = np.where(messages.kind == LIMIT, messages.size, -messages.size) * orders
     order = np.argsort(ids, kind="stable")
-    running, first = np.cumsum(signed[order]), np.flatnonzero(np.diff(ids[order], prepend=-1))
-    rest = running - np.repeat((running - signed[order])[first], np.diff(np.append(first, ids.size)))
+    running, first = np.cumsum(signed), np.flatnonzero(np.diff(ids, prepend=-1))
+    rest = running - np.repeat((running - signed)[first], np.diff(np.append(first, ids.size)))
     after = np.empty(ids.size, dtype=np.int64)
-    after[order] = rest
+    after = rest
     comes = (messages.kind == LIMIT) & (after == messages.size)
     return ((comes | ((messages.kind != LIMIT) & (after <= 0))) & orders).astype(np.int64)
 
 
-def _market_orders(messages: Messages, order: IntArray) -> IntArray:
+def _market_orders(messages: Messages) -> IntArray:
     """Return the lots of each market order at its first execution."""
     takes = np.zeros(len(messages), dtype=np.int64)
-    at = np.flatnonzero(messages.kind[order] == MARKET)
-    where = order[at]
-    key = np.stack((messages.time_ns[where], messages.side[where], messages.stretch[where]))
+    at = np.flatnonzero(messages.kind == MARKET)
+    key = np.stack((messages.time_ns[at], messages.side[at], messages.stretch[at]))
     begins = np.flatnonzero(np.append(True, (np.diff(key) != 0).any(axis=0)))
-    takes[at[begins]] = np.add.reduceat(messages.size[where], begins)
+    takes[at[begins]] = np.add.reduceat(messages.size[at], begins)
     return takes
 
 

@@ -2,7 +2,8 @@
 
 from numba import njit
 
-from synth_pipeline.market.engine import ASK, BID, Book
+from synth_pipeline.market.engine import ASK, BID, Book, move_band
+from synth_pipeline.market.tape import Market, record
 
 NO_BIDS, NO_ASKS, RUNAWAY, NO_SLOT = 2, 3, 4, 5
 REASONS = {
@@ -26,3 +27,19 @@ def broken(book: Book, anchor: float) -> int:
     return NO_SLOT if book.state[0].free_slots == 0 else 0
 
 
+
+
+@njit(cache=True)
+def settle(market: Market, anchor: float) -> int:
+    """Check the market after an event and let the price band follow it; returns a code of `REASONS`, or 0."""
+    book = market.book
+    code = broken(book, anchor)
+    if code != 0:
+        return code
+    width = book.levels.shape[1]
+    mid = (book.sides[BID].best + book.sides[ASK].best) // 2
+    if abs(mid - book.state[0].low - width // 2) <= width // 4 or book.state[0].low == max(1, mid - width // 2):
+        return 0
+    if move_band(book, market.journal, mid) > 0:
+        record(market, market.clock[0].now_ns)
+    return 0

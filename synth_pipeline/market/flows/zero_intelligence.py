@@ -27,10 +27,11 @@ from numba import njit
 from synth_pipeline.generators.inference import Estimate
 from synth_pipeline.market.engine import ASK, BID, cancel, limit
 from synth_pipeline.market.engine import market as send_market
+from synth_pipeline.market.book import Book
 from synth_pipeline.market.flows import DONE, FULL
 from synth_pipeline.market.flows.calibrated import Calibrated, Loop, Opening
-from synth_pipeline.market.flows.day_shape import after_wait, shape_of
-from synth_pipeline.market.flows.opening import deepened, follow_band, opening_of
+from synth_pipeline.market.flows.day_shape import next_candidate, shape_of
+from synth_pipeline.market.flows.opening import deepened, opening_of
 from synth_pipeline.market.flows.placement import (
     Distances,
     class_at,
@@ -42,7 +43,7 @@ from synth_pipeline.market.flows.placement import (
 from synth_pipeline.market.flows.replaying import Record, record_of
 from synth_pipeline.market.flows.response import Guide, fair_ticks, respond
 from synth_pipeline.market.flows.sizes import Sizes, draw_size, sizes_of
-from synth_pipeline.market.flows.stability import broken
+from synth_pipeline.market.flows.stability import settle
 from synth_pipeline.market.flows.tallying import Rates, Tally, rescaled_waits, tally, waiting_tests
 from synth_pipeline.market.tape import Market, has_room, record
 from synth_pipeline.progress import Progress, silent
@@ -52,7 +53,6 @@ from synth_pipeline.ticks.messages import LIMIT, Messages
 _PRIOR = 0.5
 """Cancellations, at the mean rate, that each class is given beside its own: no order stays for ever."""
 _SPARE_ROWS = 16
-_NEXT_NS, _HIGH_SLOT, _OPENED_AT = 0, 1, 2
 
 
 class Law(NamedTuple):
@@ -151,88 +151,103 @@ def _sizes(found: Record, counted: Tally, distances: Distances) -> Sizes:
     return sizes_of(sizes, groups, [*wider, np.array([classes])])
 
 
-def _start_state(market: Market) -> IntArray:
-    """Return when the next candidate comes (0: to be drawn), the highest slot in use, and twice the opening mid."""
-    used = np.flatnonzero(market.book.orders.order_id)
-    sides = market.book.sides
-    return np.array([0, used.max(initial=0), sides.best[BID] + sides.best[ASK]], dtype=np.int64)
+class State(NamedTuple):
+    """Where a run stands; one entry each."""
+
+    since_ns: IntArray
+    """When the last candidate came."""
+    next_ns: IntArray
+    """When the next one comes; 0 where that is not drawn yet."""
+    high_slot: IntArray
+    """The highest slot that an order of the flow had."""
+    opened: FloatArray
+    """The mid at the start, ticks."""
+
+
+def _start_state(market: Market) -> State:
+    sides, used = market.book.sides, np.flatnonzero(market.book.orders.order_id)
+    return State(
+        np.array([market.clock.now_ns[0]]),
+        np.array([0]),
+        np.array([used.max(initial=0)]),
+        np.array([0.5 * (sides.best[BID] + sides.best[ASK])]),
+    )
 
 
 @njit(cache=True)
 def _advance(
-    market: Market, law: Law, state: IntArray, guide: Guide, until_ns: int, rng: np.random.Generator
+    market: Market, law: Law, state: State, guide: Guide, until_ns: int, rng: np.random.Generator
 ) -> int:
     """Run up to a time; the next candidate waits in `state`, so where the time is cut makes no difference."""
     book, clock = market.book, market.clock[0]
-    limit_rate = (law.limit_rates * np.diff(law.distances.edges)).sum()
-    cumulative = np.cumsum(law.limit_rates * np.diff(law.distances.edges)) / limit_rate
-    fastest = law.cancel_rates.max()
+    cumulative = np.cumsum(law.limit_rates * np.diff(law.distances.edges))
+    limits, markets = 2.0 * cumulative[-1], 2.0 * law.market_rate
+    cumulative /= cumulative[-1]
     while True:
-        rates = (2.0 * limit_rate, 2.0 * law.market_rate, fastest * state[_HIGH_SLOT], guide.rate)
-        total = rates[0] + rates[1] + rates[2] + rates[3]
-        if state[_NEXT_NS] == 0:
-            state[_NEXT_NS] = after_wait(law.day, clock.now_ns, rng.standard_exponential(), total)
-        if state[_NEXT_NS] > until_ns:
-            clock.now_ns = until_ns
-            return DONE
         if not has_room(market, book.sides[BID].orders + book.sides[ASK].orders + _SPARE_ROWS):
             return FULL
-        clock.now_ns = state[_NEXT_NS]
-        state[_NEXT_NS] = 0
-        if _act(market, law, cumulative, rates, fastest, state, guide, rng):
-            record(market, clock.now_ns)
-            anchor = fair_ticks(guide, clock.now_ns) if guide.rate > 0 else 0.5 * state[_OPENED_AT]
-            code = broken(book, anchor)
+        drawn, slot = _next_event(book, law, state, limits + markets + guide.rate, until_ns, rng)
+        if drawn < 0.0:
+            clock.now_ns = until_ns
+            return DONE
+        clock.now_ns = now_ns = state.since_ns[0]
+        if slot > 0:
+            changed = cancel(book, market.journal, book.orders[slot].order_id) > 0
+        elif drawn < limits:
+            changed = _place(market, law, BID if 2.0 * drawn < limits else ASK, cumulative, state, rng)
+        elif drawn < limits + markets:
+            side = BID if 2.0 * (drawn - limits) < markets else ASK
+            changed = send_market(book, market.journal, side, draw_size(law.sizes, cumulative.size, rng)) > 0
+        else:
+            changed = respond(market, guide, law.sizes, 0, cumulative.size, now_ns, rng)
+        if changed:
+            record(market, now_ns)
+            code = settle(market, fair_ticks(guide, now_ns) if guide.rate > 0 else state.opened[0])
             if code != 0:
                 return code
-            if follow_band(book, market.journal):
-                record(market, clock.now_ns)
 
 
 @njit(cache=True)
-def _act(
-    market: Market, law: Law, cumulative: FloatArray, rates: tuple[float, float, float, float], fastest: float,
-    state: IntArray, guide: Guide, rng: np.random.Generator,
-) -> bool:  # fmt: skip
-    """Let a candidate happen, or not; tell whether the book changed."""
-    drawn = rng.random() * (rates[0] + rates[1] + rates[2] + rates[3])
-    if drawn < rates[0]:
-        return _place(market, law, BID if 2.0 * drawn < rates[0] else ASK, cumulative, state, rng)
-    drawn -= rates[0]
-    if drawn < rates[1]:
-        side = BID if 2.0 * drawn < rates[1] else ASK
-        send_market(market.book, market.journal, side, draw_size(law.sizes, cumulative.size, rng))
-        return True
-    if drawn - rates[1] < rates[2]:
-        return _cancel(market, law, fastest, state, rng)
-    return respond(market, guide, law.sizes, 0, cumulative.size, market.clock[0].now_ns, rng)
+def _next_event(
+    book: Book, law: Law, state: State, others: float, until_ns: int, rng: np.random.Generator
+) -> tuple[float, int]:
+    """Return the slot of the order that is cancelled next, or 0 and where in 0 … others another event was drawn.
+
+    The first is negative when neither happens by `until_ns`. A candidate cancellation takes any slot; an order of the
+    flow's own that stands there is cancelled with the share that its rate is of the highest.
+    """
+    orders, sides, high_slot = book.orders, book.sides, state.high_slot[0]
+    rates, class_of = law.cancel_rates, law.distances.class_of
+    fastest = rates.max()
+    cancels = fastest * high_slot
+    while True:
+        if next_candidate(law.day, state.since_ns, state.next_ns, cancels + others, until_ns, rng) < 0:
+            return -1.0, 0
+        drawn = rng.random() * (cancels + others)
+        if drawn >= cancels:
+            return drawn - cancels, 0
+        place = drawn / fastest
+        slot = int(place)
+        order = orders[1 + slot]
+        if order.order_id == 0 or order.owner != 0:
+            continue
+        best = sides[1 - order.side].best
+        distance = best - order.price if order.side == BID else order.price - best
+        if place - slot < rates[class_of[min(max(distance, 0), class_of.size - 1)]] / fastest:
+            return 0.0, 1 + slot
 
 
 @njit(cache=True)
 def _place(
-    market: Market, law: Law, side: int, cumulative: FloatArray, state: IntArray, rng: np.random.Generator
+    market: Market, law: Law, side: int, cumulative: FloatArray, state: State, rng: np.random.Generator
 ) -> bool:
+    """Send a limit order; one below the lowest price that there is does not come."""
     distance = draw_distance(law.distances, cumulative, rng)
     other = market.book.sides[1 - side].best
     price = other - distance if side == BID else other + distance
     lots = draw_size(law.sizes, class_at(law.distances, distance), rng)
     order_id = limit(market.book, market.journal, side, price, lots)
-    if order_id <= 0:  # below the lowest price that there is
+    if order_id <= 0:
         return False
-    state[_HIGH_SLOT] = max(state[_HIGH_SLOT], order_id & (market.book.orders.size - 1))
-    return True
-
-
-@njit(cache=True)
-def _cancel(market: Market, law: Law, fastest: float, state: IntArray, rng: np.random.Generator) -> bool:
-    """Take any slot; an order of the flow's own is cancelled with the share that its rate is of the highest."""
-    book = market.book
-    order = book.orders[1 + int(rng.random() * state[_HIGH_SLOT])]
-    if order.order_id == 0 or order.owner != 0:
-        return False
-    best = book.sides[1 - order.side].best
-    distance = best - order.price if order.side == BID else order.price - best
-    if rng.random() * fastest >= law.cancel_rates[class_at(law.distances, distance)]:
-        return False
-    cancel(book, market.journal, order.order_id)
+    state.high_slot[0] = max(state.high_slot[0], order_id & (market.book.orders.size - 1))
     return True

@@ -1,0 +1,347 @@
+"""Hawkes: orders that excite each other, in the state of the book.
+
+Multivariate Hawkes order flow: Large (2007), J. Financ. Mark. 10; Bacry, Mastromatteo and Muzy (2015), Market Microstruct.
+Liq. 1. Events are of six kinds on two sides (`hawkes_events`). With the process of `multivariate_hawkes`, type e has rate
+
+    λ_e(t) = f_e(x_t) [ μ_e a(t) + Σ_j Σ_k n_ejk Σ_{t_i < t, e_i = j} β_k e^{-β_k (t - t_i)} ]
+
+whose decays β_k are fixed and spread over milliseconds to minutes, those left out that the record cannot tell: shorter
+than half the source's resolution, longer than a twentieth of its time. Bids and asks are mirror images unless `mirrored`
+is False. f is a product of powers of the spread and of the sizes at the touch (after Morariu-Patrichi and Pakkanen 2022);
+of which is decided by the likelihood of the last third of the record, under fits on the first two. Behind the touch, each
+resting order is as likely to be cancelled as any other at its distance, which keeps the book from growing without end.
+
+a(t), the time of day, scales μ. A spectral radius above `_MOST_BRANCHING` is lowered to it, with a note. Sizes, prices
+inside and behind, and which orders are cancelled are drawn from those seen. Simulation is exact: the next event of each
+part of the total rate (base, one a decay) has a law with an explicit inverse (Dassios and Zhao 2013, Electron. Commun.
+Probab. 18), the first of them happens, and rates change only there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from synth_pipeline.errors import InputError
+from synth_pipeline.generators.inference import Estimate
+from synth_pipeline.market.flows import calibrated
+from synth_pipeline.market.flows import hawkes_events as seen
+from synth_pipeline.market.flows import multivariate_hawkes as hawkes
+from synth_pipeline.market.flows.calibrated import Calibrated, Loop, Opening
+from synth_pipeline.market.flows.day_shape import shape_of
+from synth_pipeline.market.flows.hawkes_events import BEHIND, CANCEL_BEHIND, INSIDE, KINDS, TAKE, TOUCH, TYPES
+from synth_pipeline.market.flows.hawkes_run import TAKE_CLASSES, Law, advance, start_state
+from synth_pipeline.market.flows.opening import deepened, opening_of
+from synth_pipeline.market.flows.placement import Distances, distances_up_to, power_law, reach_of
+from synth_pipeline.market.flows.replaying import Record, record_of
+from synth_pipeline.market.flows.sizes import Sizes, sizes_of
+from synth_pipeline.market.flows.tallying import tally, waiting_tests
+from synth_pipeline.market.tape import Market
+from synth_pipeline.progress import Progress, silent
+from synth_pipeline.rng import stream
+from synth_pipeline.schema import NS_PER_DAY, NS_PER_SECOND
+from synth_pipeline.series import FloatArray, IntArray
+from synth_pipeline.ticks.messages import LIMIT, Messages
+
+_MOST_BRANCHING = 0.97
+_SLOWEST = 0.05
+"""Of the time of the record, the longest decay."""
+_BURN_IN = 2.0
+"""Longest decays at the start of each stretch whose events only excite."""
+_TRAINED = 2 / 3
+_COMPARED = 150_000
+"""Events on which states are compared, at most."""
+_STATES = ((), ("spread", "one_tick"), ("spread", "one_tick", "own_size", "other_size"))
+_FEWEST = 20
+"""Events behind the touch that tell of what happens there."""
+
+
+@dataclass(frozen=True)
+class Parameters(calibrated.Parameters):
+    """What a user may set. Raises `InputError` for values out of range."""
+
+    decay_times_s: tuple[float, ...] = (0.0005, 0.005, 0.05, 0.5, 5.0, 50.0)
+    """[1 / β] seconds after which an excitation has fallen to 1 / e."""
+    mirrored: bool = True
+    """Whether bids and asks share their parameters."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        times = tuple(self.decay_times_s)
+        object.__setattr__(self, "decay_times_s", times)
+        if not times or not all(x > 0 for x in times) or list(times) != sorted(set(times)):
+            raise InputError(f"decay_times_s is {times}: give one or more positive times, ascending")
+
+
+class Hawkes(Calibrated[Law]):
+    """The mutually exciting flow of twelve types of events."""
+
+    Parameters = Parameters
+    Law = Law
+
+    def fit(self, messages: Messages, *, rng: np.random.Generator, progress: Progress = silent) -> Self:
+        progress(0, 4, "reading events")
+        found = record_of(messages)
+        limits = found.distance[(found.rows.kind == LIMIT) & (found.distance > 0)]
+        distances = distances_up_to(self.parameters.reach_ticks or reach_of(limits))
+        day, flat = shape_of(messages.time_ns, messages.spans)
+        events, profile = seen.events_of(found.rows, distances.class_of.size - 1, found.unit)
+        typical = seen.typical_of(events)
+        times, resolution = seen.times_of(found.rows, events, messages.ends, rng)
+        decays, dropped = _decays(self.parameters.decay_times_s, resolution, messages.seconds)
+        record = _record(found, events, times, seen.cells_of(events, typical), day, decays)
+        progress(1, 4, "comparing states")
+        features = _best_state(record, decays, typical, self.parameters.mirrored)
+        progress(2, 4, "fitting")
+        fitted = hawkes.fit(record, _design(decays, typical, features, self.parameters.mirrored))
+        steady = fitted.stationary(_MOST_BRANCHING)
+        self.notes = (*found.notes, *([flat] if flat else []), *dropped, *_notes(fitted, features, resolution))
+        progress(3, 4, "testing")
+        self._keep(record, steady, features)
+        self._law = _law(found, events, profile, distances, typical, features, steady, day)
+        reach = distances.class_of.size - 1
+        levels = opening_of(messages, reach)
+        if messages.depth:
+            levels = self._deepen(found, levels, day, rng)
+        self._opening = Opening(levels, messages.scale, reach, found.spread)
+        progress(4, 4, "fitted")
+        return self
+
+    def fit_like(self, messages: Messages, truth: Self) -> Self:
+        """Estimate with the decays, states and time of day of another one, whose parameters can thus be compared."""
+        law, found = truth.law, record_of(messages)
+        events, _ = seen.events_of(found.rows, law.distances.class_of.size - 1, found.unit)
+        times, _ = seen.times_of(found.rows, events, messages.ends, stream(0, "hawkes", "ties"))
+        record = _record(found, events, times, seen.cells_of(events, law.typical), law.day, law.decays)
+        design = _design(law.decays, law.typical, law.features, truth.parameters.mirrored)
+        self._keep(record, hawkes.fit(record, design), law.features)
+        return self
+
+    def _keep(self, record: hawkes.Record, fitted: hawkes.Fit, features: int) -> None:
+        """Keep estimates and tests."""
+        waits = hawkes.residuals(record, fitted.design, fitted.theta, fitted.factors)
+        known = ~np.isnan(waits)
+        self.diagnostics = waiting_tests(
+            {name: waits[known & (record.types // 2 == kind)] for kind, name in enumerate(KINDS)}
+        )
+        self.estimates = _estimates(fitted, features)
+
+    def _deepen(self, found: Record, levels: IntArray, day: FloatArray, rng: np.random.Generator) -> IntArray:
+        """Add what stands beyond the levels seen, and, where nothing is seen there, what comes and goes."""
+        law = self.law
+        limit_rates, cancel_rates = _extrapolated(found, law.distances, day)
+        if law.base[2 * BEHIND : 2 * BEHIND + 2].sum() == 0:
+            self._law = _with_depth(law, found, limit_rates, cancel_rates)
+            self.notes = (*self.notes, "nothing is seen behind the touch: orders come and go there at constant rates")
+        return deepened(levels, law.distances, limit_rates, cancel_rates, law.sizes, rng)
+
+    @property
+    def _opening_sizes(self) -> tuple[Sizes, int]:
+        return self.law.sizes, 0
+
+    def _loop(self, market: Market, rng: np.random.Generator) -> Loop:
+        law, state = self.law, start_state(market, self.law)
+        return lambda until_ns, guide: int(advance(market, law, state, guide, until_ns, rng))
+
+
+def _decays(times: tuple[float, ...], resolution: float, seconds: float) -> tuple[FloatArray, tuple[str, ...]]:
+    """Return the decays that a record can tell, and a note of those left out."""
+    shortest, longest = 0.5 * resolution, _SLOWEST * seconds
+    kept = [each for each in times if shortest <= each <= longest]
+    if not kept:
+        kept = [min(times, key=lambda each: abs(np.log(each / np.sqrt(shortest * longest))))]
+    if len(kept) == len(times):
+        return 1.0 / np.array(kept), ()
+    left_out = ", ".join(f"{each:g}" for each in times if each not in kept)
+    return 1.0 / np.array(kept), (
+        f"decay times of {left_out} s are left out: {seconds:.0f} s at a resolution of {resolution:.2g} s do not tell them",
+    )
+
+
+def _record(
+    found: Record, events: seen.Events, times: FloatArray, cells: IntArray, day: FloatArray, decays: FloatArray
+) -> hawkes.Record:
+    """Return the events in order of time, those counted of which the state and enough of the past are known."""
+    rows = found.rows
+    stretch = np.searchsorted(rows.opens, events.at, side="right") - 1
+    order = np.lexsort((times, stretch))
+    stretch, times = stretch[order], times[order]
+    fresh = np.append(True, np.diff(stretch) != 0)
+    first = np.flatnonzero(fresh)
+    begun, length = times[first], times[np.append(first[1:], len(times)) - 1] - times[first]
+    burn_in = np.minimum(_BURN_IN / decays.min(), 0.1 * length)
+    number = np.cumsum(fresh) - 1
+    time_ns = rows.starts_ns[0] + (times * NS_PER_SECOND).astype(np.int64)
+    return hawkes.Record(
+        times=times,
+        types=events.types[order],
+        fresh=fresh,
+        counted=~fresh & (times > (begun + burn_in)[number]) & (events.spread[order] > 0),
+        cells=cells[order],
+        shape=day[time_ns % NS_PER_DAY * day.size // NS_PER_DAY],
+    )
+
+
+def _design(decays: FloatArray, typical: seen.Typical, features: int, mirrored: bool) -> hawkes.Design:
+    types = np.arange(TYPES)
+    loadings, offsets = seen.loadings(features, typical), seen.offsets()
+    if not mirrored:
+        twice = types // 2
+        return hawkes.Design(types, np.tile(types, (TYPES, 1)), decays, loadings[twice], offsets[twice])
+    across = types // 2 * 2 + (types % 2 ^ types[:, None] % 2)
+    return hawkes.Design(types // 2, across, decays, loadings, offsets)
+
+
+def _best_state(record: hawkes.Record, decays: FloatArray, typical: seen.Typical, mirrored: bool) -> int:
+    """Return how many features of the state the rest of a record likes best, fitted on its beginning."""
+    record = hawkes.Record(*(column[:_COMPARED] for column in record))
+    cut = int(_TRAINED * len(record.times))
+    is_early = np.arange(len(record.times)) < cut
+    early, late = (record._replace(counted=record.counted & half) for half in (is_early, ~is_early))
+    scores = {
+        len(names): hawkes.score(late, hawkes.fit(early, _design(decays, typical, len(names), mirrored)))
+        for names in _STATES
+    }
+    return max(scores, key=lambda each: scores[each])
+
+
+def _notes(fitted: hawkes.Fit, features: int, resolution: float) -> list[str]:
+    names = [" and ".join(_STATES[-1][:features]).replace("_", " ") or "nothing of the state"]
+    found = [f"rates depend on {names[0]}, by the likelihood of the last third of the record"]
+    if resolution > 1e-6:
+        found.append(f"changes at one time are spread over the {1000 * resolution:.3g} ms before")
+    if fitted.spectral_radius > _MOST_BRANCHING:
+        found.append(
+            f"the spectral radius is estimated at {fitted.spectral_radius:.3f} and lowered to {_MOST_BRANCHING}: "
+            "the rate of events drifts within the record"
+        )
+    return found
+
+
+def _estimates(fitted: hawkes.Fit, features: int) -> dict[str, Estimate]:
+    """Return μ, Σ_k n and φ by name; errors are None where the record does not tell."""
+    decays, sets = len(fitted.design.decays), len(fitted.theta)
+    ends = ("",) if sets == len(KINDS) else ("_bid", "_ask")
+    sides = ("same", "other") if sets == len(KINDS) else ("bid", "ask")
+    names = [f"{kind}{end}" for kind in KINDS for end in ends]
+    found = {"spectral_radius": Estimate(fitted.spectral_radius, None, "real")}
+    for own, name in enumerate(names):
+        theta, errors = fitted.theta[own], fitted.covariance[own]
+        if theta.sum() == 0:
+            continue
+        found[f"base_{name}"] = _estimate(theta[0], errors[0, 0])
+        for column in range((len(theta) - 1) // decays):
+            part = slice(1 + column * decays, 1 + (column + 1) * decays)
+            source = f"{KINDS[column // 2]}_{sides[column % 2]}"
+            found[f"excitation_{source}_to_{name}"] = _estimate(theta[part].sum(), np.nansum(errors[part, part]))
+        for feature, each in enumerate(_STATES[-1][:features]):
+            at = len(theta) + feature
+            found[f"state_{each}_{name}"] = _estimate(fitted.log_factors[own, feature], errors[at, at])
+    return found
+
+
+def _estimate(value: float, variance: float) -> Estimate:
+    return Estimate(float(value), float(np.sqrt(variance)) if variance > 0 else None, "real")
+
+
+def _law(
+    found: Record, events: seen.Events, profile: FloatArray, distances: Distances, typical: seen.Typical,
+    features: int, fitted: hawkes.Fit, day: FloatArray,
+) -> Law:  # fmt: skip
+    decays, group = fitted.design.decays, fitted.design.group
+    factors = fitted.factors.reshape(-1, seen.SPREADS, seen.CLASSES, seen.CLASSES)[group]
+    usual, middle = seen.spread_class(typical.spread), seen.CLASSES // 2
+    kind, which = events.types // 2, distances.class_of[np.clip(events.offset, 0, distances.class_of.size - 1)]
+    classes = distances.edges.size - 1
+    placed, joined, left = (
+        np.bincount(which[of_kind], minlength=classes).astype(np.float64)
+        for of_kind in (kind == BEHIND, (kind == BEHIND) & (events.joins > 0), kind == CANCEL_BEHIND)
+    )
+    resting = np.bincount(distances.class_of[1:], profile[1:], classes)
+    prior = _PRIOR * resting.sum() / max(left.sum(), 1.0)
+    leaving = (left + _PRIOR) / np.maximum(resting + prior, 1e-9)
+    return Law(
+        base=fitted.base,
+        jumps=np.ascontiguousarray((fitted.weights * decays).transpose(1, 0, 2)),
+        decays=decays,
+        by_spread=np.ascontiguousarray(factors[:, :, middle, middle]),
+        by_own=np.ascontiguousarray(factors[:, usual, :, middle]),
+        by_other=np.ascontiguousarray(factors[:, usual, middle, :]),
+        typical=typical,
+        features=features,
+        distances=distances,
+        placed=np.cumsum(placed + 1e-9) / (placed + 1e-9).sum(),
+        joining=(joined + _PRIOR) / (placed + 2 * _PRIOR),
+        leaving=leaving / leaving.max(),
+        inside=_improvements(events),
+        sizes=_sizes(found, events, which, typical, classes),
+        day=day,
+    )
+
+
+_PRIOR = 0.5
+"""Events that each class of distance is given beside its own."""
+
+
+def _improvements(events: seen.Events) -> Sizes:
+    """Return by how many ticks orders inside the spread improve the best price, by class of the spread."""
+    inside = (events.types // 2 == INSIDE) & (events.spread > 1) & (events.offset < 0)
+    if not inside.any():
+        return sizes_of(np.ones(1, dtype=np.int64), np.zeros(1, dtype=np.int64), [np.arange(0)] * seen.SPREADS)
+    spreads = np.array([seen.spread_class(each) for each in events.spread[inside]])
+    wider = [np.arange(max(each - 1, 0), min(each + 2, seen.SPREADS)) for each in range(seen.SPREADS)]
+    return sizes_of(-events.offset[inside], spreads, wider)
+
+
+def _sizes(found: Record, events: seen.Events, which: IntArray, typical: seen.Typical, classes: int) -> Sizes:
+    """Return sizes by group, of neighbouring groups where one has too few."""
+    kind, side, rows = events.types // 2, events.types % 2, found.rows
+    own = events.lots[np.arange(len(side)), side]
+    hit = np.array([seen.lots_class(typical, lots) for lots in own]) * TAKE_CLASSES // seen.CLASSES
+    groups = np.select(
+        (kind == BEHIND, kind == TOUCH, kind == INSIDE), (which, classes, classes + 1), classes + 2 + hit
+    )
+    orders = (kind <= BEHIND) | (kind == TAKE)
+    sizes = np.where(kind == TAKE, rows.takes[events.at], rows.size[events.at])
+    near = [np.append(np.arange(max(each - 2, 0), min(each + 3, classes)), classes) for each in range(classes)]
+    takes = np.arange(classes + 2, classes + 2 + TAKE_CLASSES)
+    close = [takes[max(each - 1, 0) : each + 2] for each in range(TAKE_CLASSES)]
+    touch = np.arange(classes, classes + 2)
+    return sizes_of(sizes[orders], groups[orders], [*near, touch, touch, *close])
+
+
+def _extrapolated(found: Record, distances: Distances, day: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return rates of limit orders per tick and of cancellations per order, by distance from the other side's best.
+
+    Beyond what is seen the first go on as a power law, the second as the last one seen.
+    """
+    counted = tally(found.rows, distances, day, found.unit)
+    seen_at = counted.tick_seconds > 0
+    rates = power_law(distances, counted.limits, counted.tick_seconds).at(distances)
+    rates[seen_at] = counted.limits[seen_at] / counted.tick_seconds[seen_at]
+    mean = counted.cancels.sum() / max(counted.order_seconds.sum(), 1e-9)
+    leaving = (counted.cancels + _PRIOR) / (counted.order_seconds + _PRIOR / mean)
+    leaving[~seen_at] = leaving[seen_at][-1]
+    return rates, leaving
+
+
+def _with_depth(law: Law, found: Record, limit_rates: FloatArray, cancel_rates: FloatArray) -> Law:
+    """Return a law with constant rates behind the touch, the same as `_extrapolated`."""
+    reach = law.distances.class_of.size - 1
+    offsets = np.arange(1, reach + 1)
+    beyond = law.distances.class_of[np.minimum(offsets + int(found.spread), reach)]
+    each = np.bincount(law.distances.class_of[offsets], limit_rates[beyond], law.distances.edges.size - 1)
+    resting = float((limit_rates[beyond] / cancel_rates[beyond]).sum())
+    base, jumps = law.base.copy(), law.jumps.copy()
+    for kind in (BEHIND, CANCEL_BEHIND):
+        base[2 * kind : 2 * kind + 2] = each.sum()
+        jumps[:, 2 * kind : 2 * kind + 2] = 0.0
+    return law._replace(
+        base=base,
+        jumps=jumps,
+        placed=np.cumsum(each) / each.sum(),
+        leaving=np.ones_like(each),
+        typical=law.typical._replace(orders=max(resting, 1.0)),
+    )

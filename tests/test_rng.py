@@ -1,0 +1,46 @@
+"""Streams by name, one a path, and a stream that begins at a later path."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from synth_pipeline.rng import later, per_path, stream
+
+
+def draws(rng: np.random.Generator) -> list[float]:
+    """A few numbers, of the stream and of one that it spawns."""
+    return [*rng.random(3), *rng.spawn(2)[1].random(2)]
+
+
+def test_streams_of_different_names_differ() -> None:
+    named = [("a",), ("b",), ("a", "b"), ("ab",), (1,), ("1",)]
+    assert len({stream(0, *labels).random() for labels in named} | {stream(1, "a").random()}) == len(named) + 1
+    assert stream(0, "a").random() == stream(0, "a").random()
+
+
+def test_a_path_is_that_of_numpys_seed_sequences() -> None:
+    parent = stream(0, "paths")
+    children = np.random.SeedSequence(int(stream(0, "paths").integers(0, 2**63))).spawn(5)
+    expected = [draws(np.random.Generator(np.random.PCG64(child))) for child in children]
+    assert [draws(each) for each in per_path(parent, 5)] == expected
+
+
+@given(count=st.integers(1, 40), first=st.integers(0, 1_000_000), at=st.integers(0, 39))
+def test_a_path_depends_on_its_number_only(count: int, first: int, at: int) -> None:
+    at %= count
+    whole = per_path(stream(0, "paths"), first + count)
+    assert len(whole) == first + count
+    assert draws(per_path(later(stream(0, "paths"), first), count)[at]) == draws(whole[first + at])
+    assert draws(whole[first:][at]) == draws(whole[first + at])
+    assert draws(per_path(later(later(stream(0, "paths"), 1), first), count)[at]) == draws(
+        per_path(stream(0, "paths"), first + count + 1)[first + at + 1]
+    )
+
+
+def test_beginning_later_leaves_the_stream_where_it_is() -> None:
+    rng = stream(0, "paths")
+    moved = later(rng, 7)
+    assert moved.random() == rng.random()
+    assert draws(per_path(rng, 1)[0]) != draws(per_path(rng, 1)[0])
