@@ -43,7 +43,8 @@ FLOW_CLAIMS: dict[str, tuple[str, float, Goal]] = {
     "lob_l1_mean": ("L1 distance over the statistics, best calibrated flow, held-out real data", 0.25, "low"),
     "lob_w_mean": ("Wasserstein distance over the statistics, best calibrated flow, held-out real data", 0.35, "low"),
 }
-"""Measured by `order_flow.py`, one function a claim, once that is there."""
+FLOW_SCRIPTS = ("order_flow", "flow_recovery")
+"""Their `measured(quick=…)` returns claims."""
 
 
 # --- speed
@@ -226,8 +227,8 @@ def violations(events: int) -> Claim:
         "equal",
         {"operations a second, looked at": events / (time.process_time() - started)},
         "limit, market, cancel and modify; owners, immediate-or-cancel, post-only, hidden, icebergs; after each: never "
-        "crossed, best maker first, hidden lots last, prices within the limit, ledger of every order, level changes and "
-        f"order events follow on; every {interval:,}: all queues recounted against ledger and journal, then the band moves "
+        "crossed, best maker first, hidden lots last, prices within the limit, the ledger of every order, level "
+        f"changes and order events follow on; every {interval:,}: all queues recounted against ledger and journal "
         f"({orders[:2].sum()} orders displayed and {orders[2:].sum()} hidden at the end)",
     )
 
@@ -261,13 +262,19 @@ def queue_theory_error(events: int) -> Claim:
 
 
 def flow_claims(*, quick: bool) -> list[Claim]:
-    """Return the claims about calibrated flows from `order_flow.py`, unmeasured where that is not there."""
-    if importlib.util.find_spec("order_flow") is None:
-        note = "benchmarks/order_flow.py is not there"
-        return [Claim(name, what, None, bar, goal, note=note) for name, (what, bar, goal) in FLOW_CLAIMS.items()]
-    order_flow = importlib.import_module("order_flow")
-    found: list[Claim] = [getattr(order_flow, name)(quick=quick) for name in FLOW_CLAIMS]
-    return found
+    """Return the claims about calibrated flows, each from the script that measures it, unmeasured without one."""
+    found: dict[str, Claim] = {}
+    for script in FLOW_SCRIPTS:
+        measured = (
+            getattr(importlib.import_module(script), "measured", None) if importlib.util.find_spec(script) else None
+        )
+        if measured is not None:
+            found |= {claim.id: claim for claim in measured(quick=quick)}
+    note = f"no script of {', '.join(FLOW_SCRIPTS)} measures it"
+    return [
+        found.get(name, Claim(name, what, None, bar, goal, note=note))
+        for name, (what, bar, goal) in FLOW_CLAIMS.items()
+    ]
 
 
 def main() -> None:

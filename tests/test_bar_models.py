@@ -133,3 +133,74 @@ def test_a_regime_is_one_that_history_knows(workspace: stages.Workspace) -> None
     stages.fit(workspace, STOCK, DAILY, "geometric_brownian_motion")
     with pytest.raises(InputError, match="regime"):
         stages.sample(workspace, STOCK, DAILY, "geometric_brownian_motion", scenario=Scenario(regime="bear"))
+
+
+def test_a_report_says_that_it_is_of_a_scenario_and_of_chosen_paths(workspace: stages.Workspace) -> None:
+    scenario = Scenario(regime="bear", shocks=("volatility:times=2",), min_fidelity=60.0)
+    made = stages.sample(workspace, STOCK, DAILY, "block_bootstrap", paths=2, scenario=scenario)
+    assert "steps of regime bear" in made.facts["selected_on"]
+    judged = stages.evaluate(workspace, STOCK, DAILY, scenario.name("block_bootstrap"))
+    page = workspace.file(judged, "report").read_text()
+    assert judged.facts["scenario"] == "regime bear; shock volatility:times=2"
+    assert f"2 of {made.facts['candidates']} candidates reach 60" in judged.facts["selected_on"]
+    assert "This is a scenario, not the market as it was: regime bear; shock volatility:times=2." in page
+    assert "These paths were selected on fidelity to the base series" in page
+    stages.sample(workspace, STOCK, DAILY, "block_bootstrap", paths=2, steps=300)
+    plain = stages.evaluate(workspace, STOCK, DAILY, "block_bootstrap")
+    assert not {"scenario", "selected_on"} & set(plain.facts)
+    assert 'class="proviso"' not in workspace.file(plain, "report").read_text()
+
+
+def test_a_regime_is_held_against_the_history_of_that_regime(workspace: stages.Workspace) -> None:
+    def best(regime: str | None) -> float:
+        scenario = Scenario(regime=regime, min_fidelity=0.0)
+        made = stages.sample(workspace, STOCK, DAILY, "block_bootstrap", paths=4, steps=150, scenario=scenario)
+        return float(made.facts["mean_fidelity"])
+
+    assert best("bear") > 0.9 * best(None)  # against all of history a falling market scores far less
+
+
+def test_bars_beyond_the_last_time_are_refused(workspace: stages.Workspace) -> None:
+    with pytest.raises(InputError, match="100000 bars end after 2262"):
+        stages.sample(workspace, STOCK, DAILY, "block_bootstrap", paths=1, steps=100_000)
+    # On weekdays alone so many bars take longer than as many days.
+    with pytest.raises(InputError, match="80000 bars end after 2262"):
+        stages.sample(workspace, STOCK, DAILY, "block_bootstrap", paths=1, steps=80_000)
+
+
+def _stored(workspace: stages.Workspace, name: str, close: np.ndarray) -> Instrument:
+    path = workspace.settings.home / f"{name}.csv"
+    days = np.datetime64("2015-01-01") + np.arange(len(close))
+    columns = {"Open": close, "High": close, "Low": close, "Close": close}
+    pl.DataFrame({"Date": days, **columns}).write_csv(path)
+    instrument = Instrument("file", name)
+    stages.bars_from_file(workspace, path, instrument, Options())
+    return instrument
+
+
+def test_a_single_move_that_makes_the_variance_is_named(workspace: stages.Workspace) -> None:
+    rng = np.random.default_rng(3)
+    close = np.round(100 * np.exp(np.cumsum(0.01 * rng.standard_normal(400))), 2)
+    close[200:] = np.round(close[200:] / 4, 2)
+    split = stages.fit(workspace, _stored(workspace, "SPLIT", close), DAILY, "geometric_brownian_motion")
+    assert any("one move of -7" in note and "(step 200 of 280)" in note for note in split.facts["notes"])
+    plain = stages.fit(workspace, STOCK, DAILY, "geometric_brownian_motion")
+    assert not any("one move" in note for note in plain.facts["notes"])
+
+
+def test_too_little_to_fit_says_what_was_held_out(workspace: stages.Workspace) -> None:
+    short = _stored(workspace, "SHORT", np.round(100 + np.random.default_rng(3).standard_normal(110), 2))
+    with pytest.raises(InputError, match=r"77 steps and 100 are needed.*of 110 steps 77 train.*SYNTH_TRAIN_FRACTION"):
+        stages.fit(workspace, short, DAILY, "garch")
+
+
+def test_a_basket_is_cut_where_all_of_it_is_listed(workspace: stages.Workspace) -> None:
+    rng = np.random.default_rng(5)
+    old, new = (np.round(100 * np.exp(np.cumsum(0.01 * rng.standard_normal(n))), 2) for n in (1000, 1000))
+    _stored(workspace, "OLD", old)
+    path = workspace.settings.home / "NEW.csv"
+    days = np.datetime64("2015-01-01") + np.arange(750, 1000)
+    pl.DataFrame({"Date": days, **dict.fromkeys(("Open", "High", "Low", "Close"), new[750:])}).write_csv(path)
+    stages.bars_from_file(workspace, path, Instrument("file", "NEW"), Options())
+    made = stages.fit(workspace, Instrument.parse("file.OLD+NEW"), DAILY, "correlated_brownian_motion")
+    assert made.facts["train_steps"] == 750 + 175

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy.signal import fftconvolve
 from scipy.special import gamma
 from statsmodels.tsa.stattools import adfuller
 
-from synth_pipeline.errors import InputError, TooLittleDataError
+from synth_pipeline.errors import InputError, TooLittleDataError, UnknownNameError
 from synth_pipeline.features.fracdiff import difference, integrate, minimal_order, unit_root, weights, width_of
 from synth_pipeline.rng import stream
 from synth_pipeline.series import FloatArray
@@ -140,6 +141,12 @@ def test_memory_is_kept() -> None:
         (lambda: difference(np.array([1.0, np.nan]), 0.4), InputError, "1 values that are not finite"),
         (lambda: difference(np.ones((2, 2)), 0.4), InputError, "shape \\(2, 2\\)"),
         (lambda: weights(0.4, 0), InputError, "width 0"),
+        (lambda: difference(walk(9), 0.4, 0), InputError, "width 0"),
+        (lambda: integrate(walk(9), 0.4, 0), InputError, "width 0"),
+        (lambda: difference(walk(9), math.nan), InputError, "order nan"),
+        (lambda: unit_root(np.ones(100)), InputError, "rests at 1"),
+        (lambda: unit_root(walk(100), "7%"), UnknownNameError, "unknown level '7%'"),
+        (lambda: minimal_order(walk(100), tolerance=0.0), InputError, "tolerance of 0.0"),
         (lambda: integrate(np.ones(9), 0.4, 4), InputError, "starts from 3 values: got 0"),
         (lambda: minimal_order(walk(20)), TooLittleDataError, "20 values"),
         (lambda: minimal_order(walk(100), width=80), TooLittleDataError, "160 values are needed"),

@@ -127,6 +127,18 @@ def test_pieces_are_the_grid_in_one_pass(day: tuple[Workspace, Manifest], tmp_pa
         np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
 
 
+@pytest.mark.parametrize("names", [{"mid", "volume"}, {"mid", "ofi"}])
+def test_a_window_of_few_rows_is_one_piece(
+    day: tuple[Workspace, Manifest], monkeypatch: pytest.MonkeyPatch, names: set[str]
+) -> None:
+    workspace, ticks = day
+    monkeypatch.setattr(window_features, "PIECE_ROWS", 1024)
+    opened = Day(None, workspace.file(ticks, "quotes").parent, START, ticks)
+    for start in range(START, START + 60 * SECOND, 7 * SECOND):  # 10 s hold some 600 quotes
+        (piece,) = window_features.day_pieces(opened, start, start + 10 * SECOND, SECOND // 2, names)
+        assert len(piece["mid"]) == 20
+
+
 def test_facts_are_counted_over_all_pieces(day: tuple[Workspace, Manifest], tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(window_features, "PIECE_ROWS", 500)

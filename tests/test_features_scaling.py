@@ -148,6 +148,8 @@ def test_a_long_path_is_rebuilt_closely() -> None:
     [
         (lambda: Scaler.fit(np.ones((3, 1)), "log"), InputError, "no scaler 'log'"),  # type: ignore[arg-type]
         (lambda: Scaler.fit(np.array([[1.0, np.nan]])), TooLittleDataError, "feature 1 has no value"),
+        (lambda: Scaler.fit(np.array([[1.0, np.inf]])), InputError, "feature 1 has an infinite value"),
+        (lambda: PastScaler(5).apply(np.ones(9)), InputError, "shape \\(9,\\)"),
         (lambda: PastScaler(1), InputError, "over 1 rows, at least 2"),
         (lambda: PastScaler(5).invert(np.ones((3, 1)), np.ones((4, 1))), TooLittleDataError, "history of 4 rows"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synth_pipeline.errors import InputError, TooLittleDataError
-from synth_pipeline.features.windows import session_of, split_windows, window_starts, windows
+from synth_pipeline.features.windows import session_of, split, split_windows, window_starts, windows
 from synth_pipeline.series import Series
 
 known_rows = st.lists(st.sampled_from([True, True, True, False]), max_size=60).map(
@@ -103,10 +104,18 @@ def test_a_split_without_validation() -> None:
     assert [len(part) for part in parts] == [58, 0, 38]
 
 
+def rising(steps: int) -> Series:
+    return Series(np.arange(steps, dtype=np.float64)[None, :, None], ("mid",), 1, np.zeros(1, dtype=np.int64), 0.0)
+
+
 @pytest.mark.parametrize(
     ("wrong", "error", "words"),
     [
         (lambda: window_starts(np.ones(3, dtype=bool), 0), InputError, "no windows of 0 rows"),
+        (lambda: windows(rising(9), 0), InputError, "no windows of 0 rows"),
+        (lambda: windows(rising(9), 2, 0), InputError, "2 rows, 0 apart"),
+        (lambda: split(rising(9), 1.5), InputError, "train fraction of 1.5"),
+        (lambda: split_windows(np.arange(9), 2, 10, (math.nan, 0.2)), InputError, "a sum below 1"),
         (lambda: session_of(np.arange(3), [(0, 5), (4, 9)]), InputError, "sessions overlap"),
         (lambda: session_of(np.arange(3), [(5, 5)]), InputError, "sessions overlap, go back or are empty"),
         (lambda: split_windows(np.arange(9), 2, 10, (0.8, 0.2)), InputError, "a sum below 1"),

@@ -296,8 +296,15 @@ def test_summaries_are_finite_numbers(name: str) -> None:
 def test_requests_that_cannot_be_honoured_are_refused(name: str) -> None:
     generator = fitted(name)
     if not generator.conditions:
-        with pytest.raises(InputError, match="does not condition on regimes: leave out regime 'bull'"):
+        with pytest.raises(
+            InputError, match=f"^{name} does not condition on regimes: leave out regime 'bull', or take "
+        ):
             generator.sample(1, 10, regime="bull", rng=stream(0, "sample"))
+    assert generator.conditions == (name in generators.CONDITIONING)
+    ages = 2**63 // generator.anchors[0].step_ns
+    if generator.max_steps is None:
+        with pytest.raises(InputError, match=rf"{ages} steps of .* end after 2262, .*: ask for \d+ at most"):
+            generator.stream(1, ages, rng=stream(0, "sample"))
     if generator.max_steps is not None:
         with pytest.raises(InputError, match="connected steps"):
             generator.sample(1, generator.max_steps + 1, rng=stream(0, "sample"))

@@ -121,7 +121,16 @@ def test_a_cell_is_a_day_or_a_timeframe() -> None:
 
 @pytest.mark.parametrize(
     ("values", "step"),
-    [([1.0, 25.0], 1.0), ([0.1, 0.3, 1234.7], 0.1), ([60123.45, 0.01], 0.01), ([1 / 3], 0.0), ([np.nan, 2.5], 0.1)],
+    [
+        ([1.0, 25.0], 1.0),
+        ([0.1, 0.3, 1234.7], 0.1),
+        ([60123.45, 0.01], 0.01),
+        ([1 / 3], 0.0),
+        ([np.nan, 2.5], 0.1),
+        ([1.2345e-6, 1.2e-6], 1e-10),
+        ([123456789.123456, 1.0], 1e-6),
+        ([1234567.123456789, 1.0], 0.0),
+    ],
 )
 def test_the_price_grid_is_read_off_the_prices(values: list[float], step: float) -> None:
     assert decimal_step(np.array(values)) == step

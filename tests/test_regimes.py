@@ -261,3 +261,26 @@ def test_timeframes_that_cannot_be_made_are_refused() -> None:
         timeframes(replace(series, start_ns=series.start_ns[:1].repeat(2)), [24])
     with pytest.raises(InputError, match="paths begin at different places of a step of 4"):
         timeframes(series, [4])
+
+
+def test_a_price_that_is_none_is_a_gap() -> None:
+    series = closes(planted())
+    broken = series.values.copy()
+    broken[0, 50:53, 0] = 0.0, -1.0, np.inf
+    found = regimes.label(replace(series, values=broken))
+    masked = np.where((broken > 0) & np.isfinite(broken), broken, np.nan)
+    np.testing.assert_array_equal(found.labels, regimes.label(replace(series, values=masked)).labels)
+    assert names_at(found, [50, 51, 52]) == set()
+
+
+def test_the_steps_of_a_regime_make_a_history_of_their_own() -> None:
+    series = replace(closes(planted()), tick_size=0.01)
+    found = regimes.label(series)
+    where = found.where("bear")
+    gathered = regimes.gathered(series, where)
+    np.testing.assert_allclose(gathered.log_returns()[0], series.log_returns()[0][where[0, 1:]], rtol=1e-9)
+    assert np.median(gathered.column("close")) == pytest.approx(np.median(series.column("close")))
+    assert gathered.tick_size == 0.01
+    basket = Series.joined({"A": series, "B": replace(series, values=series.values * 2)})
+    parts = regimes.gathered(basket, where).parts()
+    np.testing.assert_allclose(parts["A"].values * 2, parts["B"].values)

@@ -321,6 +321,18 @@ def test_a_day_that_is_not_there_is_asked_for_once(s3: str, asked: list[tuple[st
     assert asked == []  # an answer of "no such key" is none
 
 
+def test_days_of_a_long_window_are_listed_and_not_asked_for(
+    days: Path, remote_days: dict[str, Place], asked: list[tuple[str, str, int]]
+) -> None:
+    forget_days()
+    span = ("2015-01-01", "2035-01-01")
+    found, expected = (store.read(data, BTC, "trades", *span, ["seq"]) for data in (remote_days["s3"], days))
+    np.testing.assert_array_equal(found.columns["seq"], expected.columns["seq"])
+    kinds = [operation for operation, *_ in asked]
+    assert kinds.count("ListObjectsV2") == 1
+    assert len(kinds) < 20
+
+
 def test_what_is_current_is_seen_without_a_listing(s3: str, asked: list[tuple[str, str, int]], tmp_path: Path) -> None:
     data = storage.place_of(f"{s3}/current")
     made = put(data, draft(), {"trades": "t", "quotes": "q"}, tmp_path)

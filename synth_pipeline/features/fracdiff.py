@@ -16,23 +16,26 @@ errors are forgotten, not blown up.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 
-from synth_pipeline.errors import InputError, TooLittleDataError
+from synth_pipeline.errors import InputError, TooLittleDataError, UnknownNameError
 from synth_pipeline.series import FloatArray
 
 _BLOCK = 512  # values summed together: vector instructions, and both arrays in the first-level cache
 _SMALLEST_WEIGHT = 1e-5
 _FEWEST_ROWS = 50
+_FINEST = 1e-6
+_LEVELS = ("1%", "5%", "10%")
 
 
 def weights(d: float, width: int) -> FloatArray:
-    """Return w_0 … w_{width - 1} of (1 - B)^d. Raises `InputError` for a width below 1."""
-    if width < 1:
-        raise InputError(f"a filter of width {width} has no weight: take 1 or more")
+    """Return w_0 … w_{width - 1} of (1 - B)^d. Raises `InputError` for a width below 1 or a d that is no number."""
+    if width < 1 or not math.isfinite(d):
+        raise InputError(f"a filter of order {d} and width {width} has no weights: take a number and 1 or more")
     k = np.arange(1, width)
     return np.concatenate(([1.0], np.cumprod((k - 1 - d) / k)))
 
@@ -50,7 +53,7 @@ def difference(values: FloatArray, d: float, width: int | None = None) -> FloatA
     """
     values = _finite(values)
     out = values.copy()
-    _add_past(values, weights(d, width or max(values.size, 1)), out, 0, values.size)
+    _add_past(values, weights(d, max(values.size, 1) if width is None else width), out, 0, values.size)
     if width is not None:
         out[: width - 1] = np.nan
     return out
@@ -66,7 +69,7 @@ def integrate(
     begin = np.empty(0) if start is None else _finite(start)
     if begin.size != min((width or 1) - 1, differenced.size):
         raise InputError(f"a filter of width {width} starts from {(width or 1) - 1} values: got {begin.size}")
-    taps = weights(d, width or max(differenced.size, 1))
+    taps = weights(d, max(differenced.size, 1) if width is None else width)
     values = np.concatenate((begin, _finite(differenced[begin.size :])))
     _undo(values, begin.size, taps)
     return values
@@ -89,10 +92,15 @@ class UnitRoot:
 def unit_root(values: FloatArray, level: str = "5%") -> UnitRoot:
     """Run the test with a constant and the lag order of Schwert (1989), 12 (n / 100)^(1/4), at most.
 
-    The statistic is judged, not the p-value, which is 0 for any long series.
+    The statistic is judged, not the p-value, which is 0 for any long series. Raises `UnknownNameError` for a level that
+    there is not, `InputError` for a series that rests.
     """
     from statsmodels.tsa.stattools import adfuller
 
+    if level not in _LEVELS:
+        raise UnknownNameError("level", level, _LEVELS)
+    if np.ptp(values) <= 1e-12 * np.abs(values).max():
+        raise InputError(f"the series rests at {values[0]:g} throughout: there is no unit root to test for")
     result = adfuller(values, regression="c", autolag="AIC", result_object=True)
     return UnitRoot(float(result.statistic), float(result.critical_values[level]))
 
@@ -101,9 +109,12 @@ def minimal_order(values: FloatArray, *, width: int | None = None, tolerance: fl
     """Return the smallest d in [0, 1] whose difference passes `unit_root`, to within `tolerance`.
 
     The statistic falls as d grows, so the interval is halved; the upper end, which passed, is returned. Fit it on
-    training data only. Raises `TooLittleDataError` for too few values, `InputError` when even d = 1 does not pass.
+    training data only. Raises `TooLittleDataError` for too few values, `InputError` when even d = 1 does not pass,
+    for a straight line and for a tolerance below 1e-6.
     """
     values = _finite(values)
+    if not tolerance >= _FINEST:
+        raise InputError(f"a tolerance of {tolerance} cannot be halved down to: take {_FINEST:g} or more")
 
     def passes(d: float) -> bool:
         differenced = difference(values, d, width if width is not None else width_of(d, at_most=values.size // 2))

@@ -42,9 +42,12 @@ class Scaler:
     def fit(cls, training: FloatArray, kind: Kind = "standard") -> Self:
         """Estimate from training data, shape (…, features); NaN, a gap, is left out.
 
-        Raises `InputError` for an unknown kind, `TooLittleDataError` for a feature with no value.
+        Raises `InputError` for an unknown kind or an infinite value, `TooLittleDataError` for a feature with no value.
         """
         rows = np.asarray(training, dtype=np.float64).reshape(-1, np.shape(training)[-1])
+        infinite = np.flatnonzero(np.isinf(rows).any(axis=0))
+        if infinite.size:
+            raise InputError(f"feature {infinite[0]} has an infinite value, which has no scale: make it NaN, a gap")
         empty = np.flatnonzero(~np.isfinite(rows).any(axis=0))
         if empty.size:
             raise TooLittleDataError(
@@ -110,8 +113,15 @@ class PastScaler:
             )
 
     def apply(self, values: FloatArray) -> Scaled:
-        """Return scaled values, shape (rows, features); NaN as long as the past is too short."""
-        columns = np.array(values, dtype=np.float64, ndmin=2)
+        """Return scaled values, shape (rows, features); NaN as long as the past is too short.
+
+        Raises `InputError` for values of another shape.
+        """
+        columns = np.array(values, dtype=np.float64)
+        if columns.ndim != 2:
+            raise InputError(
+                f"values of shape {columns.shape} are not (rows, features): write one column as x[:, None]"
+            )
         moments = np.empty((2, *columns.shape))
         for at in range(columns.shape[1]):
             column = np.ascontiguousarray(columns[:, at])

@@ -49,8 +49,10 @@ def segments(series: Series) -> list[tuple[int, int, int]]:
 def windows(series: Series, length: int, stride: int = 1) -> FloatArray:
     """Return every window of `length` steps, `stride` apart, that lies within one segment.
 
-    Shape (windows, length, features). Raises `TooLittleDataError` when no segment is long enough.
+    Shape (windows, length, features). Raises `TooLittleDataError` when no segment is long enough, `InputError` for a
+    length or stride below 1.
     """
+    _check_lengths(length, stride)
     cuts = [
         series.values[path, first : first + length]
         for path, start, stop in segments(series)
@@ -66,7 +68,12 @@ def windows(series: Series, length: int, stride: int = 1) -> FloatArray:
 
 
 def split(series: Series, fraction: float) -> tuple[Series, Series]:
-    """Cut every path in time: the first `fraction` of the steps to train on, the rest held out."""
+    """Cut every path in time: the first `fraction` of the steps to train on, the rest held out.
+
+    Raises `InputError` for a fraction that is not within 0 and 1.
+    """
+    if not 0 <= fraction <= 1:
+        raise InputError(f"a train fraction of {fraction} is no share: take a number from 0 to 1")
     cut = int(series.steps * fraction)
     return series.slice(0, cut), series.slice(cut, series.steps)
 
@@ -93,13 +100,17 @@ def window_starts(is_known: np.ndarray, length: int, stride: int = 1, session: I
     nothing in it is missing, `session` where it belongs, as `session_of` gives it. Raises `InputError` for a length or
     stride below 1.
     """
-    if length < 1 or stride < 1:
-        raise InputError(f"no windows of {length} rows, {stride} apart: take 1 or more of both")
+    _check_lengths(length, stride)
     belongs = np.where(is_known, 0 if session is None else session, -1)
     edges = np.flatnonzero(np.diff(belongs, prepend=-1, append=-1))
     stretches = [(start, stop) for start, stop in pairwise(edges) if belongs[start] >= 0]
     starts = [np.arange(start, stop - length + 1, stride) for start, stop in stretches]
     return np.concatenate((*starts, np.empty(0, dtype=np.int64))).astype(np.int64)
+
+
+def _check_lengths(length: int, stride: int) -> None:
+    if length < 1 or stride < 1:
+        raise InputError(f"no windows of {length} rows, {stride} apart: take 1 or more of both")
 
 
 class Split(NamedTuple):
@@ -121,7 +132,7 @@ def split_windows(
     `TooLittleDataError` for a part without a window.
     """
     train, validation = fractions
-    if train <= 0 or validation < 0 or train + validation >= 1 or horizon < 0 or embargo < 0:
+    if not (train > 0 and validation >= 0 and train + validation < 1) or horizon < 0 or embargo < 0:
         raise InputError(
             f"fractions {fractions}, horizon {horizon}, embargo {embargo}: take a train fraction above 0, "
             f"a sum below 1, nothing negative"

@@ -5,8 +5,8 @@
 
 Days are found by the manifests of their partitions, never by globs; a day that is not there has no rows. Within a day
 row groups are chosen by their least and greatest `recv_ns` (`ticks.rowgroups`); the hot tier (`ticks.hot`) gives the
-same from raw columns. Of a remote store a window fetches the manifests of its days, each footer once, and the columns
-asked for of those row groups.
+same from raw columns. Of a remote store a window fetches the manifests of its days (those of over two months are
+listed first), each footer once, and the columns asked for of those row groups.
 
 **Times** are nanoseconds UTC, `datetime`s, or what `ticks.csv_form.moment_ns` reads, such as "2024-08-08 10:30".
 
@@ -57,6 +57,8 @@ TABLES = ("trades", "book_levels", "quotes", "orders")
 """What can be read as arrays; `gaps` and `quarantine` can be scanned."""
 _PRICES, _SIZES = ("price", "bid_price", "ask_price"), ("size", "bid_size", "ask_size")
 _OPENING_SEQ = -1
+_MOST_ASKED = 62
+"""Days of a remote store that are asked for one by one; of a longer window they are listed first."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -142,7 +144,10 @@ def days(
         raise InputError(f"window from {start_ns} to {end_ns} ns ends before it starts: swap the two")
     top = f"ticks/{instrument.venue}/{instrument.symbol}"
     first, last = day_of(start_ns), day_of(max(end_ns - 1, start_ns))
-    each = (first + timedelta(days=number) for number in range((last - first).days + 1))
+    each = [first + timedelta(days=number) for number in range((last - first).days + 1)]
+    if not isinstance(data, Path) and len(each) > _MOST_ASKED:
+        there = {path.split("/")[0] for path in storage.below(data / top, manifests.NAME)}
+        each = [day for day in each if day.isoformat() in there]
     found = [known for day in each if (known := _day(data, home, f"{top}/{day}", day)) is not None]
     if not found:
         raise NoDataError(f"no ticks of {instrument} from {first} to {last}: ingest a recording of these days first")

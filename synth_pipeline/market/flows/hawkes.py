@@ -1,15 +1,17 @@
 """Hawkes: orders that excite each other, in the state of the book.
 
-Multivariate Hawkes order flow: Large (2007), J. Financ. Mark. 10; Bacry, Mastromatteo and Muzy (2015), Market Microstruct.
-Liq. 1. Events are of six kinds on two sides (`hawkes_events`). With the process of `multivariate_hawkes`, type e has rate
+Multivariate Hawkes order flow: Large (2007), J. Financ. Mark. 10; Bacry, Mastromatteo and Muzy (2015), Market
+Microstruct. Liq. 1. Events are of six kinds on two sides (`hawkes_events`). With the process of `multivariate_hawkes`,
+events of type e come at the rate
 
     λ_e(t) = f_e(x_t) [ μ_e a(t) + Σ_j Σ_k n_ejk Σ_{t_i < t, e_i = j} β_k e^{-β_k (t - t_i)} ]
 
-whose decays β_k are fixed and spread over milliseconds to minutes, those left out that the record cannot tell: shorter
-than half the source's resolution, longer than a twentieth of its time. Bids and asks are mirror images unless `mirrored`
-is False. f is a product of powers of the spread and of the sizes at the touch (after Morariu-Patrichi and Pakkanen 2022);
-of which is decided by the likelihood of the last third of the record, under fits on the first two. Behind the touch, each
-resting order is as likely to be cancelled as any other at its distance, which keeps the book from growing without end.
+whose decays β_k are fixed and spread over milliseconds to minutes, less those that the record cannot tell: shorter
+than half the source's resolution, longer than a twentieth of its time. Bids and asks are mirror images unless
+`mirrored` is False. f is a product of powers of the spread and of the sizes at the touch (after Morariu-Patrichi and
+Pakkanen 2022); of which, the likelihood of the last third of the record decides, under fits on the first two thirds.
+Behind the touch, each resting order is as likely to be cancelled as any other at its distance, which keeps the book
+from growing without end.
 
 a(t), the time of day, scales μ. A spectral radius above `_MOST_BRANCHING` is lowered to it, with a note. Sizes, prices
 inside and behind, and which orders are cancelled are drawn from those seen. Simulation is exact: the next event of each
@@ -54,8 +56,8 @@ _TRAINED = 2 / 3
 _COMPARED = 150_000
 """Events on which states are compared, at most."""
 _STATES = ((), ("spread", "one_tick"), ("spread", "one_tick", "own_size", "other_size"))
-_FEWEST = 20
-"""Events behind the touch that tell of what happens there."""
+_DEEP = 10
+"""Spreads up to which orders are placed, where a source shows the best prices only."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +84,17 @@ class Hawkes(Calibrated[Law]):
     Law = Law
 
     def fit(self, messages: Messages, *, rng: np.random.Generator, progress: Progress = silent) -> Self:
+        """Estimate from messages, as `OrderFlow.fit` says."""
         progress(0, 4, "reading events")
         found = record_of(messages)
-        limits = found.distance[(found.rows.kind == LIMIT) & (found.distance > 0)]
-        distances = distances_up_to(self.parameters.reach_ticks or reach_of(limits))
+        distances = distances_up_to(self.parameters.reach_ticks or _reach(found, messages.depth))
         day, flat = shape_of(messages.time_ns, messages.spans)
         events, profile = seen.events_of(found.rows, distances.class_of.size - 1, found.unit)
         typical = seen.typical_of(events)
-        times, resolution = seen.times_of(found.rows, events, messages.ends, rng)
+        times, resolution = (
+            seen.times_of(found.rows, events, messages.ends, rng),
+            seen.resolution_of(found.rows) / NS_PER_SECOND,
+        )
         decays, dropped = _decays(self.parameters.decay_times_s, resolution, messages.seconds)
         record = _record(found, events, times, seen.cells_of(events, typical), day, decays)
         progress(1, 4, "comparing states")
@@ -100,7 +105,7 @@ class Hawkes(Calibrated[Law]):
         self.notes = (*found.notes, *([flat] if flat else []), *dropped, *_notes(fitted, features, resolution))
         progress(3, 4, "testing")
         self._keep(record, steady, features)
-        self._law = _law(found, events, profile, distances, typical, features, steady, day)
+        self._law = _law(events, profile, distances, typical, features, steady, day)
         reach = distances.class_of.size - 1
         levels = opening_of(messages, reach)
         if messages.depth:
@@ -113,7 +118,7 @@ class Hawkes(Calibrated[Law]):
         """Estimate with the decays, states and time of day of another one, whose parameters can thus be compared."""
         law, found = truth.law, record_of(messages)
         events, _ = seen.events_of(found.rows, law.distances.class_of.size - 1, found.unit)
-        times, _ = seen.times_of(found.rows, events, messages.ends, stream(0, "hawkes", "ties"))
+        times = seen.times_of(found.rows, events, messages.ends, stream(0, "hawkes", "ties"))
         record = _record(found, events, times, seen.cells_of(events, law.typical), law.day, law.decays)
         design = _design(law.decays, law.typical, law.features, truth.parameters.mirrored)
         self._keep(record, hawkes.fit(record, design), law.features)
@@ -146,6 +151,12 @@ class Hawkes(Calibrated[Law]):
         return lambda until_ns, guide: int(advance(market, law, state, guide, until_ns, rng))
 
 
+def _reach(found: Record, depth: int) -> int:
+    """Return how far behind the best price orders are placed; where only that is seen, several spreads."""
+    reach = reach_of(found.distance[(found.rows.kind == LIMIT) & (found.distance > 0)])
+    return max(reach, int(_DEEP * found.spread)) if depth == 1 else reach
+
+
 def _decays(times: tuple[float, ...], resolution: float, seconds: float) -> tuple[FloatArray, tuple[str, ...]]:
     """Return the decays that a record can tell, and a note of those left out."""
     shortest, longest = 0.5 * resolution, _SLOWEST * seconds
@@ -155,9 +166,8 @@ def _decays(times: tuple[float, ...], resolution: float, seconds: float) -> tupl
     if len(kept) == len(times):
         return 1.0 / np.array(kept), ()
     left_out = ", ".join(f"{each:g}" for each in times if each not in kept)
-    return 1.0 / np.array(kept), (
-        f"decay times of {left_out} s are left out: {seconds:.0f} s at a resolution of {resolution:.2g} s do not tell them",
-    )
+    known = f"{seconds:.0f} s at a resolution of {resolution:.2g} s"
+    return 1.0 / np.array(kept), (f"decay times of {left_out} s are left out: {known} do not tell them",)
 
 
 def _record(
@@ -196,7 +206,7 @@ def _design(decays: FloatArray, typical: seen.Typical, features: int, mirrored: 
 
 def _best_state(record: hawkes.Record, decays: FloatArray, typical: seen.Typical, mirrored: bool) -> int:
     """Return how many features of the state the rest of a record likes best, fitted on its beginning."""
-    record = hawkes.Record(*(column[:_COMPARED] for column in record))
+    record = record.head(_COMPARED)
     cut = int(_TRAINED * len(record.times))
     is_early = np.arange(len(record.times)) < cut
     early, late = (record._replace(counted=record.counted & half) for half in (is_early, ~is_early))
@@ -208,8 +218,8 @@ def _best_state(record: hawkes.Record, decays: FloatArray, typical: seen.Typical
 
 
 def _notes(fitted: hawkes.Fit, features: int, resolution: float) -> list[str]:
-    names = [" and ".join(_STATES[-1][:features]).replace("_", " ") or "nothing of the state"]
-    found = [f"rates depend on {names[0]}, by the likelihood of the last third of the record"]
+    names = ", ".join(_STATES[-1][:features]).replace("_", " ") or "no state"
+    found = [f"rates depend on {names}, by the likelihood of the last third of the record"]
     if resolution > 1e-6:
         found.append(f"changes at one time are spread over the {1000 * resolution:.3g} ms before")
     if fitted.spectral_radius > _MOST_BRANCHING:
@@ -247,7 +257,7 @@ def _estimate(value: float, variance: float) -> Estimate:
 
 
 def _law(
-    found: Record, events: seen.Events, profile: FloatArray, distances: Distances, typical: seen.Typical,
+    events: seen.Events, profile: FloatArray, distances: Distances, typical: seen.Typical,
     features: int, fitted: hawkes.Fit, day: FloatArray,
 ) -> Law:  # fmt: skip
     decays, group = fitted.design.decays, fitted.design.group
@@ -276,11 +286,22 @@ def _law(
         joining=(joined + _PRIOR) / (placed + 2 * _PRIOR),
         leaving=leaving / leaving.max(),
         inside=_improvements(events),
-        sizes=_sizes(found, events, which, typical, classes),
+        sweeps=_sweeps(events),
+        sizes=_sizes(events, which, typical, classes),
         day=day,
+        most=_EXPLODED * max(_still_to_come(fitted), 1.0),
     )
 
 
+def _still_to_come(fitted: hawkes.Fit) -> float:
+    """Return how many events past ones still excite, on average over the record."""
+    excited = (fitted.theta * fitted.met)[:, 1:].reshape(-1, len(fitted.design.decays)).sum(axis=0)
+    seconds = fitted.whole[:, 0].max() * len(fitted.theta) / TYPES
+    return float((excited / fitted.design.decays).sum() / seconds)
+
+
+_EXPLODED = 300.0
+"""Times as many events still to come as on average are an explosion."""
 _PRIOR = 0.5
 """Events that each class of distance is given beside its own."""
 
@@ -295,21 +316,28 @@ def _improvements(events: seen.Events) -> Sizes:
     return sizes_of(-events.offset[inside], spreads, wider)
 
 
-def _sizes(found: Record, events: seen.Events, which: IntArray, typical: seen.Typical, classes: int) -> Sizes:
+def _sweeps(events: seen.Events) -> Sizes:
+    """Return how many ticks market orders go that are larger than the touch that they hit."""
+    side = events.types % 2
+    swept = (events.types // 2 == TAKE) & (events.size > events.lots[np.arange(len(side)), side]) & (events.sweep > 0)
+    ticks = events.sweep[swept] if swept.any() else np.ones(1, dtype=np.int64)
+    return sizes_of(ticks, np.zeros(ticks.size, dtype=np.int64), [np.arange(0)])
+
+
+def _sizes(events: seen.Events, which: IntArray, typical: seen.Typical, classes: int) -> Sizes:
     """Return sizes by group, of neighbouring groups where one has too few."""
-    kind, side, rows = events.types // 2, events.types % 2, found.rows
+    kind, side = events.types // 2, events.types % 2
     own = events.lots[np.arange(len(side)), side]
     hit = np.array([seen.lots_class(typical, lots) for lots in own]) * TAKE_CLASSES // seen.CLASSES
     groups = np.select(
         (kind == BEHIND, kind == TOUCH, kind == INSIDE), (which, classes, classes + 1), classes + 2 + hit
     )
     orders = (kind <= BEHIND) | (kind == TAKE)
-    sizes = np.where(kind == TAKE, rows.takes[events.at], rows.size[events.at])
     near = [np.append(np.arange(max(each - 2, 0), min(each + 3, classes)), classes) for each in range(classes)]
     takes = np.arange(classes + 2, classes + 2 + TAKE_CLASSES)
     close = [takes[max(each - 1, 0) : each + 2] for each in range(TAKE_CLASSES)]
     touch = np.arange(classes, classes + 2)
-    return sizes_of(sizes[orders], groups[orders], [*near, touch, touch, *close])
+    return sizes_of(events.size[orders], groups[orders], [*near, touch, touch, *close])
 
 
 def _extrapolated(found: Record, distances: Distances, day: FloatArray) -> tuple[FloatArray, FloatArray]:

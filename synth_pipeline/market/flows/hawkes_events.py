@@ -6,9 +6,9 @@ type acts, and what stands beside it: at the touch, lots of its own and of the o
 lots at the touch. Each is cut into classes of powers of two, so that another record has the same classes.
 
 A source that publishes changes together, or whose clock is coarse, has events at one time that did not happen at one
-time. Executions of one time and side are one market order; all others are spread, in their order, evenly at random over
-the time since the publication before, at most over the source's resolution: the median time between publications where
-most changes share one, else the unit of its clock.
+time. Executions on one side within the source's resolution, at most a millisecond, are one market order; all other
+changes are spread, in their order, evenly at random over a resolution before their time. The resolution is the median
+time between publications where most changes share one, else the unit of the clock.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ _LOTS_STEPS, _ORDERS_STEPS = 2.0, 4.0
 """Classes an octave, of lots and of numbers of orders."""
 _PROFILES = 2000
 _MOST_TIED = 0.5
+_ONE_TAKER_NS = 1_000_000
+"""Executions on one side within this time, or the source's resolution where that is finer, are one market order."""
+_SINCE, _EVENT, _FIRST = range(3)
+"""Of the last taker of a side: when it came, its event, its first price."""
 
 
 class Events(NamedTuple):
@@ -66,6 +70,10 @@ class Events(NamedTuple):
     """Of those, behind the touch."""
     joins: IntArray
     """1 where something rested at the price before."""
+    size: IntArray
+    """Lots, of all executions of a market order."""
+    sweep: IntArray
+    """Ticks from the first to the worst price of a market order."""
 
 
 class Typical(NamedTuple):
@@ -82,24 +90,39 @@ class Typical(NamedTuple):
 def events_of(rows: Rows, reach: int, unit: float) -> tuple[Events, FloatArray]:
     """Return the events up to a reach behind the touch, and how many orders rest at each offset on average."""
     count = len(rows.kind)
-    single, double = np.zeros((5, count), dtype=np.int64), np.zeros((3, count, 2), dtype=np.int64)
-    found = Events(*single[:4], *double, single[4])
+    single, double = np.zeros((7, count), dtype=np.int64), np.zeros((3, count, 2), dtype=np.int64)
+    found = Events(*single[:4], *double, *single[4:])
     profile = np.zeros(reach + 1)
-    kept, looks = _walk(rows, new_ladder(rows), reach, unit, found, profile)
+    together = int(min(resolution_of(rows), _ONE_TAKER_NS))
+    kept, looks = _walk(rows, new_ladder(rows), reach, unit, together, found, profile)
     return Events(*(column[:kept] for column in found)), profile / max(looks, 1)
 
 
+def resolution_of(rows: Rows) -> float:
+    """Return, in ns, the median time between publications where most changes share one, else the unit of the clock."""
+    gaps = np.diff(rows.time_ns[(rows.kind == LIMIT) | (rows.kind == CANCEL)])
+    if (gaps == 0).mean() > _MOST_TIED:
+        return float(np.median(gaps[gaps > 0]))
+    return float(np.gcd.reduce(gaps))
+
+
 @njit(cache=True)
-def _walk(rows: Rows, ladder: Ladder, reach: int, unit: float, found: Events, profile: FloatArray) -> tuple[int, int]:
+def _walk(
+    rows: Rows, ladder: Ladder, reach: int, unit: float, together: int, found: Events, profile: FloatArray
+) -> tuple[int, int]:
     """Write the events and return their number; add up the orders by offset at some of them, and return at how many."""
     kept = looks = 0
     window, every = np.zeros(2, dtype=np.int64), max(len(rows.kind) // _PROFILES, 1)
+    takers = np.zeros((2, 3), dtype=np.int64)
     for stretch in range(rows.opens.size - 1):
         open_stretch(ladder, rows, stretch, unit)
         for side in range(2):
             window[side] = _resting(ladder, side, ladder.best[side], reach)
+            takers[side, _SINCE] = -together - 1
         for at in range(rows.opens[stretch], rows.opens[stretch + 1]):
-            if _is_event(rows, ladder, at, reach):
+            if rows.kind[at] == MARKET:
+                kept = _take(rows, ladder, at, window, together, takers, found, kept)
+            elif _is_event(rows, ladder, at, reach):
                 _write(rows, ladder, at, window, found, kept)
                 kept += 1
             if at % every == 0 and is_open(ladder):
@@ -110,12 +133,28 @@ def _walk(rows: Rows, ladder: Ladder, reach: int, unit: float, found: Events, pr
 
 
 @njit(cache=True)
+def _take(
+    rows: Rows, ladder: Ladder, at: int, window: IntArray, together: int, takers: IntArray, found: Events, kept: int
+) -> int:
+    """Write an execution as a market order or add it to the last one of its side, and return the events written."""
+    side, time_ns = rows.side[at], rows.time_ns[at]
+    last = takers[side]
+    if rows.takes[at] > 0 and time_ns - last[_SINCE] > together:
+        _write(rows, ladder, at, window, found, kept)
+        found.size[kept] = 0
+        last[_SINCE], last[_EVENT], last[_FIRST] = time_ns, kept, rows.price[at]
+        kept += 1
+    found.size[last[_EVENT]] += rows.size[at]
+    found.sweep[last[_EVENT]] = max(found.sweep[last[_EVENT]], abs(rows.price[at] - last[_FIRST]))
+    return kept
+
+
+@njit(cache=True)
 def _is_event(rows: Rows, ladder: Ladder, at: int, reach: int) -> bool:
-    kind, side = rows.kind[at], rows.side[at]
-    if kind == MARKET:
-        return bool(rows.takes[at] > 0)
-    behind = _offset(ladder, side, rows.price[at])
-    return (kind == LIMIT or kind == CANCEL) and (behind <= reach or not _is_there(ladder, side))
+    side = rows.side[at]
+    if rows.kind[at] not in (LIMIT, CANCEL):
+        return False
+    return _offset(ladder, side, rows.price[at]) <= reach or not _is_there(ladder, side)
 
 
 @njit(cache=True)
@@ -139,6 +178,7 @@ def _write(rows: Rows, ladder: Ladder, at: int, window: IntArray, found: Events,
     else:
         which = BEHIND if offset > 0 else (TOUCH if offset == 0 else INSIDE)
     found.at[kept], found.types[kept], found.offset[kept] = at, 2 * which + side, offset
+    found.size[kept] = rows.size[at]
     price = rows.price[at]
     found.joins[kept] = 0 <= price < ladder.lots.shape[1] and ladder.lots[side, price] > 0
     found.spread[kept] = ladder.best[ASK] - ladder.best[BID] if is_open(ladder) else 0
@@ -279,13 +319,13 @@ def offsets() -> FloatArray:
     return found
 
 
-def times_of(rows: Rows, events: Events, ends: np.ndarray, rng: np.random.Generator) -> tuple[FloatArray, float]:
-    """Return when each event happened, in seconds since the record's start, and the resolution of the source in s.
+def times_of(rows: Rows, events: Events, ends: np.ndarray, rng: np.random.Generator) -> FloatArray:
+    """Return when each event happened, in seconds since the record's start.
 
     `ends` tells of each message whether it is the last of an event of the source.
     """
     time_ns, kind = rows.time_ns[events.at], rows.kind[events.at]
-    resolution = _resolution(time_ns[kind != MARKET])
+    resolution = resolution_of(rows)
     stretch = np.searchsorted(rows.opens, events.at, side="right") - 1
     back = resolution * rng.random(len(time_ns))
     # Later messages of a publication happened later.
@@ -294,12 +334,4 @@ def times_of(rows: Rows, events: Events, ends: np.ndarray, rng: np.random.Genera
     moved[np.lexsort((np.arange(len(back)), publication))] = back[np.lexsort((-back, publication))]
     moved[kind == MARKET] = 0.0
     happened = np.maximum(time_ns - moved, rows.starts_ns[stretch])
-    return (happened - rows.starts_ns[0]) / NS_PER_SECOND, resolution / NS_PER_SECOND
-
-
-def _resolution(time_ns: IntArray) -> float:
-    """Return, in ns, the median time between publications where most changes share one, else the clock's unit."""
-    gaps = np.diff(time_ns)
-    if (gaps == 0).mean() > _MOST_TIED:
-        return float(np.median(gaps[gaps > 0]))
-    return float(np.gcd.reduce(gaps))
+    return np.asarray(happened - rows.starts_ns[0], dtype=np.float64) / NS_PER_SECOND

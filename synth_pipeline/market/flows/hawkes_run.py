@@ -1,8 +1,8 @@
 """The compiled loop of the Hawkes flow: which event comes next, and what it does to the book.
 
 Between events each part of the total rate falls as an exponential or, the base, follows the time of day, so the first
-event of each part is drawn by the inverse of its law. It waits in `State`, whatever the calls of the loop; where somebody
-else changed the book meanwhile, the rates are others, and it is drawn anew from that moment.
+event of each part is drawn by the inverse of its law. It waits in `State`, whatever the calls of the loop; where
+somebody else changed the book meanwhile, the rates are others, and it is drawn anew from that moment.
 """
 
 import math
@@ -11,11 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from synth_pipeline.market.book import BID, Book, next_occupied
-from synth_pipeline.market.engine import ASK, cancel, limit
-from synth_pipeline.market.engine import market as send_market
+from synth_pipeline.market.book import BID, Book, kernel, next_occupied
+from synth_pipeline.market.engine import ASK, IOC, cancel, limit
 from synth_pipeline.market.flows import DONE, FULL
-from synth_pipeline.market.flows.day_shape import next_candidate
 from synth_pipeline.market.flows.hawkes_events import (
     BEHIND,
     CANCEL_BEHIND,
@@ -31,9 +29,9 @@ from synth_pipeline.market.flows.hawkes_events import (
 from synth_pipeline.market.flows.placement import Distances, class_at, draw_distance
 from synth_pipeline.market.flows.response import Guide, fair_ticks, respond
 from synth_pipeline.market.flows.sizes import Sizes, draw_size
-from synth_pipeline.market.flows.stability import settle
+from synth_pipeline.market.flows.stability import EXPLOSION, settle
 from synth_pipeline.market.tape import Market, has_room, record
-from synth_pipeline.schema import NS_PER_SECOND
+from synth_pipeline.schema import NS_PER_DAY, NS_PER_SECOND
 from synth_pipeline.series import FloatArray, IntArray
 
 _SPARE_ROWS = 16
@@ -70,10 +68,14 @@ class Law(NamedTuple):
     """Rate at which an order of a class is cancelled, relative to the highest."""
     inside: Sizes
     """Ticks by which an order inside the spread improves the best price, by class of the spread."""
+    sweeps: Sizes
+    """Ticks that a market order may go on from the best price, where it is larger than what stands there."""
     sizes: Sizes
     """Groups: behind by class of distance, at the touch, inside, market orders by lots at the touch."""
     day: FloatArray
     """Factor of μ in each part of the day."""
+    most: float
+    """Events that past ones still excite, on average, beyond which the flow has exploded."""
 
 
 class State(NamedTuple):
@@ -127,7 +129,8 @@ def advance(market: Market, law: Law, state: State, guide: Guide, until_ns: int,
             return FULL
         if state.next_ns[0] == 0:
             _set_factors(book, law, state)
-            _draw_next(law, state, guide.rate, rng)
+            if _draw_next(law, state, guide.rate, rng) > law.most:
+                return EXPLOSION
             state.seen[0] = _print_of(book)
         if state.next_ns[0] > until_ns:
             clock.now_ns = until_ns
@@ -138,7 +141,7 @@ def advance(market: Market, law: Law, state: State, guide: Guide, until_ns: int,
         clock.now_ns = now_ns
         if state.part[0] == _RESPONSE:
             last = law.sizes.table_of.size - 1
-            changed = respond(market, guide, law.sizes, _touch_group(law), last - TAKE_CLASSES // 2, now_ns, rng)
+            changed = respond(market, guide, law.sizes, law.placed.size, last - TAKE_CLASSES // 2, now_ns, rng)
         else:
             which = _draw_type(law, state, rng)
             changed = _act(market, law, state, which // 2, which % 2, rng)
@@ -151,7 +154,7 @@ def advance(market: Market, law: Law, state: State, guide: Guide, until_ns: int,
                 return code
 
 
-@njit(cache=True)
+@kernel
 def _print_of(book: Book) -> int:
     """Return a number that changes with the book."""
     sides = book.sides
@@ -160,7 +163,7 @@ def _print_of(book: Book) -> int:
     )
 
 
-@njit(cache=True)
+@kernel
 def _fade(law: Law, state: State, now_ns: int) -> None:
     seconds = (now_ns - state.since_ns[0]) / NS_PER_SECOND
     for k in range(law.decays.size):
@@ -170,14 +173,14 @@ def _fade(law: Law, state: State, now_ns: int) -> None:
     state.since_ns[0] = now_ns
 
 
-@njit(cache=True)
+@kernel
 def _excite(law: Law, state: State, source: int) -> None:
     for which in range(TYPES):
         for k in range(law.decays.size):
             state.excess[which, k] += law.jumps[source, which, k]
 
 
-@njit(cache=True)
+@kernel
 def _set_factors(book: Book, law: Law, state: State) -> None:
     """Look up the factors of the book as it is."""
     sides, mask = book.sides, book.levels.shape[1] - 1
@@ -190,60 +193,70 @@ def _set_factors(book: Book, law: Law, state: State) -> None:
     orders = (orders_class(law.typical, sides[BID].orders), orders_class(law.typical, sides[ASK].orders))
     for which in range(TYPES):
         kind, side = which // 2, which % 2
-        is_deep = kind == BEHIND or kind == CANCEL_BEHIND
+        is_deep = kind in (BEHIND, CANCEL_BEHIND)
         own, other = (orders[side], lots[side]) if is_deep else (lots[side], lots[1 - side])
         state.factors[which] = law.by_spread[which, spread] * law.by_own[which, own] * law.by_other[which, other]
     if ask - bid <= 1:
         state.factors[2 * INSIDE] = state.factors[2 * INSIDE + 1] = 0.0
 
 
-@njit(cache=True)
-def _draw_next(law: Law, state: State, response: float, rng: np.random.Generator) -> None:
-    """Draw when the first event of each part comes, and keep the first of all."""
-    soonest, total = math.inf, 0.0
+@kernel
+def _draw_next(law: Law, state: State, response: float, rng: np.random.Generator) -> float:
+    """Draw when the first event of each part comes, keep the first of all, and return the excited events to come."""
+    soonest, part, excited = math.inf, _BASE, 0.0
     for k in range(law.decays.size):
         total = 0.0
         for which in range(TYPES):
             total += state.factors[which] * state.excess[which, k]
+        excited += total / law.decays[k]
         if total > 0.0:
             left = 1.0 - law.decays[k] * rng.standard_exponential() / total
             if left > 0.0 and -math.log(left) < soonest * law.decays[k]:
-                soonest, state.part[0] = -math.log(left) / law.decays[k], k
+                soonest, part = -math.log(left) / law.decays[k], k
     if response > 0.0:
         wait = rng.standard_exponential() / response
         if wait < soonest:
-            soonest, state.part[0] = wait, _RESPONSE
-    since, drawn = np.array([state.since_ns[0]]), np.array([0])
+            soonest, part = wait, _RESPONSE
     total = 0.0
     for which in range(TYPES):
         total += state.factors[which] * law.base[which]
-    state.next_ns[0] = _NEVER
+    base_ns = _NEVER
     if total > 0.0:
-        state.next_ns[0] = next_candidate(law.day, since, drawn, total, _NEVER, rng)
-    if soonest * NS_PER_SECOND < state.next_ns[0] - state.since_ns[0]:
-        state.next_ns[0] = state.since_ns[0] + int(soonest * NS_PER_SECOND)
+        base_ns = _after(law.day, state.since_ns[0], rng.standard_exponential(), total)
+    if soonest * NS_PER_SECOND < base_ns - state.since_ns[0]:
+        base_ns = state.since_ns[0] + int(soonest * NS_PER_SECOND)
     else:
-        state.part[0] = _BASE
+        part = _BASE
+    state.next_ns[0], state.part[0] = base_ns, part
+    return excited
 
 
-@njit(cache=True)
+@kernel
+def _after(day: FloatArray, now_ns: int, mass: float, rate: float) -> int:
+    """Return when a rate times the factor of the day adds up to `mass`."""
+    while True:
+        part_ns = NS_PER_DAY // day.size
+        end_ns = (now_ns // part_ns + 1) * part_ns
+        pace = rate * day[now_ns % NS_PER_DAY // part_ns]
+        left = (end_ns - now_ns) / NS_PER_SECOND
+        if mass <= pace * left:
+            return now_ns + int(mass / pace * NS_PER_SECOND + 0.5)
+        mass -= pace * left
+        now_ns = end_ns
+
+
+@kernel
 def _draw_type(law: Law, state: State, rng: np.random.Generator) -> int:
     """Draw the type of an event of a part of the rate; all rates of a part have faded alike."""
-    rates = law.base if state.part[0] == _BASE else state.excess[:, state.part[0]]
-    total = 0.0
+    total, part = 0.0, state.part[0]
     for which in range(TYPES):
-        total += state.factors[which] * rates[which]
+        total += state.factors[which] * (law.base[which] if part == _BASE else state.excess[which, part])
     drawn = rng.random() * total
     for which in range(TYPES):
-        drawn -= state.factors[which] * rates[which]
+        drawn -= state.factors[which] * (law.base[which] if part == _BASE else state.excess[which, part])
         if drawn < 0.0:
             return which
     return TYPES - 1
-
-
-@njit(cache=True)
-def _touch_group(law: Law) -> int:
-    return int(law.placed.size)
 
 
 @njit(cache=True)
@@ -269,11 +282,14 @@ def _act(market: Market, law: Law, state: State, kind: int, side: int, rng: np.r
         if rng.random() < law.joining[which]:
             price = _level_near(book, side, price)
         return _place(market, state, side, price, draw_size(law.sizes, which, rng))
-    which = lots_class(law.typical, book.levels[side, best & mask].lots) * TAKE_CLASSES // law.by_own.shape[1]
-    return bool(send_market(book, journal, 1 - side, draw_size(law.sizes, group + 2 + which, rng)) > 0)
+    resting = book.levels[side, best & mask].lots
+    which = lots_class(law.typical, resting) * TAKE_CLASSES // law.by_own.shape[1]
+    lots = draw_size(law.sizes, group + 2 + which, rng)
+    worst = best - inwards * draw_size(law.sweeps, 0, rng) if lots > resting else best
+    return limit(book, journal, 1 - side, max(worst, book.state[0].low), lots, 0, IOC) > 0
 
 
-@njit(cache=True)
+@kernel
 def _level_near(book: Book, side: int, price: int) -> int:
     """Return the price, from a price on away from the market, at which something rests, or the price where that is
     further than it is from the best one."""
@@ -284,7 +300,7 @@ def _level_near(book: Book, side: int, price: int) -> int:
     return found if abs(found - price) <= abs(price - best) and (found - best) * (2 * side - 1) > 0 else price
 
 
-@njit(cache=True)
+@kernel
 def _place(market: Market, state: State, side: int, price: int, lots: int) -> bool:
     """Send a limit order; one outside the prices that there are does not come."""
     order_id = limit(market.book, market.journal, side, price, lots)
@@ -294,12 +310,12 @@ def _place(market: Market, state: State, side: int, price: int, lots: int) -> bo
     return True
 
 
-@njit(cache=True)
+@kernel
 def _cancel(market: Market, slot: int) -> bool:
     return slot > 0 and cancel(market.book, market.journal, market.book.orders[slot].order_id) > 0
 
 
-@njit(cache=True)
+@kernel
 def _any_of(book: Book, side: int, price: int, rng: np.random.Generator) -> int:
     """Return the slot of one of the flow's orders at a price, each as likely as any other; 0 where there is none."""
     slot, chosen, met = book.levels[side, price & (book.levels.shape[1] - 1)].first, 0, 0
@@ -312,7 +328,7 @@ def _any_of(book: Book, side: int, price: int, rng: np.random.Generator) -> int:
     return int(chosen)
 
 
-@njit(cache=True)
+@kernel
 def _any_behind(book: Book, law: Law, state: State, side: int, rng: np.random.Generator) -> int:
     """Return the slot of one of the flow's orders behind the touch, drawn by the rates of `leaving`; 0 for none."""
     best, out = book.sides[side].best, 2 * side - 1

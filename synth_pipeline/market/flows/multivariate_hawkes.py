@@ -1,25 +1,25 @@
-"""The multivariate Hawkes process in a changing state: likelihood with its derivatives, fit, standard errors, residuals.
+"""The multivariate Hawkes process in a changing state: likelihood and derivatives, fit, standard errors, residuals.
 
 Events of type j raise the rates of all types e, by sums of exponentials, and the state of the world x scales the whole:
 
     λ_e(t) = f_e(x_t) ψ_e(t),    ψ_e(t) = μ_e a(t) + Σ_j Σ_k n_ejk Σ_{t_i < t, e_i = j} β_k e^{-β_k (t - t_i)}
 
-(Hawkes 1971, Biometrika 58; the factor as in Morariu-Patrichi and Pakkanen 2022, Quant. Finance 22, "State-dependent
-Hawkes processes and their application to limit order book modelling"). n_ejk ≥ 0 are events of type e that one of type j
-causes through kernel k while f_e = 1; the decays β_k are given. a(t) is a known shape of the day, log f_e = φ_e · z(x)
-plus a known offset, with known loadings z. Σ_k n_ejk, averaged over the states met, make the branching matrix G: the process is stationary where its spectral radius is below 1, and without states rates are (I - G)⁻¹ μ on
-average.
+(Hawkes 1971, Biometrika 58; the factor after Morariu-Patrichi and Pakkanen 2022, Quant. Finance 22, "State-dependent
+Hawkes processes and their application to limit order book modelling"). n_ejk ≥ 0 are the events of type e that one of
+type j causes through kernel k while f_e = 1; the decays β_k are given. a(t) is a known shape of the day; log f_e is
+φ_e · z(x) plus a known offset, with known loadings z. Σ_k n_ejk, averaged over the states met, make the branching
+matrix G: the process is stationary where its spectral radius is below 1, and without states mean rates are (I - G)⁻¹ μ.
 
-The sums over the past follow Ozaki's recursion (1979, Ann. Inst. Statist. Math. 31), one exponential an event and decay.
-As the state only changes at events, the compensator is linear in `exposures`, sums that do not depend on parameters: one
-pass over the events finds them, and one pass a step of the search finds Σ log ψ with gradient and Hessian. The search is
-Newton's within n ≥ 0 (projected as in Bertsekas 1982, SIAM J. Control Optim. 20; damped as in Marquardt 1963), begun by
-steps of EM (Veen and Schoenberg 2008, JASA 103). Standard errors are from the observed information of all parameters,
-those at zero too, which makes them cautious there. By time rescaling (Ogata 1988, JASA 83), the compensator between
-neighbouring events of a type is Exp(1).
+The sums over the past follow Ozaki's recursion (1979, Ann. Inst. Statist. Math. 31), one exponential an event and
+decay. As the state only changes at events, the compensator is linear in `exposures`, sums without parameters in them:
+one pass over the events finds them, and one pass a step of the search finds Σ log ψ with gradient and Hessian. The
+search is Newton's within n ≥ 0 (projected as in Bertsekas 1982, SIAM J. Control Optim. 20; damped as in Marquardt
+1963), begun by steps of EM (Veen and Schoenberg 2008, JASA 103). Standard errors are from the observed information of
+all parameters, those at zero too, which makes them cautious there. By time rescaling (Ogata 1988, JASA 83), the
+compensator between neighbouring events of a type is Exp(1).
 
-Types may share parameters: a `Design` names the set of each type and what each source is to it, so that buys excite buys
-as sells excite sells.
+Types may share parameters: a `Design` names the set of each type and what each source is to it, so that buys excite
+buys as sells excite sells.
 """
 
 from __future__ import annotations
@@ -83,6 +83,17 @@ class Record(NamedTuple):
     shape: FloatArray
     """[a] on average since the event before."""
 
+    def head(self, events: int) -> Record:
+        """Return the first events."""
+        return Record(
+            self.times[:events],
+            self.types[:events],
+            self.fresh[:events],
+            self.counted[:events],
+            self.cells[:events],
+            self.shape[:events],
+        )
+
 
 @njit(cache=True, fastmath=True)
 def exposures(record: Record, design: Design, sets: int, rates: int) -> tuple[FloatArray, FloatArray]:
@@ -121,9 +132,9 @@ def exposures(record: Record, design: Design, sets: int, rates: int) -> tuple[Fl
 
 @njit(cache=True, fastmath=True)
 def slopes(record: Record, design: Design, theta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return Σ log ψ over counted events, its gradient and its (negated) Hessian, each by set; `theta` is (μ, n) by set.
+    """Return Σ log ψ over counted events, its gradient and negated Hessian, each by set; `theta` is (μ, n) by set.
 
-    Shapes (sets,), (sets, rates) and (sets, rates, rates).
+    Shapes (sets,), (sets, rates) and (sets, rates, rates), the last below the diagonal only.
     """
     decays, types, (sets, rates) = len(design.decays), len(design.group), theta.shape
     values, gradients, curvatures = np.zeros(sets), np.zeros((sets, rates)), np.zeros((sets, rates, rates))
@@ -146,23 +157,24 @@ def slopes(record: Record, design: Design, theta: FloatArray) -> tuple[FloatArra
                 first = 1 + design.column[e, j] * decays
                 for k in range(decays):
                     regressors[first + k] = past[j, k] * design.decays[k]
-            intensity = 0.0
-            for p in range(rates):
-                intensity += theta[own, p] * regressors[p]
-            values[own] += np.log(intensity) if intensity > 0.0 else -1e300
-            inverse = 1.0 / max(intensity, 1e-300)
-            curvature = curvatures[own]
-            for p in range(rates):
-                regressors[p] *= inverse
-                gradients[own, p] += regressors[p]
-                for q in range(p + 1):
-                    curvature[p, q] += regressors[p] * regressors[q]
+            values[own] += _add(theta[own], regressors, gradients[own], curvatures[own])
         past[e] += 1.0
-    for own in range(sets):
-        for p in range(rates):
-            for q in range(p):
-                curvatures[own, q, p] = curvatures[own, p, q]
     return values, gradients, curvatures
+
+
+@njit(cache=True, fastmath=True)
+def _add(theta: FloatArray, regressors: FloatArray, gradient: FloatArray, curvature: FloatArray) -> float:
+    """Add one event to gradient and curvature (below its diagonal), and return log ψ."""
+    intensity = 0.0
+    for p in range(len(theta)):
+        intensity += theta[p] * regressors[p]
+    inverse = 1.0 / max(intensity, 1e-300)
+    for p in range(len(theta)):
+        regressors[p] *= inverse
+        gradient[p] += regressors[p]
+        for q in range(p + 1):
+            curvature[p, q] += regressors[p] * regressors[q]
+    return float(np.log(intensity)) if intensity > 0.0 else -1e300
 
 
 @njit(cache=True)
@@ -324,7 +336,7 @@ class _Search:
         """Take what Σ log ψ is at the trial, keep the better of the two points and choose the next trial."""
         if self.is_done:
             return
-        whole = self._whole(value, gradient, curvature)
+        whole = self._whole(value, gradient, curvature + np.tril(curvature, -1).T)
         if whole[0] > self.value or not is_newton:
             self.at, self.value, self.gradient, self.curvature = self.trial, *whole
             self.damping = self.damping / 8 if self.damping > 1e-6 else 0.0

@@ -37,7 +37,7 @@ from synth_pipeline.market.flows.calibrated import Calibrated, Loop, Opening
 from synth_pipeline.market.flows.day_shape import next_candidate, shape_of
 from synth_pipeline.market.flows.opening import opening_of
 from synth_pipeline.market.flows.placement import distances_up_to, reach_of
-from synth_pipeline.market.flows.queues import BEHIND, BEST, BETWEEN, INSIDE, NEXT, SPREADS, Counts, Grid
+from synth_pipeline.market.flows.queues import BEHIND, BEST, INSIDE, SPREADS, Counts, Grid
 from synth_pipeline.market.flows.replaying import Record, record_of
 from synth_pipeline.market.flows.response import Guide, fair_ticks, respond
 from synth_pipeline.market.flows.sizes import POINTS, Sizes, draw_size, quantiles, sizes_of
@@ -60,8 +60,8 @@ class Law(NamedTuple):
     grid: Grid
     inside: FloatArray
     """Shape (SPREADS, 2)."""
-    places: FloatArray
-    """Cumulative probabilities, shape (SPREADS, 3)."""
+    ahead: FloatArray
+    """Where in the spread an order stands, from 0 next to its own best to 1 next to the other: shape (SPREADS, POINTS)."""
     best: FloatArray
     """Limit orders, cancellations, market orders: shape (3, 2 spreads, OPPOSITE, sizes)."""
     behind: FloatArray
@@ -106,10 +106,8 @@ class QueueReactive(Calibrated[Law]):
         best, best_error = _stacked([_smooth(each, counts.best_seconds, (0, 1)) for each in counts.best])
         behind, behind_error = _stacked([_smooth(each, counts.behind_seconds, (0,)) for each in counts.behind])
         behind[1, :, 0] = 0.0
-        places = counts.places + 1e-3
         sizes, shares = _sizes(found, counts, grid), _shares(found, counts, grid)
-        cumulative = np.cumsum(places / places.sum(axis=1, keepdims=True), axis=1)
-        self._law = Law(grid, inside, cumulative, best, behind, sizes, shares, np.zeros(0), day)
+        self._law = Law(grid, inside, _ahead(counts), best, behind, sizes, shares, np.zeros(0), day)
         self.estimates = _named(counts, (inside, best, behind), (inside_error, best_error, behind_error), grid)
 
     @property
@@ -193,6 +191,20 @@ def _sizes(found: Record, counts: Counts, grid: Grid) -> Sizes:
     return sizes_of(sizes, np.concatenate([groups[mask] for mask, _, groups in parts]), wider)
 
 
+def _ahead(counts: Counts) -> FloatArray:
+    """Return where in the spread orders stand, by its class, of neighbouring classes where one has too few."""
+    among = [counts.region == INSIDE, *((counts.region == INSIDE) & (counts.state == each) for each in range(SPREADS))]
+    near = [np.any(among[max(each, 1) : each + 3], axis=0) for each in range(SPREADS)]
+    picked = [(among[1 + each], near[each], among[0]) for each in range(SPREADS)]
+    return np.stack([_pick([counts.ahead[mask] for mask in masks]) for masks in picked])
+
+
+def _pick(samples: list[FloatArray]) -> FloatArray:
+    """Return the table of the first sample that is large enough, else of the last."""
+    enough = [each for each in samples if each.size >= _FEWEST] or samples[-1:]
+    return quantiles(enough[0]) if enough[0].size else np.ones(POINTS)
+
+
 def _shares(found: Record, counts: Counts, grid: Grid) -> FloatArray:
     """Return the shares of queues that cancellations take, at the best by size, then behind by distance."""
     taken = (found.rows.kind == CANCEL) & (counts.region >= BEST) & (counts.before > 0)
@@ -204,7 +216,7 @@ def _shares(found: Record, counts: Counts, grid: Grid) -> FloatArray:
         low, high = (0, best) if group < best else (best, groups.max(initial=best) + 1)
         own = share[groups == group]
         near = share[(np.abs(groups - group) <= 2) & (groups >= low) & (groups < high)]
-        tables.append(quantiles(next(each for each in (own, near, share) if each.size >= _FEWEST or each is share)))
+        tables.append(_pick([own, near, share]))
     return np.stack(tables)
 
 
@@ -337,7 +349,7 @@ def _act(
     if kind == _ENTER:
         spread = book.sides[ASK].best - book.sides[BID].best
         which = queues.spread_class(spread)
-        ahead = _inside(law.places[which], spread, rng)
+        ahead = 1 + int(law.ahead[which, int(rng.random() * POINTS)] * (spread - 2) + 0.5)
         return limit(book, journal, side, best + (1 - 2 * side) * ahead, draw_size(law.sizes, which, rng)) > 0
     if kind == _JOIN:
         return limit(book, journal, side, best, draw_size(law.sizes, SPREADS + state, rng)) > 0
@@ -351,17 +363,6 @@ def _act(
     joins = book.levels[side, price & mask].lots > 0
     group = SPREADS + 2 * classes + which + (grid.distances.edges.size - 1 if joins else 0)
     return limit(book, journal, side, price, draw_size(law.sizes, group, rng)) > 0
-
-
-@njit(cache=True)
-def _inside(places: FloatArray, spread: int, rng: np.random.Generator) -> int:
-    """Draw how many ticks an order inside the spread stands before its own best."""
-    place = int(np.searchsorted(places, rng.random(), side="right"))
-    if spread == 2 or place == NEXT:
-        return 1
-    if place == BETWEEN and spread > 3:
-        return 2 + int(rng.random() * (spread - 3))
-    return int(spread - 1)
 
 
 @njit(cache=True)

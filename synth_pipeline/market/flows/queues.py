@@ -27,8 +27,6 @@ OPPOSITE = 3
 """Classes of the opposite queue."""
 SPREADS = 8
 """Classes of spreads wider than a tick: 2, 3-4, 5-8, …"""
-NEXT, BETWEEN, CLOSING = 0, 1, 2
-"""Where an order inside the spread stands: a tick before its own best, a tick before the other, or between."""
 
 
 class Grid(NamedTuple):
@@ -50,8 +48,6 @@ class Counts(NamedTuple):
     inside: FloatArray
     """Limit orders, shape (SPREADS, 2: own best left last or not)."""
     inside_seconds: FloatArray
-    places: FloatArray
-    """Of those where NEXT, BETWEEN and CLOSING differ, shape (SPREADS, 3)."""
     best: FloatArray
     """Shape (3 kinds, 2 spreads, OPPOSITE, sizes)."""
     best_seconds: FloatArray
@@ -68,6 +64,8 @@ class Counts(NamedTuple):
     """Its class of distance behind the best."""
     before: IntArray
     """Lots at its price before it; of a market order in the best queue."""
+    ahead: FloatArray
+    """Of one inside the spread, where it stands: 0 a tick before its own best, 1 a tick before the other."""
 
 
 def count(rows: Rows, grid: Grid, shape: FloatArray) -> Counts:
@@ -75,9 +73,9 @@ def count(rows: Rows, grid: Grid, shape: FloatArray) -> Counts:
     sizes, behind, distances = grid.best.size + 1, grid.behind.size + 2, grid.distances.edges.size - 1
     messages = [np.full(rows.kind.size, -1) for _ in range(4)]
     found = Counts(
-        np.zeros((SPREADS, 2)), np.zeros((SPREADS, 2)), np.zeros((SPREADS, 3)),
+        np.zeros((SPREADS, 2)), np.zeros((SPREADS, 2)),
         np.zeros((3, 2, OPPOSITE, sizes)), np.zeros((2, OPPOSITE, sizes)),
-        np.zeros((2, distances, behind)), np.zeros((distances, behind)), *messages,
+        np.zeros((2, distances, behind)), np.zeros((distances, behind)), *messages, np.zeros(rows.kind.size),
     )  # fmt: skip
     _walk(rows, new_ladder(rows), grid, shape, found)
     return found
@@ -184,10 +182,8 @@ def _classify(rows: Rows, ladder: Ladder, grid: Grid, at: int, left: int, found:
         if spread > 1:
             which = spread_class(spread)
             found.inside[which, int(left == side)] += 1.0
-            if spread > 2:
-                place = NEXT if behind == -1 else (CLOSING if -behind >= spread - 1 else BETWEEN)
-                found.places[which, place] += 1.0
             found.region[at], found.state[at], found.before[at] = INSIDE, which, 0
+            found.ahead[at] = min(-behind - 1, spread - 2) / max(spread - 2, 1)
     elif (kind == LIMIT or kind == CANCEL) and behind == 0:
         state = best_state(grid, own)
         found.best[int(kind == CANCEL), int(spread > 1), opposite_class(grid, other), state] += 1.0

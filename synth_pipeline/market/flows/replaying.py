@@ -1,9 +1,10 @@
 """Messages as the fits walk over them: plain arrays, and the book on a ladder of prices.
 
-Executions of one time and side are one market order.
+Executions of one time and side are one market order. Of the limit orders that one event of the source shows together
+the best comes first, as if it had been there before the others joined behind it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -80,6 +81,8 @@ def record_of(messages: Messages) -> Record:
     Raises `TooLittleDataError` for messages too few, of too short a time, without executions or on one side only.
     """
     _check(messages)
+    order = _best_first(messages)
+    messages = replace(messages, **{name: getattr(messages, name)[order] for name in _COLUMNS})
     ladders = [ladder[:, :, 0] for _, ladder in books(messages, 1)]
     bid, bid_size, ask, ask_size = np.concatenate(ladders, axis=1)
     empty = (bid_size == 0) | (ask_size == 0)
@@ -170,6 +173,19 @@ def _check(messages: Messages) -> None:
 
 
 _KINDS = {"limit orders": LIMIT, "cancellations": CANCEL, "executions": MARKET}
+
+
+_COLUMNS = ("time_ns", "kind", "side", "price", "size", "order_id")
+
+
+def _best_first(messages: Messages) -> IntArray:
+    """Return an order of the messages in which limit orders of one event and time come by price, the best first."""
+    event = np.concatenate(([0], np.cumsum(messages.ends)[:-1]))
+    placed = messages.kind == LIMIT
+    # A run of limit orders is sorted; whatever else stays where it is, in a run of its own.
+    new = np.append(True, (event[1:] != event[:-1]) | (messages.time_ns[1:] != messages.time_ns[:-1]))
+    run = np.cumsum(new | ~placed | np.append(True, ~placed[:-1]))
+    return np.lexsort((-messages.price * messages.side, run))
 
 
 def _levels(levels: IntArray, side: int, base: int) -> list[tuple[int, int, int]]:

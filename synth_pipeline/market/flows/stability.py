@@ -5,12 +5,13 @@ from numba import njit
 from synth_pipeline.market.engine import ASK, BID, Book, move_band
 from synth_pipeline.market.tape import Market, record
 
-NO_BIDS, NO_ASKS, RUNAWAY, NO_SLOT = 2, 3, 4, 5
+NO_BIDS, NO_ASKS, RUNAWAY, NO_SLOT, EXPLOSION = 2, 3, 4, 5, 6
 REASONS = {
     NO_BIDS: "no bid is left, so nothing tells where the next orders belong: calibrate on a longer or calmer record",
     NO_ASKS: "no ask is left, so nothing tells where the next orders belong: calibrate on a longer or calmer record",
     RUNAWAY: "the mid has left the price it is held to by more than half of it: the flow's rates pull it away",
     NO_SLOT: "the book is full: the flow places more orders than it cancels",
+    EXPLOSION: "orders excite ever more orders: the flow is not stationary in the states that it runs into",
 }
 """What each code says."""
 

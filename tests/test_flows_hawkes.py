@@ -1,0 +1,252 @@
+"""The Hawkes flow: its likelihood against double loops and our univariate one, its fit, its run on the book."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from synth_pipeline.errors import InputError, SynthError, TooLittleDataError
+from synth_pipeline.generators import hawkes as univariate
+from synth_pipeline.market.engine import ASK, BID, cancel, front
+from synth_pipeline.market.flows import hawkes_events as seen
+from synth_pipeline.market.flows import multivariate_hawkes as hawkes
+from synth_pipeline.market.flows.calibrated import Opening
+from synth_pipeline.market.flows.hawkes import Hawkes, Parameters
+from synth_pipeline.market.flows.hawkes_run import TAKE_CLASSES, Law
+from synth_pipeline.market.flows.observing import orders_of
+from synth_pipeline.market.flows.placement import distances_up_to
+from synth_pipeline.market.flows.replaying import record_of
+from synth_pipeline.market.flows.sizes import sizes_of
+from synth_pipeline.market.tape import rewind
+from synth_pipeline.rng import stream
+from synth_pipeline.schema import NS_PER_SECOND, Scale
+from synth_pipeline.series import FloatArray
+from synth_pipeline.ticks.messages import MARKET, Messages
+from tests import naive_hawkes_flow as naive
+
+DECAYS = np.array([2.0, 20.0])
+BASE = np.array([0.4, 0.3])
+WEIGHTS = np.array([[[0.3, 0.2], [0.0, 0.1]], [[0.1, 0.0], [0.2, 0.2]]])
+
+
+def plain_design(types: int, decays: FloatArray) -> hawkes.Design:
+    columns = np.tile(np.arange(types), (types, 1))
+    return hawkes.Design(np.arange(types), columns, decays, np.zeros((types, 1, 0)), np.zeros((types, 1)))
+
+
+def plain_record(times: FloatArray, types: np.ndarray, kinds: int) -> hawkes.Record:
+    fresh = np.arange(len(times)) == 0
+    return hawkes.Record(times, types, fresh, ~fresh, np.zeros((len(times), kinds), np.int64), np.ones(len(times)))
+
+
+def drawn(seed: int, events: int = 40) -> tuple[hawkes.Record, hawkes.Design, FloatArray, FloatArray]:
+    """Return a record of two stretches in changing states, mirrored types, and parameters."""
+    rng = stream(seed, "drawn")
+    types, cells, factors = 4, 3, 2
+    times = np.sort(rng.uniform(0.0, 10.0, events))
+    fresh = np.isin(np.arange(events), (0, events // 2))
+    counted = ~fresh & (rng.random(events) < 0.9)
+    own = rng.integers(0, types, events)
+    where = rng.integers(-1, cells, (events, types))
+    where[np.arange(events), own] = rng.integers(0, cells, events)
+    record = hawkes.Record(times, own, fresh, counted, where, rng.uniform(0.5, 1.5, events))
+    across = np.arange(types) // 2 * 2 + (np.arange(types) % 2 ^ np.arange(types)[:, None] % 2)
+    loadings, offsets = rng.normal(size=(2, cells, factors)), rng.normal(0.0, 0.3, (2, cells))
+    design = hawkes.Design(np.arange(types) // 2, across, DECAYS, loadings, offsets)
+    return record, design, rng.uniform(0.1, 0.6, (2, design.rates)), rng.normal(0.0, 0.5, (2, factors))
+
+
+def fast(record: hawkes.Record, design: hawkes.Design, theta: FloatArray, phi: FloatArray) -> float:
+    factors = np.exp(np.einsum("scf,sf->sc", design.loadings, phi) + design.offsets)
+    blank = np.zeros_like(theta)
+    return hawkes.score(record, hawkes.Fit(design, theta, phi, factors, blank, blank, blank, 0.0))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_likelihood_is_that_of_double_loops(seed: int) -> None:
+    given = drawn(seed)
+    assert fast(*given) == pytest.approx(naive.log_likelihood(*given), rel=1e-10)
+
+
+def test_residuals_are_the_compensators_of_double_loops() -> None:
+    record, design, theta, phi = drawn(7)
+    factors = np.exp(np.einsum("scf,sf->sc", design.loadings, phi) + design.offsets)
+    found = hawkes.residuals(record, design, theta, factors)
+    for i in np.flatnonzero(record.counted):
+        own = record.types[i]
+        before = [at for at in naive.past_of(record, i) if record.types[at] == own]
+        if not before:
+            assert np.isnan(found[i])
+            continue
+        passed = sum(
+            naive.factor(record, design, phi, at, own) * naive.compensator(record, design, theta, at, own)
+            for at in range(before[-1] + 1, i + 1)
+            if record.cells[at, own] >= 0
+        )
+        assert found[i] == pytest.approx(passed, rel=1e-10)
+
+
+def test_slopes_are_those_of_finite_differences() -> None:
+    record, design, theta, _ = drawn(3)
+    _, gradients, curvatures = hawkes.slopes(record, design, theta)
+    for own in range(2):
+        for p in range(design.rates):
+            step = np.zeros_like(theta)
+            step[own, p] = 1e-6
+            up, down = (hawkes.slopes(record, design, theta + sign * step) for sign in (1, -1))
+            assert (up[0] - down[0])[own] / 2e-6 == pytest.approx(gradients[own, p], rel=1e-5, abs=1e-5)
+            difference = (up[1] - down[1])[own] / -2e-6
+            assert difference[p:] == pytest.approx(curvatures[own, p:, p], rel=1e-4, abs=1e-4)
+
+
+def test_one_type_is_our_univariate_process() -> None:
+    times = univariate.simulated(stream(1, "one"), 4000.0, 0.5, 0.6, 2.0)
+    known = univariate.fit(times, float(times[-1]))
+    found = hawkes.fit(plain_record(times, np.zeros(len(times), np.int64), 1), plain_design(1, np.array([known.decay])))
+    assert found.theta[0] == pytest.approx([known.base, known.branching_ratio], rel=2e-3)
+    # The univariate likelihood also holds the first event, at the base rate.
+    first = np.log(known.base) - known.base * times[0]
+    assert found.log_likelihood + first == pytest.approx(known.log_likelihood, abs=0.05)
+
+
+def test_the_peak_is_where_no_neighbour_is_higher() -> None:
+    times, types = naive.simulated(stream(2, "peak"), 1500.0, BASE, WEIGHTS, DECAYS)
+    record, design = plain_record(times, types, 2), plain_design(2, DECAYS)
+    found, rng = hawkes.fit(record, design), stream(3, "peak")
+    for _ in range(50):
+        moved = np.maximum(found.theta + 0.02 * rng.normal(size=found.theta.shape), 0.0)
+        assert fast(record, design, moved, np.zeros((2, 0))) < found.log_likelihood
+
+
+def test_mean_rates_are_those_of_theory_and_of_events() -> None:
+    times, types = naive.simulated(stream(4, "mean"), 40_000.0, BASE, WEIGHTS, DECAYS)
+    found = hawkes.fit(plain_record(times, types, 2), plain_design(2, DECAYS))
+    theory = np.linalg.solve(np.eye(2) - WEIGHTS.sum(axis=2), BASE)
+    assert np.bincount(types) / times[-1] == pytest.approx(theory, rel=0.05)
+    assert found.mean_rates() == pytest.approx(np.bincount(types) / times[-1], rel=0.01)
+    assert found.spectral_radius == pytest.approx(np.abs(np.linalg.eigvals(WEIGHTS.sum(axis=2))).max(), abs=0.05)
+
+
+def test_a_radius_is_lowered_without_a_change_of_rates() -> None:
+    times, types = naive.simulated(stream(5, "steady"), 4000.0, BASE, WEIGHTS, DECAYS)
+    found = hawkes.fit(plain_record(times, types, 2), plain_design(2, DECAYS))
+    steady = found.stationary(0.4)
+    assert steady.spectral_radius == pytest.approx(0.4)
+    assert steady.mean_rates() == pytest.approx(found.mean_rates(), rel=0.02)
+    assert found.stationary(0.99).theta == pytest.approx(found.theta)
+
+
+@pytest.mark.slow
+def test_intervals_hold_the_truth_over_fifty_seeds() -> None:
+    held, asked = 0, 0
+    truth = np.column_stack((BASE, WEIGHTS.reshape(2, -1)))
+    for seed in range(50):
+        times, types = naive.simulated(stream(seed, "coverage"), 2500.0, BASE, WEIGHTS, DECAYS)
+        found = hawkes.fit(plain_record(times, types, 2), plain_design(2, DECAYS))
+        errors = np.sqrt(np.diagonal(found.covariance, axis1=1, axis2=2))
+        held += int((np.abs(found.theta - truth) <= 1.96 * errors).sum())
+        asked += truth.size
+    assert held / asked >= 0.9
+
+
+# The flow on the book.
+
+REACH = 40
+
+
+def market_flow(*, excitation: float = 0.5, features: int = 0) -> Hawkes:
+    """Return a flow of a small liquid market, made by hand."""
+    decays = np.array([1.0, 50.0])
+    per_kind = np.array([0.5, 1.5, 4.0, 1.0, 4.0, 1.0])
+    jumps = np.zeros((seen.TYPES, seen.TYPES, 2))
+    for which in range(seen.TYPES):
+        jumps[which, which] = excitation * np.array([0.6, 0.4]) * decays
+    distances = distances_up_to(REACH)
+    classes = distances.edges.size - 1
+    by_orders = np.ones((seen.TYPES, seen.CLASSES))
+    by_orders[2 * seen.CANCEL_BEHIND :][:2] = 2.0 ** ((np.arange(seen.CLASSES) - seen.CLASSES // 2) / 4)
+    groups = classes + 2 + TAKE_CLASSES
+    lots = stream(0, "lots").integers(1, 20, 4000)
+    flow = Hawkes(Parameters(pool=2**13))
+    flow._law = Law(
+        base=np.repeat(per_kind, 2) * (1 - excitation),
+        jumps=jumps,
+        decays=decays,
+        by_spread=np.ones((seen.TYPES, seen.SPREADS)),
+        by_own=by_orders,
+        by_other=np.ones((seen.TYPES, seen.CLASSES)),
+        typical=seen.Typical(2, 30.0, 400.0),
+        features=features,
+        distances=distances,
+        placed=np.cumsum(np.ones(classes)) / classes,
+        joining=np.full(classes, 0.5),
+        leaving=np.ones(classes),
+        inside=sizes_of(np.ones(60, np.int64), np.zeros(60, np.int64), [np.arange(8)] * seen.SPREADS),
+        sweeps=sizes_of(np.ones(60, np.int64), np.zeros(60, np.int64), [np.arange(0)]),
+        sizes=sizes_of(lots, np.arange(4000) % groups, [np.arange(groups)] * groups),
+        day=np.ones(1),
+        most=1e5,
+    )
+    book = [(side, 5000 + (2 * side - 1) * away, 100) for side in (BID, ASK) for away in range(1, REACH + 1)]
+    scale = Scale(Decimal("0.1"), Decimal("0.001"))
+    flow._opening = Opening(np.array(book), scale, REACH, 2.0)
+    return flow
+
+
+def messages_of(flow: Hawkes, seconds: float, seed: int = 0) -> Messages:
+    run = flow.start(0, rng=stream(seed, "run"))
+    return orders_of(run, int(seconds * NS_PER_SECOND), flow.opening.scale)
+
+
+def tape_of(flow: Hawkes, until_s: list[float], seed: int = 0) -> np.ndarray:
+    run, pieces = flow.start(0, rng=stream(seed, "run")), []
+    for until in until_s:
+        done = False
+        while not done:
+            done = run.advance(int(until * NS_PER_SECOND))
+            pieces.append(run.market.tape[: run.market.clock.events[0]][["time_ns", "bid", "ask", "bid_lots"]].copy())
+            rewind(run.market)
+    return np.concatenate(pieces)
+
+
+def test_where_the_time_is_cut_makes_no_difference() -> None:
+    flow = market_flow()
+    once, often = tape_of(flow, [30.0]), tape_of(flow, np.linspace(0.01, 30.0, 97).tolist())
+    assert np.array_equal(once, often)
+    assert not np.array_equal(once, tape_of(flow, [30.0], seed=1)[: len(once)])
+
+
+def test_rates_on_the_book_are_those_of_theory() -> None:
+    flow = market_flow()
+    law = flow.law
+    branching = (law.jumps / law.decays).sum(axis=2).T
+    theory = np.linalg.solve(np.eye(seen.TYPES) - branching, law.base)
+    counts, seconds = np.zeros(len(seen.KINDS)), 0.0
+    for seed in range(4):
+        rows = record_of(messages_of(flow, 400.0, seed)).rows
+        events, _ = seen.events_of(rows, REACH, 10.0)
+        counts += np.bincount(events.types // 2, minlength=len(seen.KINDS))
+        seconds += 400.0
+    found, expected = counts / seconds, theory.reshape(-1, 2).sum(axis=1)
+    # Nothing goes inside a spread of one tick; cancellations behind follow the number of orders.
+    assert found[[1, 3, 5]] == pytest.approx(expected[[1, 3, 5]], rel=0.06)
+    assert found[0] < expected[0]
+    assert found[2] == pytest.approx(expected[2], rel=0.06)
+
+
+def test_a_book_that_somebody_else_changed_is_looked_at_anew() -> None:
+    def run(*, meddle: bool) -> tuple[int, int]:
+        flow = market_flow().start(0, rng=stream(9, "run"))
+        flow.advance(NS_PER_SECOND)
+        waiting = flow._step  # noqa: SLF001
+        if meddle:
+            cancel(flow.market.book, flow.market.journal, front(flow.market.book, BID))
+        flow.advance(2 * NS_PER_SECOND)
+        assert waiting is flow._step  # noqa: SLF001
+        return int(flow.market.tape[0].time_ns), int(flow.market.clock.events[0])
+
+    assert run(meddle=True) != run(meddle=False)
