@@ -253,6 +253,7 @@ def _read_trades(flow: Flow, since: int, shadow: Shadow, sent: np.record, taker:
         broken += shadow.order[slot] != trade.maker_id or shadow.owner[slot] != trade.maker_owner
         broken += trade.taker_id != taker or trade.taker_owner != sent.owner or trade.lots <= 0
         broken += trade.price != book.orders[slot].price
+        broken += not nobodys and trade.maker_owner == sent.owner and book.rules[0].self_trade != engine.ALLOW
         is_hidden = book.orders[slot].terms & HIDDEN != 0
         broken += is_hidden and shadow.shown[1 - sent.side, trade.price] != 0
         broken += not last <= sign * trade.price <= sign * sent.price

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,10 +12,13 @@ import pytest
 from synth_pipeline import stages
 from synth_pipeline.bars.files import Options
 from synth_pipeline.errors import InputError, NoDataError
+from synth_pipeline.generators import Generator
 from synth_pipeline.schema import NS_PER_DAY, Instrument
+from synth_pipeline.series import Series
 from synth_pipeline.settings import Settings
 from synth_pipeline.stages import Scenario
 from synth_pipeline.stages.history import parse_cell
+from synth_pipeline.synthesis import rejection
 from synth_pipeline.synthesis.dataset import lazy_dataset, read_dataset
 
 DAILY = parse_cell("1d")
@@ -151,13 +155,24 @@ def test_a_report_says_that_it_is_of_a_scenario_and_of_chosen_paths(workspace: s
     assert 'class="proviso"' not in workspace.file(plain, "report").read_text()
 
 
-def test_a_regime_is_held_against_the_history_of_that_regime(workspace: stages.Workspace) -> None:
-    def best(regime: str | None) -> float:
-        scenario = Scenario(regime=regime, min_fidelity=0.0)
-        made = stages.sample(workspace, STOCK, DAILY, "block_bootstrap", paths=4, steps=150, scenario=scenario)
-        return float(made.facts["mean_fidelity"])
+def test_a_regime_is_held_against_the_history_of_that_regime(
+    workspace: stages.Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bases, search = [], rejection.accepted
 
-    assert best("bear") > 0.9 * best(None)  # against all of history a falling market scores far less
+    def seen(generator: Generator, base: Series, **more: Any) -> rejection.Accepted:
+        bases.append(base)
+        return search(generator, base, **more)
+
+    monkeypatch.setattr(rejection, "accepted", seen)
+    for regime in ("bear", None):
+        scenario = Scenario(regime=regime, min_fidelity=0.0)
+        stages.sample(workspace, STOCK, DAILY, "block_bootstrap", paths=2, steps=150, scenario=scenario)
+    bear, whole = bases
+    checkpoint = workspace.find("checkpoints", STOCK, DAILY, "block_bootstrap")
+    assert checkpoint is not None
+    assert bear.steps == checkpoint.facts["steps_bear"] + 1 < whole.steps == 840
+    assert np.nanmean(bear.log_returns()) < np.nanmean(whole.log_returns())
 
 
 def test_bars_beyond_the_last_time_are_refused(workspace: stages.Workspace) -> None:

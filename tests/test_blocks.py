@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -212,3 +214,9 @@ def test_a_block_that_ends_early_is_followed_by_another() -> None:
     state = drawn(stream(0, "rows"), rows, 0, 0, np.array([3]), np.array([1, 2, 3, -1]), 4.0, False)
     assert rows.tolist() == [3] * 5
     assert state == (-1, 3)
+
+
+def test_importing_the_bootstrap_loads_no_library_that_only_a_fit_needs() -> None:
+    heavy = "import sys, synth_pipeline.generators.block_bootstrap; print({'arch', 'scipy.signal'} & {*sys.modules})"
+    found = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"

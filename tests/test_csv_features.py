@@ -282,3 +282,47 @@ def test_wrong_words_are_told(market: tuple[Path, Path, dict[str, Any]], options
 def test_a_file_that_is_missing_is_not_taken_for_an_instrument(tmp_path: Path) -> None:
     done = run("missing.csv", "--start", "2024-01-01", "--end", "2024-01-02")
     assert "missing.csv cannot be opened" in str(done.exception)
+
+
+def _noisy(path: Path, market: tuple[Path, Path, dict[str, Any]], change: str) -> Path:
+    """The quotes again, their prices changed by a formula."""
+    frame = pl.read_csv(market[0]).with_columns(pl.sql_expr(change))
+    frame.write_csv(path)
+    return path
+
+
+def test_the_noise_of_a_float_is_no_decimal(tmp_path: Path, market: tuple[Path, Path, dict[str, Any]]) -> None:
+    # 4.2 / 0.0001 and the like: what a program writes that computed its prices.
+    path = _noisy(tmp_path / "noisy.csv", market, "(ask_price / 3 * 7 / 7 * 3) as ask_price")
+    texts = pl.read_csv(path, infer_schema_length=0)["ask_price"].str.len_chars()
+    assert (texts > 12).sum() > 100
+    window = {"step_ns": STEP_NS, "decimals": 4}
+    found = csv_features(CsvFile(path), None, START_NS, START_NS + 60 * 10**9, **window)
+    plain = csv_features(CsvFile(market[0]), None, START_NS, START_NS + 60 * 10**9, **window)
+    assert found.quotes.rejected == {}
+    for name, column in plain.columns.items():
+        np.testing.assert_array_equal(found.columns[name], column, err_msg=name)
+
+
+def test_numbers_without_a_grid_are_rounded_on_request_only(
+    tmp_path: Path, market: tuple[Path, Path, dict[str, Any]]
+) -> None:
+    path = _noisy(
+        tmp_path / "finer.csv",
+        market,
+        "case when timestamp % 2 = 0 then bid_volume * 0.7364518273645182 else bid_volume end as bid_volume",
+    )
+    window = {"step_ns": STEP_NS, "decimals": 6}
+    with pytest.raises(InputError, match="more than 6 decimals: round them with --nearest"):
+        csv_features(CsvFile(path), None, START_NS, START_NS + 60 * 10**9, **window)
+    found = csv_features(CsvFile(path), None, START_NS, START_NS + 60 * 10**9, **window, nearest=True)
+    plain = csv_features(CsvFile(market[0]), None, START_NS, START_NS + 60 * 10**9, **window)
+    np.testing.assert_array_equal(found.columns["mid"], plain.columns["mid"])
+    rows = pl.read_csv(path)["bid_volume"]
+    assert found.quotes.rows == plain.quotes.rows > 100
+    assert np.isfinite(found.columns["imbalance_1"]).any()
+    assert rows.round(6).ne(rows).sum() > 100
+    words = ["--start", "2024-01-01T00:00:00", "--end", "2024-01-01T00:01:00", "--decimals", "6"]
+    done = RUN.invoke(app, ["features", str(path), *words, "--nearest", "--json"])
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["known_mid"] > 0

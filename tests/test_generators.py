@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -312,6 +312,10 @@ def test_requests_that_cannot_be_honoured_are_refused(name: str) -> None:
         generator.sample(0, 10, rng=stream(0, "sample"))
     with pytest.raises(InputError, match="has no parameter 'stpes'"):
         type(generator).from_settings({"stpes": 3})
+    numbers = [field.name for field in fields(type(generator).Parameters) if "float" in str(field.type)]
+    for number in numbers:
+        with pytest.raises(InputError, match=f"{number}=inf does not fit"):
+            type(generator).from_settings({number: float("inf")})
 
 
 @every_generator

@@ -103,6 +103,23 @@ def test_a_basket_has_a_step_wherever_a_member_has_a_bar(tmp_path: Path) -> None
         history.series(GBM)
 
 
+def test_a_coin_beside_a_stock_goes_from_friday_to_monday(tmp_path: Path) -> None:
+    workspace = _workspace(tmp_path)
+    every = list(np.arange("2024-01-01", "2024-07-01", dtype="M8[D]"))
+    days = [day for day in every if np.is_busday(day)]
+    coin = _prices(len(every))
+    _store(workspace, "COIN", every, coin)
+    _store(workspace, "STOCK", days, _prices(len(days), seed=2))
+    history = History.of(workspace, Instrument.parse("file.COIN+STOCK"), DAY)
+    series = history._read(("close",))
+    assert series.steps == len(days)
+    assert np.isfinite(series.values).all()
+    np.testing.assert_array_equal(series.column("COIN:close")[0], np.array(coin)[np.is_busday(every)])
+    label_of = history.labels(series)
+    assert label_of is not None
+    assert np.is_busday(((label_of(np.arange(10)) - NS_PER_DAY) // NS_PER_DAY).astype("M8[D]")).all()
+
+
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     workspace = _workspace(tmp_path)
     with pytest.raises(NoDataError, match=r"no bars of file\.NONE/1d"):

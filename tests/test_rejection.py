@@ -284,6 +284,17 @@ def test_a_path_of_many_pieces_is_scored_as_a_whole():
     assert found.scores == (scorer.finish()[0].score,)
 
 
+def test_copies_on_a_coarser_grid_are_copies():
+    generator, base = Market(), base_of(Market(), 1201)
+    ticked = Series(np.round(base.values, 2), base.names, base.step_ns, base.start_ns, 0.01)
+    model = BlockBootstrap.from_settings({"block_length": 30.0}).fit(ticked, rng=stream(4, "fit"))
+    # A history at ten times the price moves by ticks of a tenth the size.
+    higher = Series(ticked.values * 10, ticked.names, ticked.step_ns, ticked.start_ns, 0.01)
+    found = accepted(model, higher, paths=2, steps=1201, min_fidelity=0.0, rng=stream(5, "draw"))
+    assert found.facts()["verbatim_share"] > 0.9
+    assert search(generator, ticked, min_fidelity=0.0).facts()["verbatim_share"] == 0
+
+
 def test_copies_are_counted_beside_the_score():
     base = base_of(Market(), 1201)
     generator = BlockBootstrap.from_settings({"block_length": 30.0}).fit(base, rng=stream(4, "fit"))

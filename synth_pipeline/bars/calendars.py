@@ -80,6 +80,14 @@ class Calendar:
         weeks, rest = np.divmod(slots, len(self._passed) - 1)
         return np.asarray(weeks * self._passed[-1] + self._passed[rest])
 
+    def is_open(self, times: np.ndarray) -> np.ndarray:
+        """Return whether bars are expected to open at these times, or half a bar off."""
+        if self.open_slots is None:
+            return np.ones(len(times), dtype=np.bool_)
+        step = self.timeframe.ns
+        slots = (times - self.phase_ns - MONDAY_NS + step // 2) // step
+        return np.asarray(self.open_slots)[slots % len(self.open_slots)]
+
     def following(self, last_ns: int, numbers: np.ndarray) -> np.ndarray:
         """Return when the bars expected after the one that opened at `last_ns` open; number 0 is the next one."""
         if not self.timeframe.fixed:

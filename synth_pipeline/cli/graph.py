@@ -176,6 +176,9 @@ def features(
     time_column: Annotated[str | None, typer.Option("--time", help="Time column, if several could be.")] = None,
     unit: Annotated[str | None, typer.Option(help="Unit of the CSV files' times: s, ms, us, ns or iso.")] = None,
     decimals: Annotated[int, typer.Option(min=0, max=18, help="Decimals that prices and sizes of CSV files have.")] = 8,
+    nearest: Annotated[
+        bool, typer.Option("--nearest", help="Round prices and sizes that have more, instead of leaving them out.")
+    ] = False,
     to: Annotated[Path | None, typer.Option("--out", help="Parquet file to write the rows to.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -192,6 +195,6 @@ def features(
     seconds = Settings().step_ms / 1000 if step is None else step
     if windows.is_csv(source):
         files = windows.csv_files(Path(source), trades, (columns, trade_columns), time_column, unit)
-        windows.print_csv_features(*files, (start, end, seconds), decimals, to, as_json)
+        windows.print_csv_features(*files, (start, end, seconds), (decimals, nearest), to, as_json)
     else:
         windows.print_store_features(Instrument.parse(source), (start, end, seconds), to, as_json)

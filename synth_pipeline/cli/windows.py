@@ -46,14 +46,26 @@ def csv_files(
 
 
 def print_csv_features(
-    quotes: CsvFile, trades: CsvFile | None, window: Words, decimals: int, to: Path | None, as_json: bool
+    quotes: CsvFile, trades: CsvFile | None, window: Words, numbers: tuple[int, bool], to: Path | None, as_json: bool
 ) -> None:
-    """Compute features of a window of CSV files and print or write them."""
+    """Compute features of a window of CSV files and print or write them.
+
+    `numbers` says how many decimals they have, and whether finer ones are rounded.
+    """
     from synth_pipeline.stages.csv_features import csv_features
 
     start_ns, end_ns, step_ns = _window(window)
     with progress_bar() as progress:
-        found = csv_features(quotes, trades, start_ns, end_ns, step_ns=step_ns, decimals=decimals, progress=progress)
+        found = csv_features(
+            quotes,
+            trades,
+            start_ns,
+            end_ns,
+            step_ns=step_ns,
+            decimals=numbers[0],
+            nearest=numbers[1],
+            progress=progress,
+        )
     facts = _facts(str(quotes.path), window)
     facts |= {"quotes": found.quotes.facts(), "trades": found.trades and found.trades.facts()}
     _print(facts, found.columns, step_ns, to, as_json)

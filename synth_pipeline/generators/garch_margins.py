@@ -3,8 +3,8 @@
 What belongs here: one fit an asset over the same rows, how its errors carry over to what is estimated from its
 residuals, and joint paths for given joint shocks. What does not: the law of the shocks.
 
-The fit is quasi maximum likelihood with normal innovations (`conditional_variance`), on the longest stretch of rows that
-all assets have; it is consistent whatever the law of the shocks, and so is what is estimated from its residuals
+The fit is quasi maximum likelihood with normal innovations (`conditional_variance`), on the longest stretch of rows
+that all assets have; it is consistent whatever the law of the shocks, and so is what is estimated from its residuals
 afterwards (Bollerslev and Wooldridge 1992; Chen and Fan 2006, J. Econometrics 135).
 """
 

@@ -96,6 +96,9 @@ class CsvRead:
         }
 
 
+_MOST_LEFT_OUT = 0.01
+
+
 @dataclass(frozen=True)
 class CsvFeatures:
     """Rows of `schema.GRID`, and what became of each file."""
@@ -113,22 +116,27 @@ def csv_features(
     *,
     step_ns: int,
     decimals: int = 8,
+    nearest: bool = False,
     progress: Progress = silent,
 ) -> CsvFeatures:
     """Return the features of every bucket that starts in [start_ns, end_ns), one that holds no recording apart.
 
-    Prices and sizes with more `decimals` than these are left out and counted. Raises `InputError` when a file's columns
-    or times are not clear, or it is not sorted.
+    Prices and sizes with more `decimals` than these are left out and counted, or rounded to the `nearest` on request.
+    Raises `InputError` when a file's columns or times are not clear, it is not sorted, or over a hundredth of the rows
+    of the window has too many decimals.
     """
     if step_ns <= 0 or end_ns < start_ns:
         raise InputError(f"no grid from {start_ns} to {end_ns} ns in steps of {step_ns} ns: check start, end and step")
-    source = _Source(quotes, trades, decimals)
+    source = _Source(quotes, trades, decimals, nearest=nearest)
     begin, stop = source.buckets(start_ns, end_ns, step_ns)
     edges = [*range(begin, stop, max(_PIECE_NS // step_ns, 1)), stop]
     pieces = []
     for done, (first, last) in enumerate(pairwise(edges)):
         pieces.append(source.piece(first * step_ns, last * step_ns, step_ns))
         progress(done + 1, len(edges) - 1, "features")
+    _check_decimals(quotes.path, source.quotes_read, decimals)
+    if trades is not None:
+        _check_decimals(trades.path, source.trades_read, decimals)
     columns = {
         name: np.concatenate([piece[name] for piece in pieces]) if pieces else empty
         for name, empty in schema.GRID.empty().items()
@@ -136,10 +144,20 @@ def csv_features(
     return CsvFeatures(columns, source.quotes_read, source.trades_read if trades else None)
 
 
+def _check_decimals(path: Path, read: CsvRead, decimals: int) -> None:
+    """Refuse a file whose numbers are not on the grid that was asked for: the rows left would be another market."""
+    finer = read.rejected["too_many_decimals"]
+    if finer > _MOST_LEFT_OUT * (read.rows + finer):
+        raise InputError(
+            f"{path}: {finer} of {read.rows + finer} rows have prices or sizes of more than {decimals} decimals: "
+            "round them with --nearest, or raise --decimals"
+        )
+
+
 class _Source:
     """Both files, opened, and their columns by what they are."""
 
-    def __init__(self, quotes: CsvFile, trades: CsvFile | None, decimals: int) -> None:
+    def __init__(self, quotes: CsvFile, trades: CsvFile | None, decimals: int, *, nearest: bool) -> None:
         self.quotes = _opened(quotes)
         self.quote_names = _assigned(quotes.path, self.quotes, _QUOTE_COLUMNS, ("bid_price", "ask_price"))
         if len(self.quote_names) == 3:
@@ -152,6 +170,7 @@ class _Source:
         span = self.quotes.span()
         self.coverage = None if span is None else (span[0], span[1] + 1)
         self.decimals = decimals
+        self.exact = (Kind.NEAREST, Kind.NEAREST_OR_EMPTY) if nearest else (Kind.EXACT, Kind.EXACT_OR_EMPTY)
         self.scale = Scale(Decimal(1).scaleb(-decimals), Decimal(1).scaleb(-decimals))
 
     def buckets(self, start_ns: int, end_ns: int, step_ns: int) -> tuple[int, int]:
@@ -186,7 +205,7 @@ class _Source:
         part = self.quotes.read(
             start_ns,
             end_ns,
-            dict.fromkeys(names.values(), Kind.EXACT_OR_EMPTY),
+            dict.fromkeys(names.values(), self.exact[1]),
             decimals=self.decimals,
             carry_in=True,
             check=lambda columns: _quote_faults(_named(columns, names)),
@@ -205,7 +224,7 @@ class _Source:
         if self.trades is None:
             return schema.TRADES.empty()
         names = self.trade_names
-        kinds = {name: Kind.TEXT if role == "side" else Kind.EXACT for role, name in names.items()}
+        kinds = {name: Kind.TEXT if role == "side" else self.exact[0] for role, name in names.items()}
         part = self.trades.read(
             start_ns, end_ns, kinds, decimals=self.decimals, check=lambda columns: _trade_faults(_named(columns, names))
         )

@@ -1,7 +1,8 @@
 """What a generator is fitted on: days of grid features, or stored bars; of one instrument or of a basket.
 
 Bars are one step each. Where a market closes (nights, weekends, holidays) the next bar is the next step; a bar that is
-missing in open hours is a row of NaN, as every gap. A basket of bars has a step wherever one of its members has a bar.
+missing in open hours is a row of NaN, as every gap. A basket of bars has a step wherever one of its members has a bar
+and none is closed: a coin beside a stock goes from Friday to Monday.
 """
 
 from __future__ import annotations
@@ -127,6 +128,8 @@ def _of_bars(workspace: Workspace, instrument: Instrument, timeframe: Timeframe)
     }
     tables = {member.symbol: read_bars(workspace, manifest) for member, manifest in found.items()}
     opens = np.unique(np.concatenate([table["open_ns"] for table in tables.values()]))
+    for table in tables.values():
+        opens = opens[Calendar.learn(table["open_ns"], timeframe).is_open(opens)]
     calendar = Calendar.learn(opens, timeframe)
     rows = _rows(opens, calendar)
 
@@ -160,8 +163,9 @@ def _bar_series(
     table: Mapping[str, np.ndarray], names: tuple[str, ...], opens: IntArray, rows: IntArray, timeframe: Timeframe
 ) -> Series:
     values = np.full((1, int(rows[-1]) + 1, len(names)), np.nan)
-    own = rows[np.searchsorted(opens, table["open_ns"])]
-    values[0, own] = np.stack([table[name] for name in names], axis=1)
+    kept = np.isin(table["open_ns"], opens)
+    own = rows[np.searchsorted(opens, table["open_ns"][kept])]
+    values[0, own] = np.stack([table[name][kept] for name in names], axis=1)
     prices = np.concatenate([table[name] for name in names if name != "volume"])
     return Series(
         values=values,

@@ -16,7 +16,7 @@ from synth_pipeline.series import IntArray
 
 BY_MAGNITUDE, ISO = -1, -2
 """Instead of the power of ten of a time unit: each value's own size says it, or times are ISO 8601."""
-EXACT, EXACT_OR_EMPTY, FLOAT, TEXT = range(4)
+EXACT, EXACT_OR_EMPTY, FLOAT, TEXT, NEAREST, NEAREST_OR_EMPTY = range(6)
 """Kinds of columns."""
 MALFORMED_NUMBER, TOO_MANY_DECIMALS, NUMBER_TOO_LARGE, TEXT_TOO_LONG = range(1, 5)
 FIELD_COUNT, MALFORMED_TIME, OPEN_QUOTE = range(7, 10)
@@ -240,7 +240,7 @@ def _value(data: NDArray[np.uint8], start: int, stop: int, kind: int) -> tuple[i
         if stop - start > 8:
             return 0, 0, TEXT_TOO_LONG
         return _text(data, start, stop), 0, 0
-    if start == stop and kind != EXACT:
+    if start == stop and kind != EXACT and kind != NEAREST:
         return 0, EMPTY_DIGITS, 0
     mantissa, digits, fault = _decimal(data, start, stop)
     if kind == FLOAT and (fault == NUMBER_TOO_LARGE or (fault == 0 and (abs(mantissa) >= _FLOAT_WHOLE or digits > 22))):
@@ -411,15 +411,38 @@ def _any_line(
 
 
 @njit(cache=True, nogil=True)
-def to_decimals(values: IntArray, digits: NDArray[np.int8], decimals: int, faults: NDArray[np.uint8]) -> None:
-    """Turn mantissas into units of 10**-`decimals` in place; mark rows whose number is finer or does not fit."""
+def to_decimals(
+    values: IntArray, digits: NDArray[np.int8], decimals: int, nearest: bool, faults: NDArray[np.uint8]
+) -> None:
+    """Turn mantissas into units of 10**-`decimals` in place; mark rows whose number is finer or does not fit.
+
+    A finer number that is the text of a float64, within four units in the last place of one that is not, stands for
+    that one: 42000.399999999994 is 42000.4. With `nearest` any finer number is the nearest that is not.
+    """
     for row in range(values.size):
         if faults[row] != 0 or digits[row] == EMPTY_DIGITS or values[row] == 0:
             continue
         places = decimals - digits[row]
         if places < 0:
-            faults[row] = TOO_MANY_DECIMALS
+            rounded, is_noise = _rounded(values[row], -places)
+            if nearest or is_noise:
+                values[row] = rounded
+            else:
+                faults[row] = TOO_MANY_DECIMALS
         elif places > 18 or abs(values[row]) > _ROOM[places]:
             faults[row] = NUMBER_TOO_LARGE
         else:
             values[row] *= _TENS[places]
+
+
+@njit(cache=True, nogil=True)
+def _rounded(mantissa: int, places: int) -> tuple[int, bool]:
+    """Return the nearest integer of mantissa / 10**places, and whether what was cut off is noise of a float64."""
+    if places > 18:
+        return 0, False
+    size, unit = abs(mantissa), int(_TENS[places])
+    whole = size // unit
+    off = size - whole * unit
+    if 2 * off >= unit:
+        whole, off = whole + 1, unit - off
+    return (whole if mantissa > 0 else -whole), off <= size >> 51

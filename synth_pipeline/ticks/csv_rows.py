@@ -34,6 +34,10 @@ class Kind(enum.IntEnum):
     """The same; an empty field is 0."""
     FLOAT = kernels.FLOAT
     """The nearest float64; an empty field is NaN."""
+    NEAREST = kernels.NEAREST
+    """As `EXACT`, but a number with more decimals is rounded to the nearest with as many."""
+    NEAREST_OR_EMPTY = kernels.NEAREST_OR_EMPTY
+    """The same; an empty field is 0."""
     TEXT = kernels.TEXT
     """Up to eight bytes of lower-case text, as bytes."""
 
@@ -130,7 +134,8 @@ def _column(
         return values.view("S8")
     if kind == Kind.FLOAT:
         return _floats(values, digits, data)
-    kernels.to_decimals(values, digits, decimals, faults)
+    nearest = kind in (Kind.NEAREST, Kind.NEAREST_OR_EMPTY)
+    kernels.to_decimals(values, digits, decimals, nearest, faults)
     return values
 
 

@@ -34,7 +34,7 @@ class Standing(NamedTuple):
 class Told(NamedTuple):
     """Messages as rows of `message_kernels` columns, and the stretches that they are of."""
 
-    rows: np.ndarray
+    rows: list[np.ndarray]
     opens: list[int]
     spans: list[Span]
     initial: list[Standing]
@@ -100,9 +100,11 @@ class Writer:
         silences = [(max(start, start_ns), min(end, end_ns)) for start, end in self._gaps]
         silences += [(int(time) - 1, int(time)) for time in full_books]
         for begin, end in merged([(begin, end) for begin, end in silences if begin < end]):
-            self._tell(start_ns, begin)
-            self._close(begin)
-            self.pass_over(begin, end)
+            if self._open is not None and self._open[0] < begin:
+                self._tell(start_ns, begin)
+                self._close(begin)
+                start_ns = begin
+            self.pass_over(start_ns, end)
             self._open = (end, self._written, self.state.standing())
             start_ns = end
         self._tell(start_ns, end_ns)
@@ -153,9 +155,8 @@ class Writer:
     def told(self, end_ns: int) -> Told:
         """End the last stretch and return everything."""
         self._close(end_ns)
-        rows = np.concatenate(self._rows) if self._rows else np.zeros((0, kernels.COLUMNS), np.int64)
         tally = dict(zip(_TALLY, self.tally.tolist(), strict=True))
-        return Told(rows, self._opens, self._spans, self._initial, tally)
+        return Told(self._rows, self._opens, self._spans, self._initial, tally)
 
 
 def merged(spans: Sequence[Span]) -> list[Span]:

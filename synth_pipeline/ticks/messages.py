@@ -217,7 +217,10 @@ def _messages(writer: Writer, end_ns: int, scale: Scale) -> Messages:
     told = writer.told(end_ns)
     if not told.opens:
         raise NoDataError("nothing was done to the book while it was known: take a longer stretch of ticks")
-    columns: dict[str, Any] = {name: told.rows[:, place].astype(dtype) for name, (place, dtype) in _FIELDS.items()}
+    columns: dict[str, Any] = {
+        name: np.concatenate([rows[:, place].astype(dtype) for rows in told.rows])
+        for name, (place, dtype) in _FIELDS.items()
+    }
     return Messages(
         **columns,
         opens=np.array(told.opens),

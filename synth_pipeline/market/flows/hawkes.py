@@ -37,7 +37,7 @@ from synth_pipeline.market.flows.hawkes_events import BEHIND, CANCEL_BEHIND, INS
 from synth_pipeline.market.flows.hawkes_run import TAKE_CLASSES, Law, advance, start_state
 from synth_pipeline.market.flows.opening import deepened, opening_of
 from synth_pipeline.market.flows.placement import Distances, distances_up_to, power_law, reach_of
-from synth_pipeline.market.flows.replaying import Record, record_of
+from synth_pipeline.market.flows.replaying import Record, Rows, record_of
 from synth_pipeline.market.flows.sizes import Sizes, sizes_of
 from synth_pipeline.market.flows.tallying import tally, waiting_tests
 from synth_pipeline.market.tape import Market
@@ -89,14 +89,12 @@ class Hawkes(Calibrated[Law]):
         found = record_of(messages)
         distances = distances_up_to(self.parameters.reach_ticks or _reach(found, messages.depth))
         day, flat = shape_of(messages.time_ns, messages.spans)
-        events, profile = seen.events_of(found.rows, distances.class_of.size - 1, found.unit)
+        rows = seen.spread_out(found.rows, messages.ends, found.unit, rng)
+        events, profile = seen.events_of(rows, distances.class_of.size - 1, found.unit)
         typical = seen.typical_of(events)
-        times, resolution = (
-            seen.times_of(found.rows, events, messages.ends, rng),
-            seen.resolution_of(found.rows) / NS_PER_SECOND,
-        )
+        resolution = seen.resolution_of(found.rows) / NS_PER_SECOND
         decays, dropped = _decays(self.parameters.decay_times_s, resolution, messages.seconds)
-        record = _record(found, events, times, seen.cells_of(events, typical), day, decays)
+        record = _record(rows, events, seen.cells_of(events, typical), day, decays)
         progress(1, 4, "comparing states")
         features = _best_state(record, decays, typical, self.parameters.mirrored)
         progress(2, 4, "fitting")
@@ -109,7 +107,7 @@ class Hawkes(Calibrated[Law]):
         reach = distances.class_of.size - 1
         levels = opening_of(messages, reach)
         if messages.depth:
-            levels = self._deepen(found, levels, day, rng)
+            levels = self._deepen(found, events, levels, rng)
         self._opening = Opening(levels, messages.scale, reach, found.spread)
         progress(4, 4, "fitted")
         return self
@@ -117,9 +115,9 @@ class Hawkes(Calibrated[Law]):
     def fit_like(self, messages: Messages, truth: Self) -> Self:
         """Estimate with the decays, states and time of day of another one, whose parameters can thus be compared."""
         law, found = truth.law, record_of(messages)
-        events, _ = seen.events_of(found.rows, law.distances.class_of.size - 1, found.unit)
-        times = seen.times_of(found.rows, events, messages.ends, stream(0, "hawkes", "ties"))
-        record = _record(found, events, times, seen.cells_of(events, law.typical), law.day, law.decays)
+        rows = seen.spread_out(found.rows, messages.ends, found.unit, stream(0, "hawkes", "ties"))
+        events, _ = seen.events_of(rows, law.distances.class_of.size - 1, found.unit)
+        record = _record(rows, events, seen.cells_of(events, law.typical), law.day, law.decays)
         design = _design(law.decays, law.typical, law.features, truth.parameters.mirrored)
         self._keep(record, hawkes.fit(record, design), law.features)
         return self
@@ -133,13 +131,19 @@ class Hawkes(Calibrated[Law]):
         )
         self.estimates = _estimates(fitted, features)
 
-    def _deepen(self, found: Record, levels: IntArray, day: FloatArray, rng: np.random.Generator) -> IntArray:
+    def _deepen(self, found: Record, events: seen.Events, levels: IntArray, rng: np.random.Generator) -> IntArray:
         """Add what stands beyond the levels seen, and, where nothing is seen there, what comes and goes."""
         law = self.law
-        limit_rates, cancel_rates = _extrapolated(found, law.distances, day)
-        if law.base[2 * BEHIND : 2 * BEHIND + 2].sum() == 0:
-            self._law = _with_depth(law, found, limit_rates, cancel_rates)
-            self.notes = (*self.notes, "nothing is seen behind the touch: orders come and go there at constant rates")
+        limit_rates, cancel_rates = _extrapolated(found, law.distances, law.day)
+        if not (events.types // 2 == BEHIND).any():
+            rows = found.rows
+            seconds = float((rows.ends_ns - rows.starts_ns).sum()) / NS_PER_SECOND
+            rate = 0.5 * float((events.types // 2 <= TOUCH).sum()) / seconds
+            self._law = _with_depth(law, rate, int(found.spread), limit_rates, cancel_rates)
+            self.notes = (
+                *self.notes,
+                "nothing is seen behind the touch: as many orders as at it are taken to come there, and to leave",
+            )
         return deepened(levels, law.distances, limit_rates, cancel_rates, law.sizes, rng)
 
     @property
@@ -170,12 +174,10 @@ def _decays(times: tuple[float, ...], resolution: float, seconds: float) -> tupl
     return 1.0 / np.array(kept), (f"decay times of {left_out} s are left out: {known} do not tell them",)
 
 
-def _record(
-    found: Record, events: seen.Events, times: FloatArray, cells: IntArray, day: FloatArray, decays: FloatArray
-) -> hawkes.Record:
+def _record(rows: Rows, events: seen.Events, cells: IntArray, day: FloatArray, decays: FloatArray) -> hawkes.Record:
     """Return the events in order of time, those counted of which the state and enough of the past are known."""
-    rows = found.rows
     stretch = np.searchsorted(rows.opens, events.at, side="right") - 1
+    times = (rows.time_ns[events.at] - rows.starts_ns[0]) / NS_PER_SECOND
     order = np.lexsort((times, stretch))
     stretch, times = stretch[order], times[order]
     fresh = np.append(True, np.diff(stretch) != 0)
@@ -355,21 +357,21 @@ def _extrapolated(found: Record, distances: Distances, day: FloatArray) -> tuple
     return rates, leaving
 
 
-def _with_depth(law: Law, found: Record, limit_rates: FloatArray, cancel_rates: FloatArray) -> Law:
-    """Return a law with constant rates behind the touch, the same as `_extrapolated`."""
+def _with_depth(law: Law, rate: float, spread: int, limit_rates: FloatArray, cancel_rates: FloatArray) -> Law:
+    """Return a law with a constant rate of orders behind each touch, which rest there as many as `_extrapolated`."""
     reach = law.distances.class_of.size - 1
     offsets = np.arange(1, reach + 1)
-    beyond = law.distances.class_of[np.minimum(offsets + int(found.spread), reach)]
-    each = np.bincount(law.distances.class_of[offsets], limit_rates[beyond], law.distances.edges.size - 1)
-    resting = float((limit_rates[beyond] / cancel_rates[beyond]).sum())
+    beyond = law.distances.class_of[np.minimum(offsets + spread, reach)]
+    resting = limit_rates[beyond] / cancel_rates[beyond]
+    placed = np.bincount(law.distances.class_of[offsets], resting, law.distances.edges.size - 1)
     base, jumps = law.base.copy(), law.jumps.copy()
     for kind in (BEHIND, CANCEL_BEHIND):
-        base[2 * kind : 2 * kind + 2] = each.sum()
+        base[2 * kind : 2 * kind + 2] = rate
         jumps[:, 2 * kind : 2 * kind + 2] = 0.0
     return law._replace(
         base=base,
         jumps=jumps,
-        placed=np.cumsum(each) / each.sum(),
-        leaving=np.ones_like(each),
-        typical=law.typical._replace(orders=max(resting, 1.0)),
+        placed=np.cumsum(placed) / placed.sum(),
+        leaving=np.ones_like(placed),
+        typical=law.typical._replace(orders=max(float(resting.sum()), 1.0)),
     )

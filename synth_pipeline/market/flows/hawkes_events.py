@@ -29,7 +29,6 @@ from synth_pipeline.market.flows.replaying import (
     new_ladder,
     open_stretch,
 )
-from synth_pipeline.schema import NS_PER_SECOND
 from synth_pipeline.series import FloatArray, IntArray
 from synth_pipeline.ticks.messages import CANCEL, LIMIT, MARKET
 
@@ -87,6 +86,26 @@ class Typical(NamedTuple):
     """Of a side."""
 
 
+def spread_out(rows: Rows, ends: np.ndarray, unit: float, rng: np.random.Generator) -> Rows:
+    """Return the messages at times, and in an order, in which they may have happened.
+
+    `ends` tells of each message whether it is the last of an event of the source. Where a limit order would trade with
+    what the same publication takes away, that is taken away just before it.
+    """
+    stretch = np.searchsorted(rows.opens, np.arange(len(rows.kind)), side="right") - 1
+    back = (resolution_of(rows) * rng.random(len(rows.kind))).astype(np.int64)
+    moved = np.where((rows.kind == LIMIT) | (rows.kind == CANCEL), back, 0)
+    times = np.maximum(rows.time_ns - moved, rows.starts_ns[stretch])
+    if not _is_published_together(rows):
+        # One by one, or of a coarse clock: the order is the source's.
+        publication = np.concatenate(([0], np.cumsum(ends)[:-1]))
+        return rows._replace(time_ns=times[np.lexsort((times, publication))])
+    publications = np.append(0, np.flatnonzero(ends) + 1)
+    order = _interleaved(rows, new_ladder(rows), np.unique(np.append(publications, len(ends))), unit, times)
+    names = ("kind", "side", "price", "size", "lasts", "takes")
+    return rows._replace(time_ns=times[order], **{name: getattr(rows, name)[order] for name in names})
+
+
 def events_of(rows: Rows, reach: int, unit: float) -> tuple[Events, FloatArray]:
     """Return the events up to a reach behind the touch, and how many orders rest at each offset on average."""
     count = len(rows.kind)
@@ -100,10 +119,52 @@ def events_of(rows: Rows, reach: int, unit: float) -> tuple[Events, FloatArray]:
 
 def resolution_of(rows: Rows) -> float:
     """Return, in ns, the median time between publications where most changes share one, else the unit of the clock."""
-    gaps = np.diff(rows.time_ns[(rows.kind == LIMIT) | (rows.kind == CANCEL)])
-    if (gaps == 0).mean() > _MOST_TIED:
-        return float(np.median(gaps[gaps > 0]))
-    return float(np.gcd.reduce(gaps))
+    gaps = _gaps(rows)
+    return float(np.median(gaps[gaps > 0])) if _is_published_together(rows) else float(np.gcd.reduce(gaps))
+
+
+def _gaps(rows: Rows) -> IntArray:
+    return np.diff(rows.time_ns[(rows.kind == LIMIT) | (rows.kind == CANCEL)])
+
+
+def _is_published_together(rows: Rows) -> bool:
+    return bool((_gaps(rows) == 0).mean() > _MOST_TIED)
+
+
+@njit(cache=True)
+def _interleaved(rows: Rows, ladder: Ladder, bounds: IntArray, unit: float, times: IntArray) -> IntArray:
+    """Return an order by time within each publication that does not cross the book, and bring times to that order."""
+    order, done, stretch = np.empty(len(rows.kind), dtype=np.int64), np.zeros(len(rows.kind), dtype=np.bool_), 0
+    kept = 0
+    for number in range(bounds.size - 1):
+        first, stop = bounds[number], bounds[number + 1]
+        while stretch < rows.opens.size - 1 and first >= rows.opens[stretch]:
+            open_stretch(ladder, rows, stretch, unit)
+            stretch += 1
+        for place in np.argsort(times[first:stop], kind="mergesort"):
+            at = first + place
+            while not done[at]:
+                before = at
+                if rows.kind[at] == LIMIT and is_open(ladder):
+                    before = _in_the_way(rows, ladder, at, stop, first, done)
+                times[before] = times[at]
+                apply(ladder, rows, before, unit)
+                order[kept], done[before] = before, True
+                kept += 1
+    return order
+
+
+@njit(cache=True)
+def _in_the_way(rows: Rows, ladder: Ladder, at: int, stop: int, first: int, done: np.ndarray) -> int:
+    """Return a message that takes away what a limit order would trade with, or the order itself."""
+    side = rows.side[at]
+    best, out = ladder.best[1 - side], -1 if side == BID else 1
+    if not _is_there(ladder, 1 - side) or (rows.price[at] - best) * out > 0:
+        return at
+    for other in range(first, stop):
+        if not done[other] and rows.side[other] != side and rows.price[other] == best and rows.kind[other] != LIMIT:
+            return other
+    return at
 
 
 @njit(cache=True)
@@ -139,7 +200,7 @@ def _take(
     """Write an execution as a market order or add it to the last one of its side, and return the events written."""
     side, time_ns = rows.side[at], rows.time_ns[at]
     last = takers[side]
-    if rows.takes[at] > 0 and time_ns - last[_SINCE] > together:
+    if abs(time_ns - last[_SINCE]) > together:
         _write(rows, ladder, at, window, found, kept)
         found.size[kept] = 0
         last[_SINCE], last[_EVENT], last[_FIRST] = time_ns, kept, rows.price[at]
@@ -317,21 +378,3 @@ def offsets() -> FloatArray:
     found = np.zeros((len(KINDS), CELLS))
     found[CANCEL_BEHIND] = (own - CLASSES // 2) / _ORDERS_STEPS * np.log(2.0)
     return found
-
-
-def times_of(rows: Rows, events: Events, ends: np.ndarray, rng: np.random.Generator) -> FloatArray:
-    """Return when each event happened, in seconds since the record's start.
-
-    `ends` tells of each message whether it is the last of an event of the source.
-    """
-    time_ns, kind = rows.time_ns[events.at], rows.kind[events.at]
-    resolution = resolution_of(rows)
-    stretch = np.searchsorted(rows.opens, events.at, side="right") - 1
-    back = resolution * rng.random(len(time_ns))
-    # Later messages of a publication happened later.
-    publication = np.concatenate(([0], np.cumsum(ends)[:-1]))[events.at]
-    moved = np.empty(len(back))
-    moved[np.lexsort((np.arange(len(back)), publication))] = back[np.lexsort((-back, publication))]
-    moved[kind == MARKET] = 0.0
-    happened = np.maximum(time_ns - moved, rows.starts_ns[stretch])
-    return np.asarray(happened - rows.starts_ns[0], dtype=np.float64) / NS_PER_SECOND

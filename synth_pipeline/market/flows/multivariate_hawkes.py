@@ -35,7 +35,7 @@ from synth_pipeline.progress import Progress, silent
 from synth_pipeline.series import FloatArray, IntArray
 
 _EM_STEPS = 4
-_MOST_STEPS = 60
+_MOST_STEPS = 200
 _FLAT = 1e-3
 """Log-likelihood that a further step may still promise: far below what data can tell."""
 _CAUTION = 1.0
@@ -131,8 +131,10 @@ def exposures(record: Record, design: Design, sets: int, rates: int) -> tuple[Fl
 
 
 @njit(cache=True, fastmath=True)
-def slopes(record: Record, design: Design, theta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return Σ log ψ over counted events, its gradient and negated Hessian, each by set; `theta` is (μ, n) by set.
+def slopes(
+    record: Record, design: Design, theta: FloatArray, wanted: np.ndarray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return Σ log ψ over counted events, its gradient and negated Hessian, each by wanted set; `theta` is (μ, n).
 
     Shapes (sets,), (sets, rates) and (sets, rates, rates), the last below the diagonal only.
     """
@@ -150,8 +152,8 @@ def slopes(record: Record, design: Design, theta: FloatArray) -> tuple[FloatArra
             for j in range(types):
                 past[j, k] *= fade
         e = record.types[i]
-        if record.counted[i]:
-            own = design.group[e]
+        own = design.group[e]
+        if record.counted[i] and wanted[own]:
             regressors[0] = record.shape[i]
             for j in range(types):
                 first = 1 + design.column[e, j] * decays
@@ -278,7 +280,7 @@ def fit(record: Record, design: Design, *, progress: Progress = silent) -> Fit:
     known = zip(counts, integrals, design.offsets, design.loadings, strict=True)
     searches = [_Search(*each) for each in known]
     for step in range(_EM_STEPS + _MOST_STEPS):
-        found = slopes(record, design, np.stack([search.theta for search in searches]))
+        found = slopes(record, design, np.stack([search.theta for search in searches]), _unsettled(searches))
         for search, value, gradient, curvature in zip(searches, *found, strict=True):
             search.judge(float(value), gradient, curvature, is_newton=step >= _EM_STEPS)
         progress(step + 1, _EM_STEPS + _MOST_STEPS, "climbing the likelihood")
@@ -293,10 +295,14 @@ def fit(record: Record, design: Design, *, progress: Progress = silent) -> Fit:
     return Fit(design, *found, sum(search.value for search in searches))
 
 
+def _unsettled(searches: list[_Search]) -> np.ndarray:
+    return np.array([not search.is_done for search in searches])
+
+
 def score(record: Record, fitted: Fit) -> float:
     """Return the log-likelihood of the counted events of another record."""
     counts, integrals = exposures(record, fitted.design, *fitted.theta.shape)
-    values, _, _ = slopes(record, fitted.design, fitted.theta)
+    values, _, _ = slopes(record, fitted.design, fitted.theta, np.ones(len(fitted.theta), dtype=np.bool_))
     met = counts > 0
     expected = np.einsum("sc,scr,sr", fitted.factors, integrals[:, :-1], fitted.theta)
     return float(values.sum() + (counts[met] * np.log(fitted.factors[met])).sum() - expected)

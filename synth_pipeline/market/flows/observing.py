@@ -45,7 +45,7 @@ def orders_of(run: Run, until_ns: int, scale: Scale) -> Messages:
 
 
 def levels_of(run: Run, until_ns: int, scale: Scale, gaps: FloatArray, *, rng: np.random.Generator) -> Messages:
-    """Run up to a time and return the messages without ids; what leaves a price at once is one cancellation.
+    """Run up to a time and return the messages without ids; what leaves or joins a price at once is one.
 
     `gaps` are what `publication_gaps` returned.
     """
@@ -80,8 +80,8 @@ def _pieces(run: Run, until_ns: int) -> Iterator[tuple[IntArray, ...]]:
 
 
 def _merged(rows: IntArray) -> IntArray:
-    """Add up the cancellations of one event at one price."""
-    same = np.append(False, (rows[1:, [0, 2, 3, 4]] == rows[:-1, [0, 2, 3, 4]]).all(axis=1) & (rows[1:, 2] == CANCEL))
+    """Add up what one event cancels, and what it places, at one price."""
+    same = np.append(False, (rows[1:, [0, 2, 3, 4]] == rows[:-1, [0, 2, 3, 4]]).all(axis=1) & (rows[1:, 2] != MARKET))
     first = np.flatnonzero(~same)
     found = rows[first].copy()
     found[:, 5] = np.add.reduceat(rows[:, 5], first)

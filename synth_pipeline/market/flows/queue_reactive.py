@@ -4,7 +4,7 @@ Huang, Lehalle and Rosenbaum (2015), "Simulating and analyzing order book data: 
 models II and III. With the states of `queues`, on each side and independent given the book:
 
 - at the best price, limit orders, cancellations and market orders at the rates λ^L, λ^C, λ^M of the size of the queue,
-  of the class of the opposite queue, and of whether the spread is one tick;
+  of the class of the opposite queue, and of the width of the spread;
 - at each price behind it, limit orders and cancellations at rates of the distance and of the size there, which is
   mostly zero where ticks are small: an order joins a level at another rate than it opens one;
 - inside a spread of several ticks, limit orders at rates of its width and of the side whose best left last.
@@ -63,7 +63,7 @@ class Law(NamedTuple):
     ahead: FloatArray
     """Where in the spread an order stands, from 0 next to its own best to 1 next to the other: shape (SPREADS, POINTS)."""
     best: FloatArray
-    """Limit orders, cancellations, market orders: shape (3, 2 spreads, OPPOSITE, sizes)."""
+    """Limit orders, cancellations, market orders: shape (3, WIDTHS, OPPOSITE, sizes)."""
     behind: FloatArray
     """Limit orders, cancellations: shape (2, distances, sizes)."""
     sizes: Sizes
@@ -71,6 +71,8 @@ class Law(NamedTuple):
     empty and then at other prices."""
     shares: FloatArray
     """Share of the queue that a cancellation takes, at the best by size, behind by distance: shape (…, POINTS)."""
+    makers: IntArray
+    """Lots of the orders that one addition at the touch consists of, shape (POINTS,); empty where it is one."""
     positions: FloatArray
     """Share of the queue ahead of the cancelled order, shape (POINTS,); empty where orders are not known."""
     day: FloatArray
@@ -107,7 +109,7 @@ class QueueReactive(Calibrated[Law]):
         behind, behind_error = _stacked([_smooth(each, counts.behind_seconds, (0,)) for each in counts.behind])
         behind[1, :, 0] = 0.0
         sizes, shares = _sizes(found, counts, grid), _shares(found, counts, grid)
-        self._law = Law(grid, inside, _ahead(counts), best, behind, sizes, shares, np.zeros(0), day)
+        self._law = Law(grid, inside, _ahead(counts), best, behind, sizes, shares, _makers(found), np.zeros(0), day)
         self.estimates = _named(counts, (inside, best, behind), (inside_error, best_error, behind_error), grid)
 
     @property
@@ -161,7 +163,7 @@ def _named(
         found["theta"] = Estimate(float(theta), float(error) or None, "share")
     labels = (
         lambda at: f"inside_{2 ** at[0] + 1}_{('other', 'own')[at[1]]}",
-        lambda at: f"{_KINDS[at[0]]}_best_{('tick', 'wide')[at[1]]}_{_OPPOSITE[at[2]]}_q{at[3]}",
+        lambda at: f"{_KINDS[at[0]]}_best_{_WIDTHS[at[1]]}_{_OPPOSITE[at[2]]}_q{at[3]}",
         lambda at: f"{_KINDS[at[0]]}_behind_{grid.distances.names[at[1]]}_q{at[2]}",
     )
     for label, happened, rate, error in zip(labels, (counts.inside, counts.best, counts.behind), rates, errors, strict=True):
@@ -171,6 +173,7 @@ def _named(
 
 
 _KINDS, _OPPOSITE = ("limit", "cancel", "market"), ("small", "usual", "large")
+_WIDTHS = ("1", "2_4", "5_32", "33_256", "wider")
 
 
 def _sizes(found: Record, counts: Counts, grid: Grid) -> Sizes:
@@ -189,6 +192,12 @@ def _sizes(found: Record, counts: Counts, grid: Grid) -> Sizes:
     wider = [np.arange(max(each - 2, low), min(each + 3, high)) for low, high in ranges for each in range(low, high)]
     sizes = np.concatenate([values[mask] for mask, values, _ in parts])
     return sizes_of(sizes, np.concatenate([groups[mask] for mask, _, groups in parts]), wider)
+
+
+def _makers(found: Record) -> IntArray:
+    if found.makers.size < _FEWEST:
+        return np.zeros(0, dtype=np.int64)
+    return np.maximum(quantiles(found.makers), 1).astype(np.int64)
 
 
 def _ahead(counts: Counts) -> FloatArray:
@@ -221,28 +230,30 @@ def _shares(found: Record, counts: Counts, grid: Grid) -> FloatArray:
 
 
 _FEWEST = 50
+_MOST_MAKERS = 32
+"""Orders that one addition consists of at most."""
 
 
 class State(NamedTuple):
-    """Where a run stands; one entry each, `best` of each side."""
+    """Where a run stands."""
 
     since_ns: IntArray
-    """When the last candidate came."""
+    """When the last candidate came; one entry, as in the next one."""
     next_ns: IntArray
     """When the next one comes; 0 where that is not drawn yet."""
     left: IntArray
-    """The side whose best left last."""
-    best: IntArray
-    """Best prices when it was last looked."""
+    """The side whose best left last; one entry."""
+    touch: IntArray
+    """Best prices and the lots there when it was last looked."""
     opened: FloatArray
-    """The mid at the start, ticks."""
+    """The mid at the start, ticks; one entry."""
 
 
 def _start_state(market: Market) -> State:
-    best = market.book.sides.best[:2].astype(np.int64)
-    return State(
-        np.array([market.clock.now_ns[0]]), np.array([0]), np.array([0]), best.copy(), np.array([0.5 * best.sum()])
-    )
+    touch = np.zeros(4, dtype=np.int64)
+    touch[:2] = market.book.sides.best[:2]
+    zero = np.zeros(1, dtype=np.int64)
+    return State(market.clock.now_ns.copy(), zero.copy(), zero.copy(), touch, np.array([0.5 * touch.sum()]))
 
 
 @njit(cache=True)
@@ -252,20 +263,24 @@ def _advance(
     """Run up to a time; the next candidate waits in `state`, so where the time is cut makes no difference."""
     book, clock = market.book, market.clock[0]
     widths = np.diff(law.grid.distances.edges)
-    placing, leaving = np.empty(widths.size), np.empty(widths.size)
+    highest = np.empty((2, widths.size))
     for each in range(widths.size):
-        placing[each] = law.behind[0, each].max() * widths[each]
-        leaving[each] = law.behind[1, each].max() * widths[each]
-    rates = np.array(
-        [law.inside.max(), law.best[0].max(), law.best[1].max(), law.best[2].max(), placing.sum(), leaving.sum()]
-    )
-    bounds = 2.0 * np.cumsum(rates)
-    placing, leaving = np.cumsum(placing) / placing.sum(), np.cumsum(leaving) / leaving.sum()
+        highest[0, each] = law.behind[0, each].max() * widths[each]
+        highest[1, each] = law.behind[1, each].max() * widths[each]
+    cumulative = np.empty((2, widths.size))
+    rates = np.zeros(2 * _KIND_COUNT + 1)
+    for kind in range(2):
+        cumulative[kind] = np.cumsum(highest[kind]) / highest[kind].sum()
+        rates[2 * (_PLACE + kind) : 2 * (_PLACE + kind) + 2] = highest[kind].sum()
+    rates[-1] = guide.rate
+    if _watch(book, state) and state.next_ns[0] > 0:
+        # Somebody else has changed the touch meanwhile: from now on other rates hold.
+        state.since_ns[0], state.next_ns[0] = clock.now_ns, 0
     while True:
-        _watch(book, state)
         if not has_room(market, book.sides[BID].orders + book.sides[ASK].orders + _SPARE_ROWS):
             return FULL
-        kind, side, price = _next_event(book, law, state, rates, bounds, placing, leaving, guide.rate, until_ns, rng)
+        _set_rates(book, law, state, rates)
+        kind, side, price = _next_event(book, law, state, rates, cumulative, until_ns, rng)
         if kind < 0:
             clock.now_ns = until_ns
             return DONE
@@ -275,64 +290,71 @@ def _advance(
             code = settle(market, fair_ticks(guide, now_ns) if guide.rate > 0 else state.opened[0])
             if code != 0:
                 return code
+            _watch(book, state)
 
 
 @njit(cache=True)
-def _watch(book: Book, state: State) -> None:
-    """Note which side's best left, whoever made it leave."""
+def _watch(book: Book, state: State) -> bool:
+    """Note the touch, and which side's best left, whoever made it leave; tell whether the touch is another one."""
+    changed, mask = False, book.levels.shape[1] - 1
     for side in range(2):
         best = book.sides[side].best
-        if best != state.best[side] and (best < state.best[side]) == (side == BID):
+        lots = book.levels[side, best & mask].lots
+        if best != state.touch[side] and (best < state.touch[side]) == (side == BID):
             state.left[0] = side
-        state.best[side] = best
+        changed |= best != state.touch[side] or lots != state.touch[2 + side]
+        state.touch[side], state.touch[2 + side] = best, lots
+    return changed
 
 
 _ENTER, _JOIN, _LEAVE, _TAKE, _PLACE, _DROP, _RESPOND = range(7)
 """Kinds of event: inside the spread, at the best (three), behind (two), the response to a fundamental price."""
+_KIND_COUNT = 6
+
+
+@njit(cache=True)
+def _set_rates(book: Book, law: Law, state: State, rates: FloatArray) -> None:
+    """Set the rates inside the spread and at the best, of bids and asks."""
+    grid, touch = law.grid, state.touch
+    spread = touch[ASK] - touch[BID]
+    width = queues.width_class(spread)
+    for side in range(2):
+        rates[2 * _ENTER + side] = law.inside[queues.spread_class(spread), int(state.left[0] == side)] if spread > 1 else 0.0
+        size, opposite = queues.best_state(grid, touch[2 + side]), queues.opposite_class(grid, touch[3 - side])
+        for kind in range(3):
+            rates[2 * (_JOIN + kind) + side] = law.best[kind, width, opposite, size]
 
 
 @njit(cache=True)
 def _next_event(
-    book: Book, law: Law, state: State, rates: FloatArray, bounds: FloatArray, placing: FloatArray,
-    leaving: FloatArray, response: float, until_ns: int, rng: np.random.Generator,
+    book: Book, law: Law, state: State, rates: FloatArray, cumulative: FloatArray, until_ns: int,
+    rng: np.random.Generator,
 ) -> tuple[int, int, int]:  # fmt: skip
     """Return kind, side and (behind the best) price of what happens next; a negative kind when nothing by `until_ns`.
 
-    Candidates come at the highest rates of the states and are kept with the share that the rate of the present one is.
+    Behind the best, candidates come at the highest rates of the states, at any price, and are kept with the share that
+    the rate of the state there is.
     """
-    grid, levels, sides = law.grid, book.levels, book.sides
-    mask, low, total = levels.shape[1] - 1, book.state[0].low, bounds[-1] + response
-    spread = sides[ASK].best - sides[BID].best
-    lots = (levels[BID, sides[BID].best & mask].lots, levels[ASK, sides[ASK].best & mask].lots)
-    sizes = (queues.best_state(grid, lots[0]), queues.best_state(grid, lots[1]))
-    opposite = (queues.opposite_class(grid, lots[1]), queues.opposite_class(grid, lots[0]))
+    levels, mask, low, total = book.levels, book.levels.shape[1] - 1, book.state[0].low, rates.sum()
+    edges = law.grid.distances.edges
     while True:
         if next_candidate(law.day, state.since_ns, state.next_ns, total, until_ns, rng) < 0:
             return -1, 0, 0
-        drawn = rng.random() * total
-        if drawn >= bounds[-1]:
-            return _RESPOND, 0, 0
-        kind = 0
-        while drawn >= bounds[kind]:
-            kind += 1
-        rest = (bounds[kind] - drawn) / rates[kind]
-        side = int(rest >= 1.0)
-        kept = (rest - side) * rates[kind]
-        if kind >= _PLACE:
-            which = min(int(np.searchsorted(placing if kind == _PLACE else leaving, rest - side)), placing.size - 1)
-            first = grid.distances.edges[which]
-            behind = first + int(rng.random() * (grid.distances.edges[which + 1] - first))
-            price = sides[side].best + (2 * side - 1) * behind
-            if price < low or price > low + mask:
-                continue
-            own = law.behind[kind - _PLACE, which]
-            if rng.random() * own.max() < own[queues.behind_state(grid, levels[side, price & mask].lots)]:
-                return kind, side, price
-        elif kind == _ENTER:
-            if spread > 1 and kept < law.inside[queues.spread_class(spread), int(state.left[0] == side)]:
-                return kind, side, 0
-        elif kept < law.best[kind - _JOIN, int(spread > 1), opposite[side], sizes[side]]:
+        drawn, at = rng.random() * total, 0
+        while drawn >= rates[at] and at < rates.size - 1:
+            drawn -= rates[at]
+            at += 1
+        kind, side = at // 2, at % 2
+        if kind != _PLACE and kind != _DROP:
             return kind, side, 0
+        which = min(int(np.searchsorted(cumulative[kind - _PLACE], drawn / rates[at])), edges.size - 2)
+        behind = edges[which] + int(rng.random() * (edges[which + 1] - edges[which]))
+        price = state.touch[side] + (2 * side - 1) * behind
+        if price < low or price > low + mask:
+            continue
+        own = law.behind[kind - _PLACE, which]
+        if rng.random() * own.max() < own[queues.behind_state(law.grid, levels[side, price & mask].lots)]:
+            return kind, side, price
 
 
 @njit(cache=True)
@@ -350,9 +372,9 @@ def _act(
         spread = book.sides[ASK].best - book.sides[BID].best
         which = queues.spread_class(spread)
         ahead = 1 + int(law.ahead[which, int(rng.random() * POINTS)] * (spread - 2) + 0.5)
-        return limit(book, journal, side, best + (1 - 2 * side) * ahead, draw_size(law.sizes, which, rng)) > 0
+        return _add(market, law, side, best + (1 - 2 * side) * ahead, draw_size(law.sizes, which, rng), rng)
     if kind == _JOIN:
-        return limit(book, journal, side, best, draw_size(law.sizes, SPREADS + state, rng)) > 0
+        return _add(market, law, side, best, draw_size(law.sizes, SPREADS + state, rng), rng)
     if kind == _TAKE:
         return send_market(book, journal, 1 - side, draw_size(law.sizes, SPREADS + classes + state, rng)) > 0
     if kind == _LEAVE:
@@ -363,6 +385,19 @@ def _act(
     joins = book.levels[side, price & mask].lots > 0
     group = SPREADS + 2 * classes + which + (grid.distances.edges.size - 1 if joins else 0)
     return limit(book, journal, side, price, draw_size(law.sizes, group, rng)) > 0
+
+
+@njit(cache=True)
+def _add(market: Market, law: Law, side: int, price: int, lots: int, rng: np.random.Generator) -> bool:
+    """Add lots to a price, in orders of the sizes that market orders meet."""
+    left, pieces = lots, min(law.makers.size, _MOST_MAKERS)
+    while left > 0 and pieces > 0:
+        piece = min(left, law.makers[int(rng.random() * POINTS)]) if pieces > 1 else left
+        if limit(market.book, market.journal, side, price, piece) <= 0:
+            return left < lots
+        left -= piece
+        pieces -= 1
+    return left < lots or limit(market.book, market.journal, side, price, lots) > 0
 
 
 @njit(cache=True)

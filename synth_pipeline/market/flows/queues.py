@@ -2,7 +2,7 @@
 
 A price is *inside* the spread, *best* (of its own side), or *behind* the best by some ticks. Each has a state:
 
-- best: the size of the queue, of the queue opposite (small, usual, large), and whether the spread is one tick;
+- best: the size of the queue, of the queue opposite (small, usual, large), and the width of the spread;
 - behind: the distance from the best (classes of `placement`), and the size of the queue, which may be empty;
 - inside: the width of the spread (classes that double), and whether the side's own best was the one that left last.
 
@@ -27,6 +27,8 @@ OPPOSITE = 3
 """Classes of the opposite queue."""
 SPREADS = 8
 """Classes of spreads wider than a tick: 2, 3-4, 5-8, …"""
+WIDTHS = 5
+"""Classes of spreads as the best queues see them: 1, 2-4, 5-32, 33-256, wider."""
 
 
 class Grid(NamedTuple):
@@ -49,9 +51,9 @@ class Counts(NamedTuple):
     """Limit orders, shape (SPREADS, 2: own best left last or not)."""
     inside_seconds: FloatArray
     best: FloatArray
-    """Shape (3 kinds, 2 spreads, OPPOSITE, sizes)."""
+    """Shape (3 kinds, WIDTHS, OPPOSITE, sizes)."""
     best_seconds: FloatArray
-    """Shape (2 spreads, OPPOSITE, sizes)."""
+    """Shape (WIDTHS, OPPOSITE, sizes)."""
     behind: FloatArray
     """Shape (2 kinds, distances, sizes)."""
     behind_seconds: FloatArray
@@ -74,7 +76,7 @@ def count(rows: Rows, grid: Grid, shape: FloatArray) -> Counts:
     messages = [np.full(rows.kind.size, -1) for _ in range(4)]
     found = Counts(
         np.zeros((SPREADS, 2)), np.zeros((SPREADS, 2)),
-        np.zeros((3, 2, OPPOSITE, sizes)), np.zeros((2, OPPOSITE, sizes)),
+        np.zeros((3, WIDTHS, OPPOSITE, sizes)), np.zeros((WIDTHS, OPPOSITE, sizes)),
         np.zeros((2, distances, behind)), np.zeros((distances, behind)), *messages, np.zeros(rows.kind.size),
     )  # fmt: skip
     _walk(rows, new_ladder(rows), grid, shape, found)
@@ -110,6 +112,12 @@ def spread_class(spread: int) -> int:
 
 
 @njit(cache=True)
+def width_class(spread: int) -> int:
+    """Return the class of a spread as the best queues see it."""
+    return int(spread > 1) + int(spread > 4) + int(spread > 32) + int(spread > 256)
+
+
+@njit(cache=True)
 def _walk(rows: Rows, ladder: Ladder, grid: Grid, shape: FloatArray, found: Counts) -> None:
     prices = np.zeros((2, found.behind_seconds.shape[0], found.behind_seconds.shape[1]))
     is_known = np.zeros(2, dtype=np.bool_)
@@ -141,7 +149,7 @@ def _expose(
     spread = ladder.best[ASK] - ladder.best[BID]
     for side in range(2):
         lots, other = ladder.lots[side, ladder.best[side]], ladder.lots[1 - side, ladder.best[1 - side]]
-        found.best_seconds[int(spread > 1), opposite_class(grid, other), best_state(grid, lots)] += seconds
+        found.best_seconds[width_class(spread), opposite_class(grid, other), best_state(grid, lots)] += seconds
         if spread > 1:
             found.inside_seconds[spread_class(spread), int(left == side)] += seconds
         if rows.depth > 0 or not is_known[side]:
@@ -176,7 +184,7 @@ def _classify(rows: Rows, ladder: Ladder, grid: Grid, at: int, left: int, found:
     if kind == MARKET:
         if rows.takes[at] > 0:
             state = best_state(grid, own)
-            found.best[2, int(spread > 1), opposite_class(grid, other), state] += 1.0
+            found.best[2, width_class(spread), opposite_class(grid, other), state] += 1.0
             found.region[at], found.state[at], found.before[at] = BEST, state, own
     elif kind == LIMIT and behind < 0:
         if spread > 1:
@@ -186,7 +194,7 @@ def _classify(rows: Rows, ladder: Ladder, grid: Grid, at: int, left: int, found:
             found.ahead[at] = min(-behind - 1, spread - 2) / max(spread - 2, 1)
     elif (kind == LIMIT or kind == CANCEL) and behind == 0:
         state = best_state(grid, own)
-        found.best[int(kind == CANCEL), int(spread > 1), opposite_class(grid, other), state] += 1.0
+        found.best[int(kind == CANCEL), width_class(spread), opposite_class(grid, other), state] += 1.0
         found.region[at], found.state[at], found.before[at] = BEST, state, own
     elif (kind == LIMIT or kind == CANCEL) and 0 < behind < grid.distances.class_of.size:
         lots = ladder.lots[side, price] if 0 <= price < ladder.lots.shape[1] else 0

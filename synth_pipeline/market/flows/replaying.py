@@ -1,6 +1,7 @@
 """Messages as the fits walk over them: plain arrays, and the book on a ladder of prices.
 
-Executions of one time and side are one market order. Of the limit orders that one event of the source shows together
+Executions of one side that follow each other within a millisecond are one market order: venues report its fills one by
+one, and a recorder stamps each. Of the limit orders that one event of the source shows together
 the best comes first, as if it had been there before the others joined behind it.
 """
 
@@ -18,6 +19,7 @@ from synth_pipeline.ticks.messages import CANCEL, LIMIT, MARKET, SHOWN, Messages
 
 BID, ASK = 0, 1
 _FEWEST_EVENTS, _FEWEST_SECONDS = 100, 5.0
+_TOGETHER_NS = 1_000_000
 _MARGIN, _WIDEST = 2**15, 2**23
 """Ticks of the ladder beyond every best price, and at most."""
 
@@ -71,6 +73,8 @@ class Record:
     """Median number of ticks between the best prices, over messages."""
     unit: float
     """Lots of a usual limit order: what stands at the start is counted in it."""
+    makers: IntArray
+    """Lots of the orders that market orders used up, by their fills; none where orders have ids."""
     notes: tuple[str, ...]
     """What the source does not tell and what is taken instead."""
 
@@ -81,8 +85,7 @@ def record_of(messages: Messages) -> Record:
     Raises `TooLittleDataError` for messages too few, of too short a time, without executions or on one side only.
     """
     _check(messages)
-    order = _best_first(messages)
-    messages = replace(messages, **{name: getattr(messages, name)[order] for name in _COLUMNS})
+    messages = _arranged(messages)
     ladders = [ladder[:, :, 0] for _, ladder in books(messages, 1)]
     bid, bid_size, ask, ask_size = np.concatenate(ladders, axis=1)
     empty = (bid_size == 0) | (ask_size == 0)
@@ -98,6 +101,7 @@ def record_of(messages: Messages) -> Record:
         distance=np.where(empty, 0, distance).astype(np.int64),
         spread=float(np.median((ask - bid)[~empty])),
         unit=float(np.minimum(sizes, np.quantile(sizes, 0.99)).mean()),
+        makers=_makers(messages),
         notes=_notes(messages, _lasting(messages, empty)),
     )
 
@@ -113,7 +117,7 @@ def _rows(messages: Messages, side: IntArray, price: IntArray, touched: tuple[in
         price=price - base,
         size=messages.size.astype(np.int64),
         lasts=_comings(messages),
-        takes=_market_orders(messages),
+        takes=_taken(messages),
         opens=np.append(messages.opens, len(messages)).astype(np.int64),
         starts_ns=messages.spans[:, 0].astype(np.int64),
         ends_ns=messages.spans[:, 1].astype(np.int64),
@@ -136,7 +140,7 @@ def _notes(messages: Messages, one_sided_s: float) -> tuple[str, ...]:
     found = []
     hidden = set(messages.unobserved)
     if "number of orders" in hidden:
-        found.append("numbers of orders are inferred: an addition is an order, a cancellation takes one out")
+        found.append("numbers of orders are inferred from additions, cancellations and the fills of market orders")
     if "queue position" in hidden:
         found.append("which order of a queue is cancelled is not observed: any, with equal probability")
     found += [f"not observed: {name}" for name in messages.unobserved if name.startswith(("changes between", "hidden"))]
@@ -178,14 +182,58 @@ _KINDS = {"limit orders": LIMIT, "cancellations": CANCEL, "executions": MARKET}
 _COLUMNS = ("time_ns", "kind", "side", "price", "size", "order_id")
 
 
-def _best_first(messages: Messages) -> IntArray:
-    """Return an order of the messages in which limit orders of one event and time come by price, the best first."""
+def _arranged(messages: Messages) -> Messages:
+    """Return the messages in an order that tells what each met.
+
+    Limit orders of one event and time come by price, the best first. What a source tells of between the fills of one
+    market order comes before it: the orders that it met there must have been there.
+    """
+    index, placed = np.arange(len(messages)), messages.kind == LIMIT
     event = np.concatenate(([0], np.cumsum(messages.ends)[:-1]))
-    placed = messages.kind == LIMIT
-    # A run of limit orders is sorted; whatever else stays where it is, in a run of its own.
+    begins, lasts = _market_orders(messages)
+    depth = np.zeros(len(messages) + 1, dtype=np.int64)
+    np.add.at(depth, begins + 1, 1)
+    np.add.at(depth, lasts + 1, -1)
+    inside = np.cumsum(depth)[:-1] > 0
+    met = inside.copy()
+    met[begins] |= inside[begins + 1] if len(messages) > 1 else False
     new = np.append(True, (event[1:] != event[:-1]) | (messages.time_ns[1:] != messages.time_ns[:-1]))
-    run = np.cumsum(new | ~placed | np.append(True, ~placed[:-1]))
-    return np.lexsort((-messages.price * messages.side, run))
+    alone = new | ~placed | np.append(True, ~placed[:-1])
+    run = np.cumsum(np.where(met, ~inside, alone))
+    rank = np.where(met, index, -messages.price * messages.side)
+    order = np.lexsort((rank, messages.kind == MARKET, run))
+    columns = {name: getattr(messages, name)[order] for name in _COLUMNS}
+    # What moved before a fill has its time, which is less than a millisecond earlier.
+    columns["time_ns"] = np.minimum.accumulate(columns["time_ns"][::-1])[::-1]
+    return replace(messages, **columns)
+
+
+def _market_orders(messages: Messages) -> tuple[IntArray, IntArray]:
+    """Return the first and the last fill of each market order."""
+    at = np.flatnonzero(messages.kind == MARKET)
+    if not at.size:
+        return at, at
+    key = np.stack((messages.side[at], messages.stretch[at]))
+    later = np.diff(messages.time_ns[at]) > _TOGETHER_NS
+    new = np.append(True, later | (np.diff(key) != 0).any(axis=0))
+    return at[new], at[np.append(new[1:], True)]
+
+
+def _taken(messages: Messages) -> IntArray:
+    """Return the lots of each market order at its first fill."""
+    begins, lasts = _market_orders(messages)
+    filled = np.cumsum(np.where(messages.kind == MARKET, messages.size, 0))
+    takes = np.zeros(len(messages), dtype=np.int64)
+    takes[begins] = filled[lasts] - filled[begins] + messages.size[begins]
+    return takes
+
+
+def _makers(messages: Messages) -> IntArray:
+    """Return the sizes of all fills but the last of each market order, which may leave something of what it met."""
+    _, lasts = _market_orders(messages)
+    whole = messages.kind == MARKET
+    whole[lasts] = False
+    return np.asarray(messages.size[whole & (messages.order_id == 0)])
 
 
 def _levels(levels: IntArray, side: int, base: int) -> list[tuple[int, int, int]]:
@@ -206,16 +254,6 @@ def _comings(messages: Messages) -> IntArray:
     after = rest
     comes = (messages.kind == LIMIT) & (after == messages.size)
     return ((comes | ((messages.kind != LIMIT) & (after <= 0))) & orders).astype(np.int64)
-
-
-def _market_orders(messages: Messages) -> IntArray:
-    """Return the lots of each market order at its first execution."""
-    takes = np.zeros(len(messages), dtype=np.int64)
-    at = np.flatnonzero(messages.kind == MARKET)
-    key = np.stack((messages.time_ns[at], messages.side[at], messages.stretch[at]))
-    begins = np.flatnonzero(np.append(True, (np.diff(key) != 0).any(axis=0)))
-    takes[at[begins]] = np.add.reduceat(messages.size[at], begins)
-    return takes
 
 
 def new_ladder(rows: Rows) -> Ladder:
