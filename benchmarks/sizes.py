@@ -64,9 +64,7 @@ def column_bytes(values: pa.ChunkedArray, encoding: str, level: int) -> float:
 def best(day: DayTicks, table: str) -> float:
     """Bytes a row if every column had its own best encoding at zstd-19, whatever that costs."""
     columns = pq.read_table(day.files[table]).columns
-    return sum(
-        min(column_bytes(values, encoding, _BEST_LEVEL) for encoding in _possible(values)) for values in columns
-    )
+    return sum(min(column_bytes(values, encoding, _BEST_LEVEL) for encoding in _possible(values)) for values in columns)
 
 
 def _possible(values: pa.ChunkedArray) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ class Calendar:
             return np.ones(len(times), dtype=np.bool_)
         step = self.timeframe.ns
         slots = (times - self.phase_ns - MONDAY_NS + step // 2) // step
-        return np.asarray(self.open_slots)[slots % len(self.open_slots)]
+        return np.asarray(np.asarray(self.open_slots)[slots % len(self.open_slots)])
 
     def following(self, last_ns: int, numbers: np.ndarray) -> np.ndarray:
         """Return when the bars expected after the one that opened at `last_ns` open; number 0 is the next one."""
