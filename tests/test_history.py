@@ -95,7 +95,7 @@ def test_a_basket_has_a_step_wherever_a_member_has_a_bar(tmp_path: Path) -> None
     _store(workspace, "LATE", days[30:], _prices(90, seed=2))
     history = History.of(workspace, Instrument.parse("file.LONG+LATE"), DAY)
     assert set(history.inputs) == {"bars/file/LONG/1d", "bars/file/LATE/1d"}
-    series = history._read(("close",))
+    series = history._known.read(("close",))
     assert series.names == ("LONG:close", "LATE:close")
     assert np.isnan(series.column("LATE:close")[0, :30]).all()
     assert np.isfinite(series.column("LATE:close")[0, 30:]).all()
@@ -111,7 +111,7 @@ def test_a_coin_beside_a_stock_goes_from_friday_to_monday(tmp_path: Path) -> Non
     _store(workspace, "COIN", every, coin)
     _store(workspace, "STOCK", days, _prices(len(days), seed=2))
     history = History.of(workspace, Instrument.parse("file.COIN+STOCK"), DAY)
-    series = history._read(("close",))
+    series = history._known.read(("close",))
     assert series.steps == len(days)
     assert np.isfinite(series.values).all()
     np.testing.assert_array_equal(series.column("COIN:close")[0], np.array(coin)[np.is_busday(every)])

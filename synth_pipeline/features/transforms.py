@@ -126,6 +126,12 @@ class Anchor:
             return prices
         return on_grid(np.clip(np.rint(prices / self.price_step), 1, _MOST_UNITS), self.price_step)
 
+    def quotes(self, log_moves: FloatArray, ticks: FloatArray) -> dict[str, FloatArray]:
+        """Return mids and spreads on a grid: spreads of whole `ticks`, and the nearest mids that have their parity."""
+        latent = 2 * self.price * np.exp(np.clip(log_moves, -700.0, 600.0)) / self.tick_size
+        mids = ticks + 2 * np.clip(np.rint((latent - ticks) / 2), 1.0, _MOST_UNITS)
+        return {"mid": on_grid(mids, self.tick_size / 2), "spread": on_grid(ticks, self.tick_size)}
+
     def series(self, values: FloatArray, start: int = 0) -> Series:
         """Wrap sampled values, shape (paths, steps, features), as a series `start` steps after the fitted one."""
         start_ns = np.full(len(values), self.next_ns + start * self.step_ns, dtype=np.int64)

@@ -33,7 +33,6 @@ from synth_pipeline.features.transforms import Anchor, on_grid
 from synth_pipeline.features.windows import segments
 from synth_pipeline.series import FloatArray, IntArray, Series
 
-_MOST_UNITS = 2.0**50
 _CLASSES, _CANDIDATES, _MEMORY = 20, 64, 0.9
 _RESTING = 1e-300
 
@@ -198,10 +197,9 @@ class Companions:
         ticks = np.maximum(np.rint(spread / tick), 1.0)
         start = max(np.rint(2 * self.anchor.price / tick), 1.0)
         ticks[0] += (ticks[0] - start) % 2
-        latent = 2 * self.anchor.price * np.exp(np.clip(moves, -700.0, 600.0)) / tick
-        mids = ticks + 2 * np.clip(np.rint((latent - ticks) / 2), 1.0, _MOST_UNITS)
-        mids[0] = start
-        return {"mid": on_grid(mids, tick / 2), "spread": on_grid(ticks, tick)}
+        quotes = self.anchor.quotes(moves, ticks)
+        quotes["mid"][:1] = on_grid(np.array([start]), tick / 2)
+        return quotes
 
     def _bars(self, columns: dict[str, FloatArray]) -> dict[str, FloatArray]:
         """Return opens, highs and lows around the closes."""

@@ -27,7 +27,6 @@ from synth_pipeline.series import FloatArray, IntArray, Series
 LEVEL_STEPS = 250
 """The recent level of volume forgets over so many steps, or a twentieth of history where that is longer."""
 _LEAST_LEVEL = 0.01
-_MOST_UNITS = 2.0**50
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +87,8 @@ class JointRows:
             columns["volume"] = _sizes(columns["volume"] * self.level, self.anchor.lot_size)
         name, tick = self.anchor.price_name, self.anchor.tick_size
         if name == "mid" and "spread" in columns and tick:
-            return columns | _quotes(self.anchor, levels, columns["spread"])
+            ticks = np.maximum(np.rint(columns["spread"] / self.anchor.tick_size), 1.0)
+            return columns | self.anchor.quotes(levels, ticks)
         price = columns[name] = self.anchor.prices(levels)
         if name != "close":
             return columns
@@ -147,15 +147,6 @@ def _opening(row: dict[str, float], anchor: Anchor) -> FloatArray:
         value = np.array([row[name]])
         values.append(on_grid(np.maximum(np.rint(value / grid), 1.0), grid) if grid else value)
     return np.concatenate(values)
-
-
-def _quotes(anchor: Anchor, levels: FloatArray, spread: FloatArray) -> dict[str, FloatArray]:
-    """Return mids and spreads that fit each other: the nearest mid of the spread's parity."""
-    tick = anchor.tick_size
-    ticks = np.maximum(np.rint(spread / tick), 1.0)
-    latent = 2 * anchor.price * np.exp(np.clip(levels, -700.0, 600.0)) / tick
-    mids = ticks + 2 * np.clip(np.rint((latent - ticks) / 2), 1.0, _MOST_UNITS)
-    return {"mid": on_grid(mids, tick / 2), "spread": on_grid(ticks, tick)}
 
 
 def _sizes(sizes: FloatArray, lot: float) -> FloatArray:

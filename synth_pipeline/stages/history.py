@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -50,6 +51,14 @@ def parse_cell(text: str) -> Cell:
         ) from None
 
 
+class _Known(NamedTuple):
+    """What lies in the partitions of a history."""
+
+    names: tuple[str, ...]
+    read: Callable[[tuple[str, ...]], Series]
+    labels_after: Callable[[int], Labels] | None = None
+
+
 @dataclass(frozen=True)
 class History:
     """What is known of an instrument in one cell."""
@@ -59,10 +68,17 @@ class History:
     """Digests of the partitions that it consists of, by REF."""
     config: Mapping[str, Any]
     """The settings that it depends on."""
-    names: tuple[str, ...]
-    """The columns there are."""
-    _read: Callable[[tuple[str, ...]], Series]
-    _labels_after: Callable[[int], Labels] | None = None
+    _open: Callable[[], _Known]
+
+    @cached_property
+    def _known(self) -> _Known:
+        """Opened when it is needed: whether anything has changed shows in the inputs alone."""
+        return self._open()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns there are."""
+        return self._known.names
 
     @classmethod
     def of(cls, workspace: Workspace, instrument: Instrument, cell: Cell) -> History:
@@ -86,13 +102,13 @@ class History:
                 f"{generator} is fitted on one instrument, not on the basket {self.instrument}: "
                 "choose a generator of several assets, such as dcc_garch"
             )
-        return self._read(names)
+        return self._known.read(names)
 
     def labels(self, train: Series) -> Labels | None:
         """Return the time of each step that follows a training series; None when they are equally spaced."""
-        if self._labels_after is None:
+        if self._known.labels_after is None:
             return None
-        return self._labels_after(int(np.flatnonzero(np.isfinite(train.values[0]).all(axis=1))[-1]))
+        return self._known.labels_after(int(np.flatnonzero(np.isfinite(train.values[0]).all(axis=1))[-1]))
 
 
 def _joined(instrument: Instrument, parts: Mapping[str, Series]) -> Series:
@@ -116,16 +132,23 @@ def _of_days(workspace: Workspace, instrument: Instrument, day: date) -> History
         return _joined(instrument, parts)
 
     config = {"lookback_days": workspace.settings.lookback_days, "step_ms": workspace.settings.step_ms}
-    return History(instrument, _digests(found), config, schema.GRID.names, read)
+    return History(instrument, _digests(found), config, lambda: _Known(schema.GRID.names, read))
 
 
 def _of_bars(workspace: Workspace, instrument: Instrument, timeframe: Timeframe) -> History:
-    from synth_pipeline.bars.calendars import Calendar
-
     found = {
         member: workspace.require("bars", "fetch or read with `bars`", member, timeframe)
         for member in instrument.members
     }
+    inputs = _digests(list(found.values()))
+    return History(instrument, inputs, {}, lambda: _known_bars(workspace, instrument, timeframe, found))
+
+
+def _known_bars(
+    workspace: Workspace, instrument: Instrument, timeframe: Timeframe, found: Mapping[Instrument, Manifest]
+) -> _Known:
+    from synth_pipeline.bars.calendars import Calendar
+
     tables = {member.symbol: read_bars(workspace, manifest) for member, manifest in found.items()}
     opens = np.unique(np.concatenate([table["open_ns"] for table in tables.values()]))
     for table in tables.values():
@@ -143,7 +166,7 @@ def _of_bars(workspace: Workspace, instrument: Instrument, timeframe: Timeframe)
         return lambda steps: timeframe.after(calendar.following(last, steps))
 
     known = tuple(name for name in BAR_COLUMNS if all(np.isfinite(table[name]).any() for table in tables.values()))
-    return History(instrument, _digests(list(found.values())), {}, known, read, labels_after)
+    return _Known(known, read, labels_after)
 
 
 def _digests(found: list[Manifest]) -> dict[str, str]:
