@@ -1,0 +1,297 @@
+"""Queue-reactive: orders come at rates that depend on how long the queue is that they join or leave.
+
+Huang, Lehalle and Rosenbaum (2015), "Simulating and analyzing order book data: the queue-reactive model", JASA 110,
+models II and III. With the states of `queues`, on each side and independent given the book:
+
+- at the best price, limit orders, cancellations and market orders at the rates λ^L, λ^C, λ^M of the size of the queue,
+  of the class of the opposite queue, and of the width of the spread;
+- at each price behind it, limit orders and cancellations at rates of the distance and of the size there, which is
+  mostly zero where ticks are small: an order joins a level at another rate than it opens one;
+- inside a spread of several ticks, limit orders at rates of its width and of the side whose best left last.
+
+So the reference price moves by itself when a best queue is used up. Which way is the share θ (`theta`) of gaps that the
+*other* side fills; the rest is filled by the side that left (the price comes back). Queues keep their orders when it
+moves: what the paper redraws with probability θ^reinit is here remembered by the book.
+
+All rates share the factor a(t) of the time of day; the sides are pooled. Estimates are told in `queue_law`. Sizes of
+orders and shares of queues that cancellations take are drawn from those seen in the state. Where orders have ids, a
+cancellation takes a whole order, at a position in the queue drawn from those seen; else it takes its share from the
+back of the queue, and what joins the touch at once is several orders, of the sizes that fills show. Simulation is
+exact: competing exponential times at the touch, thinning behind it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Self
+
+import numpy as np
+from numba import njit
+
+from synth_pipeline.market.book import Book, level_bit
+from synth_pipeline.market.engine import ASK, BID, cancel, limit, modify
+from synth_pipeline.market.engine import market as send_market
+from synth_pipeline.market.flows import DONE, FULL, queues
+from synth_pipeline.market.flows.calibrated import Calibrated, Loop, Opening
+from synth_pipeline.market.flows.day_shape import next_candidate, shape_of
+from synth_pipeline.market.flows.opening import deepened, opening_of
+from synth_pipeline.market.flows.placement import distances_up_to, reach_of
+from synth_pipeline.market.flows.queue_law import Law, grid_of, growth_of, law_of, theta_of
+from synth_pipeline.market.flows.queues import SPREADS, Grid
+from synth_pipeline.market.flows.replaying import Record, record_of
+from synth_pipeline.market.flows.response import Guide, fair_ticks, respond
+from synth_pipeline.market.flows.sizes import POINTS, draw_size
+from synth_pipeline.market.flows.stability import settle
+from synth_pipeline.market.flows.tallying import rates_of, tally, waiting_tests
+from synth_pipeline.market.tape import Market, has_room, record
+from synth_pipeline.progress import Progress, silent
+from synth_pipeline.series import FloatArray, IntArray
+from synth_pipeline.ticks.messages import Messages
+
+_SPARE_ROWS = 256
+_ALMOST_ONE = 1.0 - 2.0**-40
+_MOST_MAKERS = 32
+"""Orders that one addition consists of at most."""
+
+
+class QueueReactive(Calibrated[Law]):
+    """The queue-reactive flow, with sizes, a time of day and prices behind an often empty neighbourhood."""
+
+    Law = Law
+
+    def fit(self, messages: Messages, *, rng: np.random.Generator, progress: Progress = silent) -> Self:
+        """Estimate from messages, as `OrderFlow.fit` says."""
+        progress(0, 2, "counting")
+        found = record_of(messages)
+        day, flat = shape_of(messages.time_ns, messages.spans)
+        self.notes = (*found.notes, *([flat] if flat else []))
+        distances = distances_up_to(self.parameters.reach_ticks or reach_of(found.placed, messages.depth))
+        counts = self._estimate(found, grid_of(found, distances), day)
+        self.notes = (*self.notes, *growth_of(found, counts, self.law.grid))
+        progress(1, 2, "opening")
+        reach = distances.class_of.size - 1
+        levels = opening_of(messages, reach)
+        if messages.depth:
+            rates, _ = rates_of(tally(found.rows, distances, day, found.unit), distances)
+            levels = deepened(levels, distances, rates.limit, rates.cancel, self.law.sizes, rng)
+        self._opening = Opening(levels, messages.scale, reach, found.spread, found.unit)
+        progress(2, 2, "fitted")
+        return self
+
+    def fit_like(self, messages: Messages, truth: Self) -> Self:
+        """Estimate with the classes and the time of day of another one, whose parameters can thus be compared."""
+        self._estimate(record_of(messages), truth.law.grid, truth.law.day)
+        return self
+
+    def _estimate(self, found: Record, grid: Grid, day: FloatArray) -> queues.Counts:
+        counts = queues.count(found.rows, grid, day)
+        self._law, self.estimates = law_of(found, counts, grid, day)
+        waits = queues.rescaled_waits(found.rows, grid, day, self._law.rates)
+        self.diagnostics = waiting_tests(waits) | theta_of(counts)
+        return counts
+
+    def _loop(self, market: Market, rng: np.random.Generator) -> Loop:
+        law, state = self.law, _start_state(market)
+        return lambda until_ns, guide: int(_advance(market, law, state, guide, until_ns, rng))
+
+
+class State(NamedTuple):
+    """Where a run stands."""
+
+    since_ns: IntArray
+    """When the last candidate came; one entry, as in the next one."""
+    next_ns: IntArray
+    """When the next one comes; 0 where that is not drawn yet."""
+    left: IntArray
+    """The side whose best left last; one entry."""
+    touch: IntArray
+    """Best prices and the lots there when it was last looked."""
+    opened: FloatArray
+    """The mid at the start, ticks; one entry."""
+
+
+def _start_state(market: Market) -> State:
+    touch = np.zeros(4, dtype=np.int64)
+    touch[:2] = market.book.sides.best[:2]
+    zero = np.zeros(1, dtype=np.int64)
+    return State(market.clock.now_ns.copy(), zero.copy(), zero.copy(), touch, np.array([0.5 * touch.sum()]))
+
+
+@njit(cache=True)
+def _advance(market: Market, law: Law, state: State, guide: Guide, until_ns: int, rng: np.random.Generator) -> int:
+    """Run up to a time; the next candidate waits in `state`, so where the time is cut makes no difference."""
+    book, clock = market.book, market.clock[0]
+    widths = np.diff(law.grid.distances.edges)
+    highest = np.empty((2, widths.size))
+    for kind in range(2):
+        for which in range(widths.size):
+            highest[kind, which] = law.rates.behind[kind, which].max()
+    cumulative = np.zeros((2, widths.size + 1))
+    rates = np.zeros(2 * _KIND_COUNT + 1)
+    for kind in range(2):
+        total = (highest[kind] * widths).sum()
+        cumulative[kind, 1:] = np.cumsum(highest[kind] * widths) / total
+        rates[2 * (_PLACE + kind) : 2 * (_PLACE + kind) + 2] = total
+    rates[-1] = guide.rate
+    if _watch(book, state) and state.next_ns[0] > 0:
+        # Somebody else has changed the touch meanwhile: from now on other rates hold.
+        state.since_ns[0], state.next_ns[0] = clock.now_ns, 0
+    while True:
+        if not has_room(market, book.sides[BID].orders + book.sides[ASK].orders + _SPARE_ROWS):
+            return FULL
+        _set_rates(law, state, rates)
+        kind, side, price = _next_event(book, law, state, rates, cumulative, highest, until_ns, rng)
+        if kind < 0:
+            clock.now_ns = until_ns
+            return DONE
+        clock.now_ns = now_ns = state.since_ns[0]
+        if _act(market, law, guide, kind, side, price, rng):
+            record(market, now_ns)
+            code = settle(market, fair_ticks(guide, now_ns) if guide.rate > 0 else state.opened[0])
+            if code != 0:
+                return code
+            _watch(book, state)
+
+
+@njit(cache=True)
+def _watch(book: Book, state: State) -> bool:
+    """Note the touch, and which side's best left, whoever made it leave; tell whether the touch is another one."""
+    changed, mask = False, book.levels.shape[1] - 1
+    for side in range(2):
+        best = book.sides[side].best
+        lots = book.levels[side, best & mask].lots
+        if best != state.touch[side] and (best < state.touch[side]) == (side == BID):
+            state.left[0] = side
+        changed |= best != state.touch[side] or lots != state.touch[2 + side]
+        state.touch[side], state.touch[2 + side] = best, lots
+    return changed
+
+
+_ENTER, _JOIN, _LEAVE, _TAKE, _PLACE, _DROP, _RESPOND = range(7)
+"""Kinds of event: inside the spread, at the best (three), behind (two), the response to a fundamental price."""
+_KIND_COUNT = 6
+
+
+@njit(cache=True)
+def _set_rates(law: Law, state: State, rates: FloatArray) -> None:
+    """Set the rates inside the spread and at the best, of bids and asks."""
+    grid, touch = law.grid, state.touch
+    spread = touch[ASK] - touch[BID]
+    width = queues.width_class(spread)
+    for side in range(2):
+        entering = law.rates.inside[queues.spread_class(spread), int(state.left[0] == side)]
+        rates[2 * _ENTER + side] = entering if spread > 1 else 0.0
+        size, opposite = queues.best_state(grid, touch[2 + side]), queues.opposite_class(grid, touch[3 - side])
+        for kind in range(3):
+            rates[2 * (_JOIN + kind) + side] = law.rates.best[kind, width, opposite, size]
+
+
+@njit(cache=True)
+def _next_event(
+    book: Book, law: Law, state: State, rates: FloatArray, cumulative: FloatArray, highest: FloatArray, until_ns: int,
+    rng: np.random.Generator,
+) -> tuple[int, int, int]:  # fmt: skip
+    """Return kind, side and (behind the best) price of what happens next; a negative kind when nothing by `until_ns`.
+
+    Behind the best, candidates come at the highest rates of the states, at any price, and are kept with the share that
+    the rate of the state there is.
+    """
+    levels, occupied, mask, low = book.levels, book.occupied, book.levels.shape[1] - 1, book.state[0].low
+    edges, behind_rates, bounds, total = law.grid.distances.edges, law.rates.behind, law.grid.behind, rates.sum()
+    while True:
+        if next_candidate(law.day, state.since_ns, state.next_ns, total, until_ns, rng) < 0:
+            return -1, 0, 0
+        drawn, at = rng.random() * total, 0
+        while drawn >= rates[at] and at < rates.size - 1:
+            drawn -= rates[at]
+            at += 1
+        kind, side = at // 2, at % 2
+        if kind != _PLACE and kind != _DROP:
+            return kind, side, 0
+        # One uniform number tells the class, the price within it, and whether the candidate is kept.
+        which, share = 0, drawn / rates[at]
+        while share >= cumulative[kind - _PLACE, which + 1] and which < edges.size - 2:
+            which += 1
+        first, last = cumulative[kind - _PLACE, which], cumulative[kind - _PLACE, which + 1]
+        ticks = min((share - first) / (last - first), _ALMOST_ONE) * (edges[which + 1] - edges[which])
+        price = state.touch[side] + (2 * side - 1) * (edges[which] + int(ticks))
+        if price < low or price > low + mask:
+            continue
+        bit, size = level_bit(side, price) & mask, 0
+        if occupied[side, bit >> 6] >> (bit & 63) & 1:
+            size = 1 + int(np.searchsorted(bounds, levels[side, price & mask].lots))
+        if (ticks - int(ticks)) * highest[kind - _PLACE, which] < behind_rates[kind - _PLACE, which, size]:
+            return kind, side, price
+
+
+@njit(cache=True)
+def _act(market: Market, law: Law, guide: Guide, kind: int, side: int, price: int, rng: np.random.Generator) -> bool:
+    """Let an event happen; tell whether the book changed."""
+    book, journal, grid = market.book, market.journal, law.grid
+    best, classes = book.sides[side].best, grid.best.size + 1
+    mask = book.levels.shape[1] - 1
+    if kind == _RESPOND:
+        return respond(market, guide, law.sizes, SPREADS, SPREADS + classes, market.clock[0].now_ns, rng)
+    state = queues.best_state(grid, book.levels[side, best & mask].lots)
+    if kind == _ENTER:
+        spread = book.sides[ASK].best - book.sides[BID].best
+        which = queues.spread_class(spread)
+        ahead = 1 + int(law.ahead[which, int(rng.random() * POINTS)] * (spread - 2) + 0.5)
+        return _add(market, law, side, best + (1 - 2 * side) * ahead, draw_size(law.sizes, which, rng), rng)
+    if kind == _JOIN:
+        return _add(market, law, side, best, draw_size(law.sizes, SPREADS + state, rng), rng)
+    if kind == _TAKE:
+        return send_market(book, journal, 1 - side, draw_size(law.sizes, SPREADS + classes + state, rng)) > 0
+    if kind == _LEAVE:
+        return _leave(market, law, side, best, state, rng)
+    which = grid.distances.class_of[abs(price - best)]
+    if kind == _DROP:
+        return _leave(market, law, side, price, classes + which, rng)
+    joins = book.levels[side, price & mask].lots > 0
+    group = SPREADS + 2 * classes + which + (grid.distances.edges.size - 1 if joins else 0)
+    return limit(book, journal, side, price, draw_size(law.sizes, group, rng)) > 0
+
+
+@njit(cache=True)
+def _add(market: Market, law: Law, side: int, price: int, lots: int, rng: np.random.Generator) -> bool:
+    """Add lots to a price, in orders of the sizes that market orders meet."""
+    left, pieces = lots, min(law.makers.size, _MOST_MAKERS)
+    while left > 0 and pieces > 0:
+        piece = min(left, law.makers[int(rng.random() * POINTS)]) if pieces > 1 else left
+        if limit(market.book, market.journal, side, price, piece) <= 0:
+            return left < lots
+        left -= piece
+        pieces -= 1
+    return left < lots or limit(market.book, market.journal, side, price, lots) > 0
+
+
+@njit(cache=True)
+def _leave(market: Market, law: Law, side: int, price: int, group: int, rng: np.random.Generator) -> bool:
+    """Cancel at a price: an order by its position where those are known, else a share of the queue from its back."""
+    book = market.book
+    level = book.levels[side, price & (book.levels.shape[1] - 1)]
+    if law.positions.size == 0:
+        return _withdraw(
+            market, level.last, max(int(law.shares[group, int(rng.random() * POINTS)] * level.lots + 0.5), 1)
+        )
+    slot, ahead = level.first, law.positions[int(rng.random() * POINTS)] * level.lots
+    while book.orders[slot].behind != 0 and ahead >= book.orders[slot].lots:
+        ahead -= book.orders[slot].lots
+        slot = book.orders[slot].behind
+    return book.orders[slot].owner == 0 and cancel(book, market.journal, book.orders[slot].order_id) > 0
+
+
+@njit(cache=True)
+def _withdraw(market: Market, slot: int, lots: int) -> bool:
+    """Take lots from the orders from a slot on to the front; orders that are not the flow's own stay."""
+    book, left = market.book, lots
+    while slot != 0 and left > 0:
+        order = book.orders[slot]
+        slot, held = order.ahead, order.lots
+        if order.owner != 0:
+            continue
+        if held > left:
+            modify(book, market.journal, order.order_id, order.price, held - left)
+        else:
+            cancel(book, market.journal, order.order_id)
+        left -= held
+    return left < lots

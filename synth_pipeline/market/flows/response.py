@@ -1,0 +1,116 @@
+"""How a flow follows a fundamental price: what informed traders and makers do when the mid is not where it should be.
+
+At the rate `rate` someone compares the mid with the fundamental price. Where they differ by more than the tolerance, an
+informed order of usual size trades up to the fundamental price, makers pull what it has overtaken on that side, and a
+new quote stands at it on the other. So the mid follows within the tolerance and a delay of about 1 / rate, while what
+lies around it is the flow's own. (Makers who cancel what better information overtakes: Glosten and Milgrom 1985.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numba import njit
+
+from synth_pipeline.market.engine import ASK, BID, IOC, cancel, limit
+from synth_pipeline.market.flows.sizes import Sizes, draw_size
+from synth_pipeline.market.tape import Market
+from synth_pipeline.series import FloatArray
+
+DONE = 0
+
+
+class Fundamental(Protocol):
+    """A price that the mid should follow."""
+
+    def piece(self, now_ns: int) -> tuple[int, int, FloatArray]:
+        """Return the first moment, the step (ns) and the log prices of a stretch that holds a time."""
+
+
+class Guide(NamedTuple):
+    """A stretch of the fundamental price; `rate` is 0 where there is none."""
+
+    start_ns: int
+    step_ns: int
+    ticks: FloatArray
+    """The price at the start of each step."""
+    rate: float
+    """Comparisons per second."""
+    tolerance: float
+    """Ticks between mid and fundamental price that nobody acts on."""
+
+
+NOBODY = Guide(0, 1, np.ones(1), 0.0, 0.0)
+"""No fundamental price."""
+
+
+@njit(cache=True)
+def fair_ticks(guide: Guide, now_ns: int) -> float:
+    """Return the fundamental price at a time, of its first and last step outside the stretch."""
+    step = (now_ns - guide.start_ns) // guide.step_ns
+    return float(guide.ticks[min(max(step, 0), guide.ticks.size - 1)])
+
+
+@njit(cache=True)
+def respond(
+    market: Market, guide: Guide, sizes: Sizes, quote: int, take: int, now_ns: int, rng: np.random.Generator
+) -> bool:
+    """Act on the fundamental price where that pays, and tell whether anything was done.
+
+    `quote` and `take` are the groups that sizes of limit and market orders are drawn from.
+    """
+    book, journal = market.book, market.journal
+    bid, ask = book.sides[BID].best, book.sides[ASK].best
+    fair = fair_ticks(guide, now_ns)
+    if abs(fair - 0.5 * (bid + ask)) <= guide.tolerance:
+        return False
+    side = BID if fair > 0.5 * (bid + ask) else ASK
+    price = math.floor(fair) if side == BID else math.ceil(fair)
+    limit(book, journal, side, price, draw_size(sizes, take, rng), 0, IOC)
+    _pull(market, 1 - side, price)
+    limit(book, journal, side, price, draw_size(sizes, quote, rng))
+    return True
+
+
+@njit(cache=True)
+def _pull(market: Market, side: int, price: int) -> None:
+    """Cancel the flow's orders on a side that stand at a price or beyond it, towards the other side."""
+    book, out = market.book, 1 if side == ASK else -1
+    while book.sides[side].orders > 1 and (price - book.sides[side].best) * out >= 0:
+        level = book.levels[side, book.sides[side].best & (book.levels.shape[1] - 1)]
+        slot = level.first
+        while slot != 0 and book.orders[slot].owner != 0:
+            slot = book.orders[slot].behind
+        if slot == 0:
+            return
+        cancel(book, market.journal, book.orders[slot].order_id)
+
+
+def guided(
+    fundamental: Fundamental | None,
+    tick_size: float,
+    rate: float,
+    tolerance: float,
+    start_ns: int,
+    loop: Callable[[int, Guide], int],
+) -> Callable[[int], int]:
+    """Return `step(until_ns)` of a loop that takes the guide of the time in which it runs."""
+    if fundamental is None:
+        return lambda until_ns: loop(until_ns, NOBODY)
+    reached = [start_ns]
+
+    def step(until_ns: int) -> int:
+        code = DONE
+        while code == DONE and reached[0] < until_ns:
+            piece_ns, step_ns, log_price = fundamental.piece(reached[0])
+            guide = Guide(piece_ns, step_ns, np.exp(log_price) / tick_size, rate, tolerance)
+            end_ns = min(until_ns, piece_ns + step_ns * len(log_price))
+            code = loop(end_ns, guide)
+            if code == DONE:
+                reached[0] = end_ns
+        return code
+
+    return step
