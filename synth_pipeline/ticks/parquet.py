@@ -1,10 +1,11 @@
 """Tick and feature tables as Parquet files: writing, reading, scanning. Paths are always explicit, never globs.
 
 Encodings, chosen on recorded captures (`docs/tick-store.md` has the table, `benchmarks/sizes.py` makes it): what rises
-(times, ids, arrival order) DELTA_BINARY_PACKED, but the receive time that a book event's rows share plain; prices and
-sizes of levels and sizes of trades and orders BYTE_STREAM_SPLIT; sides and flags by dictionary; the rest plain. zstd-3,
-quotes zstd-9 and their exchange time, whole milliseconds, zstd-15. Row groups of 16 k rows, since a half-hour window
-then decodes less (`benchmarks/window.py`); of 64 k for levels, which compress better so and are read by the day.
+(times, ids, arrival order) DELTA_BINARY_PACKED, but the receive time that a book event's rows share plain; so too the
+touch and the prices of trades, which wander by little and are decoded twice as fast; prices and sizes of levels and
+sizes of trades and orders BYTE_STREAM_SPLIT; sides and flags by dictionary; the rest plain. zstd-3, quotes zstd-9, and
+zstd-15 where a longer search finds more. Row groups of 16 k rows, since a half-hour window then decodes less
+(`benchmarks/window.py`); of 8 k for trades, which are fewer, and of 64 k for levels, which are read by the day.
 
 On disk `event_ns` is null where it equals `recv_ns`, as it does where a source gives no time of its own: nanosecond
 stamps are what a row costs most by, and these would be stored twice. Every reader here and in `ticks.store` fills it.
@@ -23,14 +24,15 @@ from synth_pipeline.errors import SynthError
 from synth_pipeline.schema import Column, Scale, Table
 
 ROW_GROUP = 16_384
-_ROW_GROUPS = {"book_levels": 4}
-"""Row groups in multiples of `ROW_GROUP`."""
+_TIMES = {"book_levels": 4.0, "trades": 0.5}
+"""Row groups of tables that have others, in multiples of `ROW_GROUP`."""
+_WANDERING = {("quotes", "bid_price"), ("quotes", "ask_price"), ("trades", "price")}
 _RISING = {"recv_ns", "event_ns", "seq", "update_id", "trade_id", "label_ns", "open_ns", "close_ns"}
 _REPEATED = {("book_levels", "recv_ns")}
 _SPLIT = {("book_levels", "price"), ("book_levels", "size"), ("orders", "size"), ("trades", "size")}
 _DICTIONARY = {"side", "flags", "kind"}
 _LEVELS = {"quotes": 9}
-_LEVELS_OF_COLUMNS = {("quotes", "event_ns"): 15}
+_LEVELS_OF_COLUMNS = {("quotes", name): 15 for name in ("recv_ns", "event_ns", "seq", "bid_price", "ask_price")}
 _LEVEL = 3
 
 
@@ -42,7 +44,7 @@ class TableWriter:
 
     def __init__(self, path: Path, table: Table) -> None:
         self._table = table
-        self._group_rows = ROW_GROUP * _ROW_GROUPS.get(table.name, 1)
+        self._group_rows = round(ROW_GROUP * _TIMES.get(table.name, 1.0))
         self._writer = pq.ParquetWriter(
             path,
             table.arrow,
@@ -96,7 +98,7 @@ def compression_level(table: str, column: str) -> int:
 
 def _encoding(table: str, column: Column) -> str:
     place = (table, column.name)
-    if column.dtype == "int64" and column.name in _RISING and place not in _REPEATED:
+    if place in _WANDERING or (column.dtype == "int64" and column.name in _RISING and place not in _REPEATED):
         return "DELTA_BINARY_PACKED"
     return "BYTE_STREAM_SPLIT" if place in _SPLIT else "PLAIN"
 

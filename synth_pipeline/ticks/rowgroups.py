@@ -1,13 +1,14 @@
 """One table of one day, read by time: the contract, and the Parquet file of the store as its first kind.
 
 A day file's name carries the digest of its content, so what its footer says never changes and stays in memory. Which
-row groups a window needs is in the manifest (`Artifact.groups`, made here), or in the footer of files from before. Of a
-local file they are read through a memory map; of a remote one the byte ranges of the columns asked for are fetched, all
-at once, and nothing else.
+row groups a window needs is in the manifest (`Artifact.groups`, made here), or in the footer of files from before. A
+local file stays open; of a remote one the byte ranges of the columns asked for are fetched, all at once, and nothing
+else.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -157,14 +158,23 @@ def read_groups(path: Place, footer: pq.FileMetaData, groups: Sequence[int], nam
     stored = stored_names(names) or []
     try:
         if isinstance(path, Path):
-            # Given a path, pyarrow first looks for the file system it could mean.
-            file = pq.ParquetFile(pa.memory_map(str(path)), metadata=footer)
+            file = _opened(path, threading.get_ident())
         else:
             file = pq.ParquetFile(_fetched(path, footer, groups, stored), metadata=footer)
         # On one thread: handing out a few small column chunks costs more than it saves.
         return filled(file.read_row_groups(groups, columns=stored, use_threads=False), names)
     except (OSError, pa.ArrowException) as error:
         raise SynthError(f"{path} is damaged ({error}): delete its folder and ingest again") from error
+
+
+@lru_cache(maxsize=256)
+def _opened(path: Path, thread: int) -> pq.ParquetFile:  # noqa: ARG001 - a file is read by one thread at a time
+    """Open a local file once: that takes a fifth as long as reading a half hour of it.
+
+    Names carry the digest of what they name, so another file never comes under an old name. Given a path, pyarrow
+    first looks for the file system it could mean; a memory map would crash where a disk fails.
+    """
+    return pq.ParquetFile(pa.OSFile(str(path)), metadata=footer_of(path))
 
 
 def _fetched(path: UPath, footer: pq.FileMetaData, groups: Sequence[int], names: Sequence[str]) -> pa.BufferReader:
