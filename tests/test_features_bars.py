@@ -242,6 +242,8 @@ def test_columns_are_those_of_the_schema() -> None:
     [
         (lambda: BarRule("dollars", 5), "no bars by 'dollars'"),  # type: ignore[arg-type]
         (lambda: BarRule("trades", 0), "bars of 0 trades end never or always"),
+        (lambda: BarRule("volume", Decimal("NaN")), "bars of NaN volume end never or always"),
+        (lambda: BarRule("time", Decimal("Infinity")), "bars of Infinity time end never or always"),
         (lambda: BarRule("time", Decimal("0.5")), "bars of 0.5 time"),
         (lambda: made(BarRule("trades", 2), [trades_table((5, 1, 1, 1), (3, 1, 1, 1))]), "not sorted by recv_ns"),
     ],

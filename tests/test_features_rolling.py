@@ -67,7 +67,8 @@ def columns_of(rows: list[dict[str, Any]]) -> Columns:
 
 
 def features(columns: Columns, length: int, **options: Any) -> Columns:
-    return rolling_features(columns, options.pop("names", NAMES), length=length, step_ns=STEP, **options)
+    given = {"names": NAMES, "step_ns": STEP} | options
+    return rolling_features(columns, given.pop("names"), length=length, **given)
 
 
 @pytest.mark.parametrize(
@@ -234,6 +235,7 @@ def test_value_traded_may_be_given() -> None:
     ("wrong", "words"),
     [
         ({"length": 1}, "a window of 1 rows is too short"),
+        ({"step_ns": 0}, "a grid of 0 ns has no rows"),
         ({"names": ("vpin",)}, "no rolling feature 'vpin'"),
         ({"label_ns": [3, 2]}, "does not ascend"),
         ({"label_ns": [STEP, STEP + 1]}, "does not ascend"),
@@ -242,7 +244,7 @@ def test_value_traded_may_be_given() -> None:
 def test_wrong_input_is_named(wrong: dict[str, Any], words: str) -> None:
     columns = columns_of(grid_rows(2)) | {"label_ns": np.array(wrong.get("label_ns", [STEP, 2 * STEP]))}
     with pytest.raises(InputError, match=words):
-        features(columns, wrong.get("length", 2), names=wrong.get("names", NAMES))
+        features(columns, wrong.get("length", 2), names=wrong.get("names", NAMES), step_ns=wrong.get("step_ns", STEP))
 
 
 def test_no_rows_have_no_features() -> None:

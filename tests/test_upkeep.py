@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from synth_pipeline import stages, storage
-from synth_pipeline.errors import InputError, NoDataError
+from synth_pipeline.errors import InputError, NoDataError, SynthError
 from synth_pipeline.lineage import manifests
 from synth_pipeline.lineage.manifests import Manifest
 from synth_pipeline.schema import NS_PER_DAY, QUOTES, TRADES, Instrument, day_start_ns
@@ -142,6 +142,17 @@ def test_compact_removes_what_nothing_names_and_nothing_else(workspace: stages.W
     assert not left_behind.exists()
     assert all(each.problems == () for each in stages.verify(workspace))
     assert stages.compact(workspace, grace_s=0) == []
+
+
+def test_compact_goes_on_past_a_manifest_that_cannot_be_read(workspace: stages.Workspace) -> None:
+    _refeaturize(workspace, 1000)
+    folder = workspace.folder("features", BTC, DAY)
+    broken = workspace.folder("raw", BTC, DAY) / "manifest.json"
+    broken.write_text("{")
+    with pytest.raises(SynthError, match=r"raw/.*; all other partitions are compacted"):
+        stages.compact(workspace, grace_s=0)
+    assert len(list(folder.glob("*.parquet"))) == 1
+    assert broken.exists()
 
 
 def test_a_hot_table_goes_with_its_source(workspace: stages.Workspace) -> None:

@@ -15,6 +15,7 @@ turnover is base currency. Trades flagged `OFF_MARKET` are in no bar. OHLC are t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -54,7 +55,8 @@ class BarRule:
     def __post_init__(self) -> None:
         if self.measure not in _MEASURES:
             raise InputError(f"no bars by {self.measure!r}: known are {', '.join(_MEASURES)}")
-        if self.amount <= 0 or (self.measure in ("time", "trades") and self.amount != int(self.amount)):
+        is_amount = math.isfinite(self.amount) and self.amount > 0
+        if not is_amount or (self.measure in ("time", "trades") and self.amount != int(self.amount)):
             raise InputError(f"bars of {self.amount} {self.measure} end never or always: take a positive amount")
 
 

@@ -92,6 +92,8 @@ def rolling_features(
     labels = columns["label_ns"]
     if length < 2:
         raise InputError(f"a window of {length} rows is too short: take 2 or more")
+    if step_ns <= 0:
+        raise InputError(f"a grid of {step_ns} ns has no rows: take a positive step")
     if len(labels) and ((np.diff(labels) <= 0).any() or (labels % step_ns).any()):
         raise InputError(f"label_ns does not ascend on a grid of {step_ns} ns: join days in order, and check the step")
     unknown = [name for name in names if name not in FEATURES]

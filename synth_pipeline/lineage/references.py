@@ -36,6 +36,13 @@ def manifests(home: Place) -> Iterator[Place]:
                 yield Path(folder)
 
 
+def cells(folder: Place) -> list[Place]:
+    """Return the folders of committed partitions that lie in a folder, such as the days of an instrument, sorted."""
+    if not isinstance(folder, Path):
+        return sorted(folder / path.split("/")[0] for path in storage.below(folder, NAME) if path.count("/") == 1)
+    return sorted(path.parent for path in folder.glob(f"[!.]*/{NAME}"))
+
+
 def resolve(home: Place, text: str) -> str:
     """Return the REF that a text means.
 

@@ -13,8 +13,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import date, timedelta
 
 from synth_pipeline.errors import InputError, NoDataError, UnknownNameError
+from synth_pipeline.lineage import references
 from synth_pipeline.lineage.manifests import Manifest
-from synth_pipeline.schema import Instrument
+from synth_pipeline.schema import Instrument, parse_day
 from synth_pipeline.settings import Settings
 from synth_pipeline.stages.ticks import ingest
 from synth_pipeline.stages.workspace import Workspace
@@ -24,8 +25,8 @@ def recorded_days(workspace: Workspace, instrument: Instrument, first: date, las
     """Return the days from the first to the last that are recorded. Raises `NoDataError` when none is."""
     if last < first:
         raise InputError(f"days {first}:{last} end before they begin: give the earlier one first")
-    days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
-    if found := [day for day in days if workspace.find("raw", instrument, day) is not None]:
+    named = (folder.name for folder in references.cells(workspace.folder("raw", instrument, first).parent))
+    if found := [day for name in named if first <= (day := parse_day(name)) <= last]:
         return found
     raise NoDataError(f"no raw of {instrument} from {first} to {last}: record it first")
 

@@ -114,20 +114,29 @@ def compact(
 
     What no manifest names is removed once it has lain for `grace_s` seconds, and so has the manifest beside it: readers
     of an earlier version have finished by then. Returns what was removed, or would be. Raises `NoDataError` when
-    nothing is named, `InputError` for a negative grace.
+    nothing is named, `InputError` for a negative grace, and, when all else is compacted, `SynthError` for a manifest
+    that cannot be read: what lies beside it stays.
     """
     if not 0 <= grace_s <= _LONGEST_GRACE_S:
         raise InputError(f"a grace of {grace_s:g} s is no time: give seconds from 0 to {_LONGEST_GRACE_S:g}, a century")
     latest_ns = time.time_ns() - int(grace_s * 1e9)  # file times are wall times
     folders = partitions(workspace, what)
     found: list[Leftover] = []
+    unreadable: list[SynthError] = []
     for number, folder in enumerate(folders):
         workspace.progress(number, len(folders), f"compacting {_ref(workspace, folder)}")
-        found += _removed(compaction.unnamed(folder, latest_ns), dry_run=dry_run)
-        found += _removed(_orphaned(workspace, folder), dry_run=dry_run)
+        try:
+            lying = compaction.unnamed(folder, latest_ns) + _orphaned(workspace, folder)
+        except SynthError as error:
+            unreadable.append(error)
+            continue
+        found += _removed(lying, dry_run=dry_run)
     for top in sorted({folder.parent for folder in folders if isinstance(folder, Path)}):
         found += _removed(compaction.staged(top, latest_ns), dry_run=dry_run)
     workspace.progress(len(folders), len(folders), "compacted")
+    if unreadable:
+        others = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""
+        raise SynthError(f"{unreadable[0]}{others}; all other partitions are compacted")
     return found
 
 

@@ -34,6 +34,7 @@ _BOM = b"\xef\xbb\xbf"
 _SAMPLES = 64
 _TIME_NAME = re.compile(r"(.*[ _.])?(timestamps?|times?|ts|datetime|date|unix|t)([ _.]?(s|ms|us|ns))?|.*_(ms|us|ns)")
 _UNIT_NAME = re.compile(r".*[ _.](s|ms|us|ns)")
+_YEAR = re.compile(r"(?!19[7-9]\d|2[01]\d\d|22[0-5]\d|226[01])\d{4}-\d\d")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -76,12 +77,17 @@ def _recognized(path: Path, head: bytes, time: str | None, unit: Unit | None, co
 
 
 def moment_ns(text: str) -> int:
-    """Return the ns of a time as in a file, of a day, or to the minute. Raises `InputError` for anything else."""
+    """Return the ns of a time as in a file, of a day, or to the hour or minute.
+
+    Raises `InputError` for anything else, and for a time that int64 ns since 1970 cannot hold.
+    """
     for exponent in (ISO, BY_MAGNITUDE):
-        for written in (text, f"{text}T00:00:00", f"{text}:00"):
+        for written in (text, f"{text}T00:00:00", f"{text}:00", f"{text}:00:00"):
             rows = _read_as([written], exponent)
             if len(rows) == 1 and not rows.faults[0]:
                 return int(rows.time_ns[0])
+    if _YEAR.match(text):
+        raise InputError(f"time {text!r} is not in the years 1970 to 2261, which nanoseconds in 64 bits can hold")
     raise InputError(
         f"time {text!r} is neither ISO 8601 such as 2024-01-01T00:00:00 (UTC) nor a count of s, ms, us or ns since 1970"
     )
