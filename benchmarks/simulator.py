@@ -1,4 +1,5 @@
-"""The limit-order-book simulator: how fast it matches, beside whom, and whether it keeps every law of a book.
+"""The limit-order-book simulator: how fast it matches, beside whom, whether it keeps every law of a book, and how near
+its calibrated flows come to real markets (`order_flow.py`, which also prints their tables).
 
 Seconds are of CPU: everything runs on one core, and other load on the machine takes none of them. The peers, pams and
 bourse, get the very stream of orders that we get, each in a virtual environment of its own: `--peers` names the folder
@@ -10,8 +11,6 @@ of both, which are made where missing (this needs PyPI); without it they are mad
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import statistics
 import subprocess
 import sys
@@ -20,8 +19,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+import order_flow
 import simulator_laws as laws
-from common import Claim, Goal, arguments, report
+from common import Claim, arguments, report
 
 from synth_pipeline.market import engine, tape
 from synth_pipeline.rng import stream
@@ -33,18 +33,6 @@ QUEUE_RATES = (4.0, 2.0, 0.5)
 """Arrivals, trades and cancellations of each order, a second."""
 RARE = 0.01
 """States in which a queue is for a smaller share of the time are not looked at: chance rules there."""
-FLOW_CLAIMS: dict[str, tuple[str, float, Goal]] = {
-    "flow_recovery_coverage": ("parameters of each flow recovered from itself, share inside 95 %", 0.9, "high"),
-    "flow_wins_over_zero_intelligence": (
-        "statistics where a calibrated flow is closer than zero intelligence",
-        0.7,
-        "high",
-    ),
-    "lob_l1_mean": ("L1 distance over the statistics, best calibrated flow, held-out real data", 0.25, "low"),
-    "lob_w_mean": ("Wasserstein distance over the statistics, best calibrated flow, held-out real data", 0.35, "low"),
-}
-FLOW_SCRIPTS = ("order_flow", "flow_recovery")
-"""Their `measured(quick=…)` returns claims."""
 
 
 # --- speed
@@ -261,22 +249,6 @@ def queue_theory_error(events: int) -> Claim:
     )
 
 
-def flow_claims(*, quick: bool) -> list[Claim]:
-    """Return the claims about calibrated flows, each from the script that measures it, unmeasured without one."""
-    found: dict[str, Claim] = {}
-    for script in FLOW_SCRIPTS:
-        measured = (
-            getattr(importlib.import_module(script), "measured", None) if importlib.util.find_spec(script) else None
-        )
-        if measured is not None:
-            found |= {claim.id: claim for claim in measured(quick=quick)}
-    note = f"no script of {', '.join(FLOW_SCRIPTS)} measures it"
-    return [
-        found.get(name, Claim(name, what, None, bar, goal, note=note))
-        for name, (what, bar, goal) in FLOW_CLAIMS.items()
-    ]
-
-
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--peers", help="a folder with the virtual environments pams and bourse, made where missing")
@@ -286,7 +258,7 @@ def main() -> None:
         *peer_claims(given.peers, quick=given.quick),
         violations(1_000_000 if given.quick else 100_000_000),
         queue_theory_error(10_000_000 if given.quick else 40_000_000),
-        *flow_claims(quick=given.quick),
+        *order_flow.measured(quick=given.quick),
     ]
     report("simulator", claims, as_json=given.json)
 

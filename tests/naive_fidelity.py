@@ -144,3 +144,146 @@ def longest_match_ending(source, path, end, tolerance):
             if all(abs(a - b) <= tolerance for a, b in zip(source[first : first + length], piece, strict=True)):
                 return length
     return 0
+
+
+def block_sums(row, length):
+    """Sums of the full blocks of each run, one list a run."""
+    pieces = runs(row)
+    return [[sum(piece[at : at + length]) for at in range(0, len(piece) - length + 1, length)] for piece in pieces]
+
+
+def lagged_correlations(first, second, lags):
+    """Correlations of one row with what another is later; both have the same gaps."""
+    ones, twos = runs(first), runs(second)
+    flat = [[value for piece in pieces for value in piece] for pieces in (ones, twos)]
+    if any(len(set(values)) < 2 for values in flat):
+        return [math.nan] * lags
+    count = len(flat[0])
+    centres = [sum(values) / count for values in flat]
+    squares = [sum((value - centre) ** 2 for value in values) for values, centre in zip(flat, centres, strict=True)]
+    result = []
+    for lag in range(1, lags + 1):
+        products = [
+            (earlier - centres[0]) * (later - centres[1])
+            for one, two in zip(ones, twos, strict=True)
+            for earlier, later in zip(one, two[lag:], strict=False)
+        ]
+        scale = math.sqrt(squares[0]) * math.sqrt(squares[1])
+        result.append(sum(products) / len(products) * (count - lag) / scale if products else math.nan)
+    return result
+
+
+def falls(row):
+    """Sizes of the stretches without a positive return that lose anything."""
+    found = []
+    for piece in runs(row):
+        for is_up, stretch in groupby(piece, key=lambda value: value > 0):
+            lost = -sum(stretch)
+            if not is_up and lost > 0:
+                found.append(lost)
+    return found
+
+
+def devolatilised(row, memory, warm):
+    """Returns over the root of an exponential mean of the squares before them."""
+    known = [value for piece in runs(row) for value in piece]
+    least = sum(value**2 for value in known) / max(len(known), 1) / 16
+    found = []
+    for piece in runs(row):
+        for t in range(warm, len(piece)):
+            weights = [(1 - memory) * memory ** (t - 1 - s) for s in range(warm, t)]
+            recent = memory ** (t - warm) * sum(value**2 for value in piece[:warm]) / warm
+            recent += sum(weight * piece[s] ** 2 for weight, s in zip(weights, range(warm, t), strict=True))
+            if least > 0:
+                found.append(piece[t] / math.sqrt(max(recent, least)))
+    return found
+
+
+def neighbour_divergence(first, second, k):
+    """Kullback-Leibler divergence by k-th neighbours; what is tied k times is counted instead."""
+    from scipy.special import digamma
+
+    total = 0.0
+    for at, value in enumerate(first):
+        own = sorted(abs(value - other) for other in first[:at] + first[at + 1 :])
+        others = sorted(abs(value - other) for other in second)
+        near, far = own[k - 1], others[k - 1]
+        if near > 0 and far > 0:
+            total += math.log(far / near)
+        else:
+            reach = max(near, far) * (1 + 1e-9) + 1e-15
+            counts = [sum(distance <= reach for distance in distances) for distances in (own, others)]
+            total += float(digamma(counts[0]) - digamma(counts[1]))
+    return total / len(first) + math.log(len(second) / (len(first) - 1))
+
+
+def words(letters, levels):
+    """All words of 1 to `levels` letters, level after level, the last letter running fastest."""
+    found, level = [], [()]
+    for _ in range(levels):
+        level = [(*word, letter) for word in level for letter in range(letters)]
+        found += level
+    return found
+
+
+def signature(moves, levels):
+    """Iterated integrals of a piecewise linear path by words, Chen's identity word by word, in exact arithmetic."""
+    letters = len(moves[0])
+    found = {(): Fraction(1)} | dict.fromkeys(words(letters, levels), Fraction(0))
+    for move in moves:
+        step = [Fraction(float(value)) for value in move]
+        straight = {
+            word: math.prod((step[letter] for letter in word), start=Fraction(1, math.factorial(len(word))))
+            for word in found
+        }
+        found = tensor_product(found, straight)
+    return found
+
+
+def tensor_product(first, second):
+    """Product of two sums of words: each word of the first before each of the second."""
+    return {word: sum(first[word[:at]] * second[word[at:]] for at in range(len(word) + 1)) for word in first}
+
+
+def log_signature(moves, levels):
+    """Logarithm of the signature, the series cut off where powers vanish."""
+    rest = signature(moves, levels) | {(): Fraction(0)}
+    power, found = rest, dict.fromkeys(rest, Fraction(0))
+    for order in range(1, levels + 1):
+        found = {word: found[word] + Fraction((-1) ** (order + 1), order) * power[word] for word in found}
+        power = tensor_product(power, rest)
+    return found
+
+
+def shuffles(first, second):
+    """All ways to riffle two words together, with repetitions."""
+    if not first or not second:
+        return [first + second]
+    head = [first[:1] + rest for rest in shuffles(first[1:], second)]
+    return head + [second[:1] + rest for rest in shuffles(first, second[1:])]
+
+
+def discrepancy(first, second, width):
+    """Unbiased squared maximum mean discrepancy, pair by pair."""
+
+    def mean_kernel(pairs):
+        values = [math.exp(-sum((a - b) ** 2 for a, b in zip(x, y, strict=True)) / width) for x, y in pairs]
+        return sum(values) / len(values)
+
+    within, other = (
+        [(x, y) for i, x in enumerate(rows) for j, y in enumerate(rows) if i != j] for rows in (first, second)
+    )
+    return mean_kernel(within) + mean_kernel(other) - 2 * mean_kernel([(x, y) for x in first for y in second])
+
+
+def feature_correlation(windows, first, second, lag):
+    """Correlation of a feature with another one `lag` steps later, over the pairs that windows hold."""
+    columns = [[window[:, at] for window in windows] for at in (first, second)]
+    centres = [np.mean(column) for column in columns]
+    spreads = [np.std(column) for column in columns]
+    products = [
+        (one[t] - centres[0]) * (two[t + lag] - centres[1])
+        for one, two in zip(*columns, strict=True)
+        for t in range(len(one) - lag)
+    ]
+    return sum(products) / len(products) / spreads[0] / spreads[1]

@@ -44,7 +44,7 @@ ALLOWED = DOMAIN | FACES
 ONLY_IN = {
     "dagster": {"orchestration"},
     "mlflow": {"lineage"},
-    "torch": {"generators"},
+    "torch": {"generators", "fidelity"},
     "pytorch_lightning": {"generators"},
     "typer": {"cli"},
     "fastapi": {"service"},

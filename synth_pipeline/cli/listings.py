@@ -1,18 +1,14 @@
-"""What there is: plug-ins, metrics, and the chain behind a result."""
+"""What there is: plug-ins and metrics."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from synth_pipeline.cli.face import (
     Json,
     app,
-    print_json,
     print_listing,
 )
-from synth_pipeline.settings import Settings
 
 
 def _list_plugins(package: Any, as_json: bool) -> None:
@@ -55,20 +51,3 @@ def metrics(as_json: Json = False) -> None:
         {name: f"{metric.what} ({metric.goal})" for name, metric in (registered() | registered(joint=True)).items()},
         as_json,
     )
-
-
-@app.command(epilog="Example: synth-pipeline lineage reports/binance_usdm.BTCUSDT/2024-08-08/wgan_gp")
-def lineage(
-    ref: Annotated[
-        str, typer.Argument(help="A partition, a file of one, an MLflow run id or a digest.", metavar="REF")
-    ],
-    as_json: Json = False,
-) -> None:
-    """Print the chain from a report (or any other partition) back to raw bytes, with digests."""
-    from synth_pipeline.lineage import graph
-
-    node = graph.chain(Settings().data, ref)
-    if as_json:
-        print_json(graph.to_json(node))
-    else:
-        print(graph.render(node))  # noqa: T201 - this is the face

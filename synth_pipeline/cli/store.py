@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,6 +66,59 @@ def compact(
         out.print(f"  {each.place}", highlight=False, soft_wrap=True)
     verb = "would be removed" if dry_run else "removed"
     out.print(f"{len(found)} files and folders, {size / 1e6:,.1f} MB {verb}", highlight=False)
+
+
+@app.command(
+    epilog="Examples: synth-pipeline gc --older-than 90 --dry-run; "
+    "synth-pipeline gc binance_usdm.BTCUSDT --older-than 30 --stage reports --stage synthetic"
+)
+def gc(
+    what: What = None,
+    older_than: Annotated[float, typer.Option(help="Days since a partition was made.")] = 90.0,
+    stage: Annotated[list[str] | None, typer.Option(help="Only of this stage; may be repeated.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove old partitions, but never one that something which stays was made from."""
+    from synth_pipeline import stages
+    from synth_pipeline.lineage.manifests import STAGES
+
+    with opened_workspace() as workspace:
+        now = datetime.fromtimestamp(time.time_ns() / 1e9, UTC)
+        swept = stages.gc(workspace, what, days=older_than, now=now, stages=stage or STAGES, dry_run=dry_run)
+    size = sum(each.bytes for each in swept.expired)
+    if as_json:
+        expired = [each.ref for each in swept.expired]
+        kept = {each.ref: each.reason for each in swept.kept}
+        print_json({"removed": expired, "bytes": size, "kept": kept, "dry_run": dry_run})
+        return
+    for each in swept.expired:
+        out.print(f"  {each.ref}  {each.bytes / 1e6:,.1f} MB, of {each.created_at}", highlight=False, soft_wrap=True)
+    for one in swept.kept:
+        out.print(f"  [dim]kept {one.ref}: {one.reason}[/dim]", highlight=False, soft_wrap=True)
+    verb = "would be removed" if dry_run else "removed"
+    out.print(f"{len(swept.expired)} partitions, {size / 1e6:,.1f} MB {verb}", highlight=False)
+
+
+@app.command(epilog="Example: synth-pipeline doctor --json")
+def doctor(as_json: Json = False) -> None:
+    """Look at libraries, machine, disk, store and databases, and say what to do; exit 1 when something is wrong."""
+    from dataclasses import asdict
+
+    from synth_pipeline import stages
+    from synth_pipeline.settings import Settings
+
+    found = stages.doctor(Settings())
+    if as_json:
+        print_json([asdict(each) for each in found])
+    else:
+        table = Table("", "what", "how it is", "what to do")
+        marks = {"fine": "[green]fine[/green]", "note": "[yellow]note[/yellow]", "wrong": "[red]wrong[/red]"}
+        for each in found:
+            table.add_row(marks[each.state], each.name, each.told, each.remedy)
+        out.print(table)
+    if any(each.state == "wrong" for each in found):
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example: synth-pipeline quarantine binance_usdm.BTCUSDT 2024-08-08 --reason off_grid")

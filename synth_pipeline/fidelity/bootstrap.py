@@ -13,12 +13,16 @@ from collections.abc import Iterator
 import numpy as np
 
 from synth_pipeline.errors import MetricError
+from synth_pipeline.fidelity import moments
 from synth_pipeline.fidelity.kernels import autocorrelations, walks
 from synth_pipeline.fidelity.sample import Sample
 from synth_pipeline.series import FloatArray, IntArray
 
 PATIENCE = 5
 """Negligible autocorrelations in a row after which the rest counts as none; the rule's max(5, √log₁₀ n)."""
+
+FEWEST = 10
+"""Known values that a block length needs."""
 
 
 def block_length(values: FloatArray) -> float:
@@ -28,8 +32,8 @@ def block_length(values: FloatArray) -> float:
     the lag after which five autocorrelations in a row stay below 2 √(log₁₀ n / n). From 1 to min(3 √n, n / 3).
     """
     count = int(np.isfinite(values).sum())
-    if count < 10:
-        raise MetricError(f"a block length needs 10 known values, there are {count}")
+    if count < FEWEST:
+        raise MetricError(f"a block length needs {FEWEST} known values, there are {count}")
     furthest = int(np.ceil(np.sqrt(count))) + PATIENCE
     rho = autocorrelations(values[np.newaxis], furthest)[0]
     rho = np.where(np.isfinite(rho), rho, 0.0)
@@ -66,6 +70,22 @@ def resamples(
     known, following = np.flatnonzero(np.isfinite(first)), successors(first)
     for _ in range(count):
         yield values[indices(known, following, shape, length, rng=rng)]
+
+
+def bundles(sample: Sample, shape: tuple[int, int], count: int, *, rng: np.random.Generator) -> Iterator[FloatArray]:
+    """Yield `count` resamples of short paths: `shape` (rows, paths a row) of them, put after each other with gaps.
+
+    Whole paths are drawn, in blocks of neighbours as long as their mean sizes ask for: overlapping cuts of one series
+    are not independent.
+    """
+    sizes = np.abs(sample.returns).reshape(sample.paths, -1)
+    typical = moments.mean(sizes)
+    length = block_length(typical) if np.isfinite(typical).sum() >= FEWEST else 1.0
+    places = np.arange(sample.paths)
+    following = np.append(places[1:], 0)
+    for _ in range(count):
+        drawn = indices(places, following, shape, length, rng=rng)
+        yield sample.at(drawn.ravel()).bundled(shape[1]).returns
 
 
 def indices(

@@ -6,13 +6,14 @@ rendered from it alone. Nothing here computes a statistic.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from synth_pipeline.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 """Version of the JSON; raised when an older reader would misread it."""
 
 Verdict = Literal["indistinguishable", "close", "off", "absent"]
@@ -23,11 +24,47 @@ GRAVEST_FIRST: tuple[Conclusion, ...] = ("invalid", "memorised", "off", "close",
 Numbers = list[float]
 Gappy = list[float | None]
 """Numbers with None where a gap is."""
+Grade = Literal["A", "B", "C", "D", "E", "F", "withheld"]
+"""The whole in one letter (`grade` says how): F where values are invalid, none where training data are replayed."""
+Permission = Literal["yes", "no", "unknown"]
+"""`unknown` where what it takes was not measured."""
 
-MANY_OUTSIDE = 0.15
-"""Share of metrics outside the real band above which a sample is no longer indistinguishable; chance gives 0.05."""
-MANY_OFF = 0.08
-"""Share of metrics that are off above which a sample is called off, whatever its fidelity; chance gives about 0.01."""
+MANY_OFF = 0.05
+"""Share of metrics that are off above which a sample is called off, whatever its fidelity; chance gives none."""
+
+
+class Floor(msgspec.Struct, frozen=True, kw_only=True):
+    """What one kind of real data score: the middle of several draws, and what holds 90 % of them."""
+
+    value: float | None = None
+    interval: tuple[float, float] | None = None
+    """5 % to 95 % of the draws; None for a single one."""
+    draws: int = 0
+    reason: str = ""
+    """Why there is none."""
+
+
+class Floors(msgspec.Struct, frozen=True, kw_only=True):
+    """The same number four times between real data, by what plays the synthetic part."""
+
+    split_half: Floor
+    """One half of the training period, against the other."""
+    bootstrap: Floor
+    """Resamples of real data in blocks."""
+    fresh: Floor
+    """The held-out period, which nobody has seen, against the training period."""
+    copy: Floor
+    """The training data, replayed as if synthetic: good scores here are no merit."""
+
+
+class Use(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that synthetic data are used for."""
+
+    name: str
+    title: str
+    permission: Permission
+    because: str
+    """The faults that forbid it, or what was not measured; empty where it is permitted."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,9 +94,18 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     training: float | None = None
     """The same with the training data in place of the held-out ones: a distance must be small to both."""
     floor: float | None = None
-    """The same number for fresh real data."""
+    """The same number for fresh real data; `floors` has the other kinds."""
+    floors: Floors | None = None
+    """None where the metric is absent."""
     band: tuple[float, float] | None = None
-    """5 % to 95 % of the same number between resamples of real data of equal size; None for a metric of copying."""
+    """5 % to 95 % of the same number between real data of equal size; None for a metric of copying on returns."""
+    excess: float | None = None
+    """How far the judged number lies beyond real ones, in half-widths of the band; `limit` and below is inside."""
+    limit: float = 0.0
+    """By how many half-widths every band of the evaluation was widened, so that chance seldom leaves any."""
+    exposes: bool = False
+    """Whether only replayed training data make it off."""
+    cost: str = "cheap"
     margin: float = 0.0
     """Difference too small to matter."""
     weight: float | None = None
@@ -109,6 +155,10 @@ class Sizes(msgspec.Struct, frozen=True):
     block_length: float
     """Mean block length of the bootstrap, in returns."""
     resamples: int
+    holdout: str = "given"
+    """Where the held-out data come from."""
+    thinned: tuple[str, ...] = ()
+    """What was left out to keep cost bounded, and what windows were cut, in words."""
 
 
 class PathPanel(msgspec.Struct, frozen=True):
@@ -175,7 +225,8 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """0-100, the weighted mean similarity of the twelve weighted metrics, mean over synthetic paths."""
     fidelity_spread: float | None
     floor: float
-    """The fidelity of fresh real data: of the training sample, against the same held-out data."""
+    """The fidelity of fresh real data."""
+    fidelity_floors: Floors
     fidelity_band: tuple[float, float]
     """5 % to 95 % of the fidelity between resamples of real data."""
     fidelity_verdict: Verdict
@@ -184,6 +235,11 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     results: tuple[Result, ...]
     checks: tuple[Check, ...]
     sizes: Sizes
+    grade: Grade = "E"
+    """`grade.graded` writes it, the reason and the uses."""
+    grade_because: str = ""
+    """Why it is no better, or not given, in one sentence."""
+    uses: tuple[Use, ...] = ()
     panels: Panels | None = None
     """None for a series of several assets, which has the panels of each."""
     assets: dict[str, Evaluation] = {}
@@ -197,17 +253,22 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_copied(self) -> bool:
         """Whether the synthetic paths replay training data beyond what real data do by chance."""
-        return any(result.family == "copying" and result.verdict == "off" for result in self.results)
+        return any(result.exposes and result.verdict == "off" for result in self.results)
 
     @property
     def judged(self) -> tuple[Result, ...]:
-        """The metrics of quality with a verdict; two that compare the same number count once, copying not at all."""
+        """The metrics of quality with a verdict; two that compare the same number count once, copies not at all."""
         known: dict[object, Result] = {}
         for result in self.results:
-            if result.family != "copying" and result.verdict != "absent":
+            if not result.exposes and result.verdict != "absent":
                 number = None if result.real is None else (result.real, result.fresh, result.synthetic)
                 known[number or result.name] = result
         return tuple(known.values())
+
+    @property
+    def score(self) -> float:
+        """The 0-100 fidelity."""
+        return self.fidelity
 
     @property
     def conclusion(self) -> Conclusion:
@@ -221,13 +282,15 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
             return "invalid"
         if self.is_copied:
             return "memorised"
-        verdicts = [result.verdict for result in self.judged]
-        outside = 1.0 - verdicts.count("indistinguishable") / max(len(verdicts), 1)
-        off = verdicts.count("off") / max(len(verdicts), 1)
-        if self.fidelity_verdict == "off" or off > MANY_OFF:
+        verdicts = [self.fidelity_verdict, *(result.verdict for result in self.judged)]
+        if self.fidelity_verdict == "off" or self.share_off > MANY_OFF:
             return "off"
-        is_inside = self.fidelity_verdict == "indistinguishable" and outside <= MANY_OUTSIDE
-        return "indistinguishable" if is_inside else "close"
+        return "indistinguishable" if set(verdicts) <= {"indistinguishable"} else "close"
+
+    @property
+    def share_off(self) -> float:
+        """Share of the judged metrics that are off."""
+        return sum(result.verdict == "off" for result in self.judged) / max(len(self.judged), 1)
 
     def table(self) -> list[dict[str, str | float | None]]:
         """Return one flat row a metric, ready for a data frame; of several assets those of each, with its name."""
@@ -236,12 +299,27 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
             row = msgspec.structs.asdict(result)
             for name in ("band", "real_band"):
                 row[f"{name}_low"], row[f"{name}_high"] = row.pop(name) or (None, None)
+            floors = row.pop("floors")
+            for kind in Floors.__struct_fields__:
+                floor = getattr(floors, kind, Floor())
+                row[kind] = floor.value
+                row[f"{kind}_low"], row[f"{kind}_high"] = floor.interval or (None, None)
             rows.append(row)
         return rows
 
     def to_json(self) -> bytes:
         """Return the record as JSON; the same record gives the same bytes."""
         return msgspec.json.format(msgspec.json.encode(self), indent=1)
+
+    def save(self, path: Path) -> Path:
+        """Write the record as JSON and return where."""
+        path.write_bytes(self.to_json())
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> Evaluation:
+        """Read what `save` wrote. Raises `InputError` for anything else."""
+        return cls.from_json(path.read_bytes())
 
     @classmethod
     def from_json(cls, data: bytes | str) -> Evaluation:

@@ -1,97 +1,104 @@
-"""Floors: what a metric takes between real samples, and the verdict that this allows on a value.
+"""Floors: what a metric of returns takes between real samples, four kinds of them.
 
-Two floors stand beside every number, *fresh real data* and the bootstrap band; `evaluate` says how they are drawn.
+- split half: windows of the training data dealt to two halves at random, one against the other;
+- bootstrap: a resample of the training data against a resample of the held-out ones, at the sizes of the comparison;
+- fresh: the held-out data, a later period that nobody has seen, in place of the synthetic ones, against training data;
+- copy: the training data replayed as if they were synthetic.
+
+For a metric of copying, whose reference is the training data, bootstrap and copy are what a replay scores, and no
+standard. What windows score is in `splits`, the verdict in `verdicts`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from math import log
 
 import numpy as np
 
-from synth_pipeline.fidelity import bootstrap, weighted
+from synth_pipeline.fidelity import bootstrap, moments
 from synth_pipeline.fidelity.comparison import Comparison
-from synth_pipeline.fidelity.evaluation import Verdict
-from synth_pipeline.fidelity.metric import Goal, Metric, Scale, StatisticMetric
-from synth_pipeline.progress import Progress
+from synth_pipeline.fidelity.metric import Metric, StatisticMetric
+from synth_pipeline.fidelity.sample import Sample
 from synth_pipeline.series import FloatArray
 
 RESAMPLES = 100
-BAND = (0.05, 0.95)
-Interval = tuple[float, float]
+PAIRS = 50
+"""Resamples that a metric scores which compares more than one number of each: those come one by one."""
+DEALS = 8
+MOST_RESAMPLED = 40_000
+"""Most returns of one held-out resample."""
+Values = dict[str, FloatArray]
+"""By metric, NaN where a metric is undefined."""
 
 
 @dataclass(frozen=True, eq=False)
-class Bands:
-    """What resamples of real data score against each other; a metric that most leave undefined is missing."""
+class Floors:
+    """What real data score against real data."""
 
-    values: dict[str, Interval]
-    """Of the metric's value, by metric."""
-    levels: dict[str, Interval]
-    """Of the statistic that a `StatisticMetric` compares, training and held-out resamples together, by metric."""
-    fidelity: Interval
+    split_half: Values
+    """Of every deal."""
+    bootstrap: Values
+    """Of every pair of resamples."""
+    levels: Values
+    """The statistic that a `StatisticMetric` compares, of training and then held-out resamples."""
     paths: FloatArray
     """The resamples of the training series, shape (resamples, steps)."""
 
 
-def bands(
-    chosen: Mapping[str, Metric], sides: Comparison, block: float, *, rng: np.random.Generator, progress: Progress
-) -> Bands:
-    """Score resampled training windows against a resampled held-out sample, at the sizes of the comparison."""
-    banded = {name: metric for name, metric in chosen.items() if metric.reference == "holdout"}
-    values = {name: np.full(RESAMPLES, np.nan) for name in banded}
-    holdout_block = bootstrap.volatility_block_length(sides.holdout)
-    fresh = bootstrap.resamples(sides.train, (1, sides.length), RESAMPLES, block, rng=rng)
-    held = bootstrap.resamples(sides.holdout, (sides.holdout.paths, sides.length), RESAMPLES, holdout_block, rng=rng)
-    kind, shape = type(sides.train), (RESAMPLES, *sides.synthetic.returns.shape[1:])
-    paths, held_paths = np.empty(shape), np.empty(shape)
-    for index, (first, second) in enumerate(zip(held, fresh, strict=True)):
-        paths[index], held_paths[index] = second[0], first[0]
-        for name, metric in banded.items():
-            values[name][index] = metric.per_path(kind(first), kind(second))[0][0]
-        progress(index + 1, RESAMPLES + len(chosen), "real against real")
-    both = kind(np.concatenate([paths, held_paths]))
-    comparing = {name: metric for name, metric in banded.items() if isinstance(metric, StatisticMetric)}
-    scores = weighted.fidelity({metric: values[name] for name, metric in comparing.items() if metric.weight > 0})
-    return Bands(
-        values={name: found for name in banded if (found := _interval(values[name]))},
-        levels={name: found for name, metric in comparing.items() if (found := _interval(metric.levels(both)))},
-        fidelity=_interval(scores) or (0.0, 100.0),
-        paths=paths,
-    )
+def measured(
+    chosen: Mapping[str, Metric], sides: Comparison, block: float, *, rng: np.random.Generator, tick: Callable[[], None]
+) -> Floors:
+    """Draw resamples and deals, and score them; `tick` is called after each."""
+    kind, steps = type(sides.train), sides.length
+    rows = min(sides.holdout.paths, max(MOST_RESAMPLED // steps, 1))
+    fresh = np.concatenate(list(resamples(sides, sides.train, 1, block, rng=rng)))
+    held_block = bootstrap.volatility_block_length(sides.holdout) if not sides.unit else block
+    held = np.stack(list(resamples(sides, sides.whole_holdout, rows, held_block, rng=rng)))
+    values, levels = {}, {}
+    against_real = {name: each for name, each in chosen.items() if each.reference == "holdout"}
+    for name, metric in against_real.items():
+        if isinstance(metric, StatisticMetric):
+            first, second = metric.levels(kind(fresh)), metric.levels(kind(held.reshape(-1, *held.shape[2:])))
+            second = moments.mean(second.reshape(RESAMPLES, rows))
+            values[name], levels[name] = metric.compare(second, first), np.concatenate([first, second])
+    rest = {name: metric for name, metric in against_real.items() if name not in values}
+    found: dict[str, list[float]] = {name: [] for name in rest}
+    for first, second in zip(held[:PAIRS], fresh[:PAIRS], strict=True):
+        real, made = kind(first), kind(second[np.newaxis])
+        for name, metric in rest.items():
+            found[name].append(metric.per_path(real, made)[0][0])
+        tick()
+    values |= {name: np.array(each) for name, each in found.items()}
+    for name, metric in chosen.items():
+        if metric.reference == "train":
+            values[name] = metric.per_path(sides.train, kind(fresh[:1]))[0]
+    return Floors(_split_half(chosen, sides, rng=rng), values, levels, fresh)
 
 
-def verdict(
-    value: float,
-    real: Collection[float],
-    band: Interval,
-    goal: Goal,
-    margin: float = 0.0,
-    scale: Scale = "linear",
-) -> Verdict:
-    """Say where a value lies beside what real data give.
-
-    Indistinguishable: no worse than the band of real resamples, or than any of the `real` values themselves, but for
-    the margin. Close: worse by at most half the width of the band so widened (for a Gaussian: between 1.6 and 3.3
-    standard deviations from its middle). Off: worse than that. For the goal `target` both sides are worse.
-    """
-    if scale == "log":
-        if value <= 0:
-            return "off"
-        value, real, band = log(value), [log(number) for number in real], (log(band[0]), log(band[1]))
-    low, high = min(band[0], *real) - margin, max(band[1], *real) + margin
-    worse = {"low": value - high, "high": low - value, "target": max(value - high, low - value)}[goal]
-    if worse <= 0:
-        return "indistinguishable"
-    return "close" if worse <= (band[1] - band[0]) / 2 + margin else "off"
+def resamples(
+    sides: Comparison, sample: Sample, rows: int, block: float, *, rng: np.random.Generator
+) -> Iterator[FloatArray]:
+    """Yield resamples of a whole sample, shape (rows, steps), in blocks of returns, or of the short paths it has."""
+    if not sides.unit:
+        return bootstrap.resamples(sample, (rows, sides.length), RESAMPLES, block, rng=rng)
+    count = (sides.length + 1) // (sides.unit + 1)
+    return bootstrap.bundles(sample.windows(sides.unit), (rows, count), RESAMPLES, rng=rng)
 
 
-def _interval(values: FloatArray) -> Interval | None:
-    """Return the 5 % and 95 % quantiles of the known values; None when fewer than half are known."""
-    known = values[np.isfinite(values)]
-    if 2 * known.size < values.size:
-        return None
-    low, high = np.quantile(known, BAND)
-    return float(low), float(high)
+def _split_half(chosen: Mapping[str, Metric], sides: Comparison, *, rng: np.random.Generator) -> Values:
+    """Deal windows of training data to two halves; of a single one, its own two halves."""
+    whole = sides.fresh if sides.fresh.paths > 1 else sides.fresh.windows(sides.length // 2)
+    found: dict[str, list[float]] = {name: [] for name in chosen}
+    halves = {name: each.levels(whole) for name, each in chosen.items() if isinstance(each, StatisticMetric)}
+    for _ in range(DEALS):
+        dealt = rng.permutation(whole.paths)
+        first, second = dealt[::2], dealt[1::2]
+        real, made = whole.at(first), whole.at(second[:1])
+        for name, metric in chosen.items():
+            if isinstance(metric, StatisticMetric):
+                level = moments.mean(halves[name][first][np.newaxis])
+                found[name].append(float(metric.compare(level, halves[name][second[:1]])[0]))
+            elif metric.reference == "holdout" or not found[name]:
+                found[name].append(metric.per_path(real, made)[0][0])
+    return {name: np.array(each) for name, each in found.items()}

@@ -338,6 +338,102 @@ def block_volatilities(values: FloatArray, length: int) -> FloatArray:
 
 
 @njit(cache=True)
+def block_sums(values: FloatArray, length: int) -> FloatArray:
+    """Return the sum of each full block of `length` returns, laid out as `block_volatilities` does."""
+    paths, steps = values.shape
+    result = np.full((paths, 2 * (steps // length) + 1), np.nan)
+    for path in range(paths):
+        row = values[path]
+        filled = 0
+        for first, stop in _runs(row):
+            for start in range(first, stop - length + 1, length):
+                result[path, filled] = row[start : start + length].sum()
+                filled += 1
+            filled += stop - first >= length
+    return result
+
+
+@njit(cache=True)
+def lagged_correlations(first: FloatArray, second: FloatArray, lags: int) -> FloatArray:
+    """Return the correlations of each row of `first` with what `second` is 1..`lags` steps later, shape (paths, lags).
+
+    Estimated as `autocorrelations` are; both rows must have the same gaps. NaN where either is constant.
+    """
+    paths = first.shape[0]
+    result = np.full((paths, lags), np.nan)
+    for path in range(paths):
+        count, size_one, one = _centred(first[path])
+        _, size_two, two = _centred(second[path])
+        square_one, square_two = 0.0, 0.0
+        products, pairs = np.zeros(lags), np.zeros(lags)
+        for start, stop in _runs(one):
+            square_one += _lagged(one, 0, start, stop)
+            square_two += _lagged(two, 0, start, stop)
+            for lag in range(1, min(lags + 1, stop - start)):
+                products[lag - 1] += _dot(one[start : stop - lag], two[start + lag : stop])
+                pairs[lag - 1] += stop - start - lag
+        if _is_constant(square_one, count, size_one) or _is_constant(square_two, count, size_two):
+            continue
+        for lag in range(1, lags + 1):
+            if pairs[lag - 1] > 0:
+                average = products[lag - 1] / pairs[lag - 1]
+                result[path, lag - 1] = average * (count - lag) / np.sqrt(square_one * square_two)
+    return result
+
+
+@njit(cache=True, fastmath=_ANY_ORDER)
+def _dot(first: FloatArray, second: FloatArray) -> float:
+    total = 0.0
+    for t in range(first.size):
+        total += first[t] * second[t]
+    return total
+
+
+@njit(cache=True)
+def falls(values: FloatArray) -> FloatArray:
+    """Return the size of every fall at its last step, NaN elsewhere, in the shape of the returns.
+
+    A fall is a longest stretch of a run without a positive return; one without a negative return is none.
+    """
+    result = np.full(values.shape, np.nan)
+    for path in range(values.shape[0]):
+        row = values[path]
+        for first, stop in _runs(row):
+            lost = 0.0
+            for t in range(first, stop):
+                lost = lost - row[t] if row[t] <= 0.0 else 0.0
+                if lost > 0.0 and (t + 1 == stop or row[t + 1] > 0.0):
+                    result[path, t] = lost
+    return result
+
+
+@njit(cache=True)
+def devolatilised(values: FloatArray, memory: float, warm: int) -> FloatArray:
+    """Return each return over its recent volatility, NaN for the first `warm` of a run, in the shape of the returns.
+
+    The recent variance is v ← memory · v + (1 - memory) r² of the returns before, from the mean square of the first
+    `warm` on. Less than a sixteenth of the row's mean square counts as a sixteenth: after many returns of 0 on a
+    coarse grid any move would be huge.
+    """
+    result = np.full(values.shape, np.nan)
+    for path in range(values.shape[0]):
+        row = values[path]
+        known, square = 0, 0.0
+        for first, stop in _runs(row):
+            known += stop - first
+            square += _dot(row[first:stop], row[first:stop])
+        least = square / max(known, 1) / 16.0
+        if least == 0.0:
+            continue
+        for first, stop in _runs(row, warm + 1):
+            recent = _dot(row[first : first + warm], row[first : first + warm]) / warm
+            for t in range(first + warm, stop):
+                result[path, t] = row[t] / np.sqrt(max(recent, least))
+                recent = memory * recent + (1.0 - memory) * row[t] * row[t]
+    return result
+
+
+@njit(cache=True)
 def matches(source: FloatArray, ranked: IntArray, path: FloatArray, tolerance: float) -> tuple[IntArray, IntArray]:
     """Return, for each step of `path`, how many values of `source` equal it, and the longest run that ends there.
 

@@ -1,6 +1,6 @@
 """What a metric is: a plain function with its facts declared once, beside it.
 
-Two kinds. Most compare two samples at once:
+Three kinds. Most compare two samples of log-returns at once:
 
     @metric(title="…", goal="low", bounds=(0, inf), minimum=200, citation="…", meaning="…")
     def ks_distance(real: Sample, synthetic: Sample) -> float: …
@@ -10,16 +10,24 @@ Where the comparison is between one number of each sample, the function is that 
     @statistic_metric(compare=absolute_difference, goal="low", …)
     def return_kurtosis(returns: FloatArray) -> FloatArray: …
 
-The decorated name is a `Metric`, called as `f(real, synthetic) → float`. A family is a file of them;
-`registry.metrics` finds them by file, so a new metric edits nothing else. What belongs to one metric alone stays in
-its family file.
+Of short windows of all features, a metric sees the training ones, the synthetic ones and the held-out ones, all scaled
+by `windows.scaled`, and may draw:
+
+    @window_metric(title="…", goal="low", bounds=(0, inf), minimum=50, citation="…", meaning="…", cost="cheap")
+    def authenticity(
+        train: Windows, synthetic: Windows, holdout: Windows, *, rng: np.random.Generator
+    ) -> float: …
+
+The decorated name is a `Metric`, called as `f(real, synthetic) → float`, or a `WindowMetric`, called as declared. A
+family is a file of them; `registry` finds them by file, so a new metric edits nothing else. What belongs to one metric
+alone stays in its family file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -27,6 +35,7 @@ from synth_pipeline.errors import MetricError
 from synth_pipeline.fidelity import moments
 from synth_pipeline.fidelity.joint import JointSample
 from synth_pipeline.fidelity.sample import Sample
+from synth_pipeline.fidelity.windows import Windows
 from synth_pipeline.series import FloatArray, Series
 
 Goal = Literal["low", "high", "target"]
@@ -34,6 +43,8 @@ Goal = Literal["low", "high", "target"]
 Reference = Literal["holdout", "train"]
 """Which real sample the synthetic one is held against."""
 Scale = Literal["linear", "log"]
+Cost = Literal["cheap", "learned"]
+"""`learned` for a metric that trains a network or another learner: computed only when asked for."""
 Function = Callable[[Sample, Sample], float]
 Statistic = Callable[[FloatArray], FloatArray]
 """Log-returns (paths, steps) → one number a path, NaN where a path does not define it."""
@@ -41,20 +52,29 @@ Compare = Callable[[FloatArray, FloatArray], FloatArray]
 """Statistics of real and synthetic paths → values of the metric, element by element."""
 
 
+class WindowFunction(Protocol):
+    """Training, synthetic and held-out windows → one number."""
+
+    __name__: str
+    __module__: str
+
+    def __call__(self, train: Windows, synthetic: Windows, holdout: Windows, /, *, rng: np.random.Generator) -> float:
+        """Compare the three."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Metric:
-    """One comparison of a real and a synthetic sample, and what is known about it."""
+class Facts:
+    """What is known about a metric of any kind."""
 
     name: str
     family: str
-    function: Function
     title: str
     """What the report calls it."""
     goal: Goal
     bounds: tuple[float, float]
     """Range of the values."""
     minimum: int
-    """Fewest known returns a path needs; shorter paths are left out."""
+    """Fewest known returns a path needs; shorter paths are left out. Of a window metric, fewest windows a side."""
     citation: str
     what: str
     """What it measures: the first sentence of the function's docstring."""
@@ -65,6 +85,15 @@ class Metric:
     """`train` for a metric of copying: it has no bootstrap band, since resamples of the training data are copies."""
     margin: float = 0.0
     """Difference too small to matter: the band of real data is widened by it on both sides."""
+    exposes: bool = False
+    """Whether only replayed training data make it off: then no grade is given."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Metric(Facts):
+    """One comparison of a real and a synthetic sample of log-returns, and what is known about it."""
+
+    function: Function
     joint: bool = False
     """Whether it is of several assets, and its samples are `JointSample`s."""
 
@@ -139,6 +168,24 @@ class StatisticMetric(Metric):
         return values, reason if undefined else ""
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class WindowMetric(Facts):
+    """One comparison of synthetic windows with training and held-out ones, and what is known about it."""
+
+    function: WindowFunction
+    cost: Cost
+
+    def __call__(self, train: Windows, synthetic: Windows, holdout: Windows, *, rng: np.random.Generator) -> float:
+        """Compare. Raises `MetricError` where the metric is undefined, not finite, or has too few windows."""
+        for side, windows in (("training", train), ("synthetic", synthetic), ("held-out", holdout)):
+            if windows.count < self.minimum:
+                raise MetricError(f"{self.name} needs {self.minimum} windows, the {side} sample has {windows.count}")
+        value = float(self.function(train, synthetic, holdout, rng=rng))
+        if not np.isfinite(value):
+            raise MetricError(f"{self.name} of these windows is no number: {value}")
+        return value
+
+
 def metric(
     *,
     title: str,
@@ -150,6 +197,7 @@ def metric(
     unit: str = "",
     reference: Reference = "holdout",
     margin: float = 0.0,
+    exposes: bool = False,
     joint: bool = False,
 ) -> Callable[[Function], Metric]:
     """Declare a comparison of two samples to be the metric of its name, in the family of its file."""
@@ -169,6 +217,7 @@ def metric(
             unit=unit,
             reference=reference,
             margin=margin,
+            exposes=exposes,
             joint=joint,
         )
 
@@ -230,6 +279,47 @@ def statistic_metric(
             joint=joint,
         )
         return made
+
+    return declare
+
+
+def window_metric(
+    *,
+    title: str,
+    goal: Goal,
+    bounds: tuple[float, float],
+    minimum: int,
+    citation: str,
+    meaning: str,
+    cost: Cost = "cheap",
+    unit: str = "",
+    reference: Reference = "holdout",
+    margin: float = 0.0,
+    exposes: bool = False,
+) -> Callable[[WindowFunction], WindowMetric]:
+    """Declare a comparison of windows to be the metric of its name, in the family of its file.
+
+    `reference` is `train` for a metric that tells copies from new windows, `exposes` where nothing else makes it off.
+    """
+
+    def declare(function: WindowFunction) -> WindowMetric:
+        return WindowMetric(
+            name=function.__name__,
+            family=function.__module__.rpartition(".")[2],
+            function=function,
+            title=title,
+            goal=goal,
+            bounds=bounds,
+            minimum=minimum,
+            citation=citation,
+            what=_first_sentence(function),
+            meaning=meaning,
+            unit=unit,
+            reference=reference,
+            margin=margin,
+            exposes=exposes,
+            cost=cost,
+        )
 
     return declare
 

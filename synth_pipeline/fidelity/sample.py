@@ -6,13 +6,16 @@ compares.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from synth_pipeline.series import FloatArray, IntArray, Series
+
+Made = TypeVar("Made")
 
 
 def log_returns(price: FloatArray) -> FloatArray:
@@ -54,6 +57,22 @@ class Sample:
         """Every known return, path after path."""
         return self.returns[np.isfinite(self.returns)]
 
+    def once(self, function: Callable[[Self], Made]) -> Made:
+        """Return `function` of the sample, computed at the first call: many paths are held against one sample."""
+        if function not in self._made:
+            self._made[function] = function(self)
+        made: Made = self._made[function]
+        return made
+
+    @cached_property
+    def _made(self) -> dict[Callable[..., object], Any]:
+        return {}
+
+    @cached_property
+    def ordered(self) -> FloatArray:
+        """Every known return, from the lowest on."""
+        return np.sort(self.pooled)
+
     @cached_property
     def ranked(self) -> IntArray:
         """Where in `in_a_row` the known returns are, from the lowest on."""
@@ -70,6 +89,24 @@ class Sample:
         count = self.returns.shape[1] // length
         kept = self.returns[:, self.returns.shape[1] - count * length :]
         return replace(self, returns=kept.reshape(-1, length))
+
+    def bundled(self, count: int) -> Self:
+        """Put `count` paths after each other, a gap between any two, to make one; a rest at the end is left out."""
+        kept = self.returns[: self.paths // count * count]
+        gaps = np.full((kept.shape[0], 1, *kept.shape[2:]), np.nan)
+        joined = np.concatenate([kept, gaps], axis=1)
+        whole = joined.reshape(-1, count * joined.shape[1], *kept.shape[2:])
+        return replace(self, returns=whole[:, :-1])
+
+    def thinned(self, most: int) -> Self:
+        """Return at most `most` paths, equally spaced, the first and the last among them."""
+        if self.paths <= most:
+            return self
+        return self.at(np.linspace(0, self.paths - 1, most).round().astype(np.int64))
+
+    def at(self, positions: IntArray) -> Self:
+        """Return the paths at some positions, in that order."""
+        return replace(self, returns=self.returns[positions])
 
     def path(self, index: int) -> Self:
         """Return one path alone."""

@@ -230,11 +230,7 @@ def ljung_box_p(returns: FloatArray) -> FloatArray:
     Worth little: without autocorrelation p is uniform, so that two perfect samples differ by 1/3 on average; at large n
     any autocorrelation drives both to 0, and the similarity is 1 whatever its strength. Its weight is 1 of 22.5.
     """
-    rho = kernels.autocorrelations(returns, LJUNG_BOX_LAGS)
-    count = np.isfinite(returns).sum(axis=1)[:, np.newaxis]
-    lags = np.arange(1, LJUNG_BOX_LAGS + 1)
-    statistic = (count * (count + 2) * rho**2 / (count - lags)).sum(axis=1)
-    return np.asarray(chdtrc(LJUNG_BOX_LAGS, statistic))
+    return np.asarray(chdtrc(LJUNG_BOX_LAGS, ljung_box(returns)))
 
 
 @weighted(
@@ -288,6 +284,15 @@ def volatility_persistence(returns: FloatArray) -> FloatArray:
     """Correlation of the volatilities of neighbouring blocks of ten log-returns; difference on a scale of 0.6."""
     blocks = kernels.block_volatilities(returns, VOLATILITY_BLOCK)
     return moments.correlation(blocks[:, :-1], blocks[:, 1:])
+
+
+def ljung_box(returns: FloatArray) -> FloatArray:
+    """Return the Ljung-Box statistic of each row at lags 1-10, shape (paths,)."""
+    rho = kernels.autocorrelations(returns, LJUNG_BOX_LAGS)
+    count = np.isfinite(returns).sum(axis=1)[:, np.newaxis]
+    lags = np.arange(1, LJUNG_BOX_LAGS + 1)
+    statistic: FloatArray = (count * (count + 2) * rho**2 / (count - lags)).sum(axis=1)
+    return statistic
 
 
 def dfa_boxes(steps: int) -> IntArray:

@@ -45,6 +45,11 @@ _DIVERGED = 1e5
 _COLLAPSED, _PATIENCE, _PROBES, _SETTLED = 0.05, 3, 40, 100
 
 
+def gpu_names() -> list[str]:
+    """Return the names of the GPUs that torch can use."""
+    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+
+
 @dataclass(frozen=True)
 class Player:
     """One optimizer: what it moves, down which loss, how often a step."""

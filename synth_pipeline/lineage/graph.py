@@ -176,7 +176,9 @@ def _node_json(node: Node) -> dict[str, Any]:
     entry |= {
         name: getattr(manifest, name) for name in ("fingerprint", "code_version", "config", "seed", "rows", "facts")
     }
-    entry |= {name: getattr(manifest, name) for name in ("created_at", "mlflow_run_id")}
+    entry |= {
+        name: getattr(manifest, name) for name in ("created_at", "mlflow_run_id", "dagster_run_id", "environment")
+    }
     entry["outputs"] = {
         name: {"path": artifact.path, "sha256": artifact.sha256, "bytes": artifact.bytes, "rows": artifact.rows}
         for name, artifact in manifest.outputs.items()

@@ -51,8 +51,8 @@ class Artifact:
 class Manifest:
     """What was made, from which inputs, by which code, configuration and seed.
 
-    Without `outputs` it is a draft: enough to decide whether a rebuild is needed. `facts`, `created_at` and
-    `mlflow_run_id` are for people and enter no digest.
+    Without `outputs` it is a draft: enough to decide whether a rebuild is needed. What comes after them is for people
+    and enters no digest.
     """
 
     stage: Stage
@@ -70,6 +70,9 @@ class Manifest:
     created_at: str = ""
     """ISO 8601, UTC."""
     mlflow_run_id: str | None = None
+    dagster_run_id: str | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    """Versions of Python and libraries by name, and the `commit` of a checkout (`environment.py`)."""
     skipped: bool = False
     """True when this run found the partition current and did nothing; never true in the file."""
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from upath import UPath
 
 _HEX = re.compile(r"[0-9a-fA-F]{8,64}")
+_RUN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LISTED = 8
 
 
@@ -47,8 +48,9 @@ def resolve(home: Place, text: str) -> str:
     """Return the REF that a text means.
 
     Accepted: a REF (`reports/binance_usdm/BTCUSDT/2024-08-08/wgan_gp`, or with `binance_usdm.BTCUSDT`); a path to a
-    partition folder or a file in it; any file whose content is an output or an outside input; an MLflow run id; the
-    first 8 or more hex digits of a partition's digest or of a file's SHA-256.
+    partition folder or a file in it; any file whose content is an output or an outside input; an MLflow run id; a
+    Dagster run id, which means what no other partition of the run was made from; the first 8 or more hex digits of a
+    partition's digest or of a file's SHA-256.
     Raises `NoDataError`, listing what exists, for anything else and for what several partitions share.
     """
     given = Path(text).expanduser()
@@ -56,6 +58,7 @@ def resolve(home: Place, text: str) -> str:
         return found
     wanted = sha256_file(given) if _exists(given) and given.is_file() else text.lower()
     matches = _search(home, wanted) if _HEX.fullmatch(wanted) else []
+    matches = _made_by(home, text) if _RUN.fullmatch(text) else matches
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -65,7 +68,7 @@ def resolve(home: Place, text: str) -> str:
         raise NoDataError(
             f"{text!r} names nothing: {home} holds no partitions yet, make some with synth-pipeline run or demo"
         )
-    raise NoDataError(f"{text!r} names no partition, file, MLflow run or digest in {home}: there are {_listing(known)}")
+    raise NoDataError(f"{text!r} names no partition, file, run or digest in {home}: there are {_listing(known)}")
 
 
 def _named(home: Place, text: str, given: Path) -> str | None:
@@ -121,6 +124,20 @@ def _search(home: Place, wanted: str) -> list[str]:
     if unreadable and not own and not held:
         raise SynthError(f"{wanted} was not found among the readable manifests, and: {unreadable[0]}")
     return own or held
+
+
+def _made_by(home: Place, run_id: str) -> list[str]:
+    """Return the REFs of what a Dagster run made, but for what it made others of its own from."""
+    found = {manifest.ref: manifest for folder in manifests(home) if (manifest := _readable(folder))}
+    made = [manifest for manifest in found.values() if manifest.dagster_run_id == run_id]
+    return [manifest.ref for manifest in made if not any(manifest.ref in other.inputs for other in made)]
+
+
+def _readable(folder: Place) -> Manifest | None:
+    try:
+        return load(folder)
+    except SynthError:
+        return None
 
 
 def _file_digests(manifest: Manifest) -> list[str]:

@@ -1,65 +1,118 @@
-"""The efficient price: what a fully informed trader would pay, before any order says so.
+"""The efficient price and the pace of the market: what is known beside the orders, and how fast all of them act on it.
 
-A martingale with stochastic volatility and rare jumps,
+Trades tell most of what there is to know, so the efficient price is the mid that orders have made, and moves besides by
+news alone (Madhavan, Richardson, Roomans 1997, Rev. Financ. Stud. 10): Laplace jumps at a Poisson rate (Merton 1976)
+that the market learns within seconds; the flow follows them through its `response`. A price with a diffusion of its
+own, which orders know nothing of and follow, swings back: lag-one autocorrelations of half-second returns below -0.1,
+which real ones have not.
 
-    d log P = -(σ² / 2 + ν) dt + σ dW + dJ,      σ = s · a(t) · exp(x - v²),      dx = -κ x dt + v √(2κ) dB,
+Everything runs in business time (Clark 1973, "A subordinated stochastic process model"): all rates of the flow, and of
+the news, share one pace,
 
-with W, B independent Brownian motions, J a compound Poisson process of Laplace jumps and ν its compensator, a(t) the
-shape of the day. E[exp(2 (x - v²))] = 1, so s is the root mean square volatility where a(t) = 1. Log-volatility as an
-Ornstein-Uhlenbeck process: Scott (1987), "Option pricing when the variance changes randomly"; jumps: Merton (1976).
+    pace(t) = level · a(t) · exp(Σ (x_j - v_j / 2)),      dx_j = -κ_j x_j dt + √(2 κ_j v_j) dB_j,
 
-Here belongs the price that traders know. The price that the market shows is the order book's affair.
+a(t) the shape of the day and x_j independent stationary Ornstein-Uhlenbeck processes of variance v_j, some that forget
+in seconds and some in days. E[exp(…)] = 1. Variance of returns comes at the pace of the orders: that is the stochastic
+volatility (multi-scale log-normal, as in Chernov, Gallant, Ghysels, Tauchen 2003, J. Econometrics 116), and why trades
+and volatility cluster together.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from synth_pipeline.market.parameters import Parameters
+from synth_pipeline.market.engine import ASK, BID
+from synth_pipeline.market.flows import OrderFlow
+from synth_pipeline.market.flows.day_shape import activity
+from synth_pipeline.market.tape import Market
+from synth_pipeline.schema import NS_PER_SECOND
 from synth_pipeline.series import FloatArray
 
-_SECONDS_PER_YEAR = 365 * 86_400
+STEP_NS = 250_000_000
+"""Time over which a pace and an efficient price are held."""
+_STEP_S = STEP_NS / NS_PER_SECOND
+_LEARNT = 1.0 - 0.5 ** (_STEP_S / 5.0)
+"""Share of what is left of the news that the market learns in a step, half of it in five seconds: bars by the minute,
+of which its size is told, do not tell how fast."""
+_NOTHING = 1e-7
+"""News, as a log price, that is too little to act on."""
 
 
-class PriceLaw(NamedTuple):
-    """The coefficients per second, of log price."""
+class EfficientLaw(NamedTuple):
+    """Pace and news."""
 
-    volatility: float
-    reversion: float
-    log_volatility_sd: float
-    jump_rate: float
-    jump_scale: float
-
-
-def price_law(parameters: Parameters) -> PriceLaw:
-    """Turn market units into coefficients per second."""
-    return PriceLaw(
-        volatility=parameters.annual_volatility / math.sqrt(_SECONDS_PER_YEAR),
-        reversion=math.log(2) / parameters.volatility_half_life_s,
-        log_volatility_sd=parameters.log_volatility_sd,
-        jump_rate=parameters.jumps_per_day / 86_400,
-        jump_scale=parameters.jump_scale_bp * 1e-4,
-    )
+    level: float
+    """Mean pace, of the order flow as fitted."""
+    day: FloatArray
+    """[a] by equal parts of a UTC day, 1 on average."""
+    variances: FloatArray
+    """[v_j] of log pace."""
+    half_lives_s: FloatArray
+    """[ln 2 / κ_j] seconds."""
+    news_per_day: float
+    """At the mean pace."""
+    news_scale: float
+    """Mean absolute size of the log jump."""
 
 
-def start_state(parameters: Parameters, law: PriceLaw, rng: np.random.Generator) -> FloatArray:
-    """Return log price and log-volatility deviation x, the latter drawn from its stationary law."""
-    return np.array([math.log(parameters.start_price), law.log_volatility_sd * rng.standard_normal()])
+def steps(law: EfficientLaw, start_ns: int, rng: np.random.Generator) -> Iterator[tuple[float, float]]:
+    """Yield the pace of one step of `STEP_NS` after the other, and the news learnt in it as a log return."""
+    kept = 0.5 ** (_STEP_S / law.half_lives_s)
+    moving, offset = np.sqrt(law.variances * (1 - kept**2)), 0.5 * float(law.variances.sum())
+    state = np.sqrt(law.variances) * rng.standard_normal(law.variances.size)
+    often, news = law.news_per_day / 86_400 * _STEP_S, 0.0
+    for now_ns in count(start_ns, STEP_NS):
+        relative = activity(law.day, now_ns) * math.exp(float(state.sum()) - offset)
+        if rng.random() < often * relative:
+            news += rng.laplace(0.0, law.news_scale)
+        learnt = _LEARNT * news if abs(news) > _NOTHING else 0.0
+        news -= learnt
+        yield law.level * relative, learnt
+        state = kept * state + moving * rng.standard_normal(law.variances.size)
 
 
-@njit(cache=True)
-def advance_price(state: FloatArray, law: PriceLaw, activity: float, seconds: float, rng: np.random.Generator) -> None:
-    """Move the state on: x by its exact transition, the price by one Euler step at the volatility before it."""
-    sd = law.log_volatility_sd
-    volatility = law.volatility * activity * math.exp(state[1] - sd * sd)
-    # E[exp(J)] of a Laplace jump is 1 / (1 - scale²).
-    compensator = law.jump_rate * (1.0 / (1.0 - law.jump_scale**2) - 1.0)
-    state[0] += volatility * math.sqrt(seconds) * rng.standard_normal()
-    state[0] -= (0.5 * volatility * volatility + compensator) * seconds
-    if rng.random() < law.jump_rate * seconds:
-        jump = law.jump_scale * rng.standard_exponential()
-        state[0] += jump if rng.random() < 0.5 else -jump
-    kept = math.exp(-law.reversion * seconds)
-    state[1] = state[1] * kept + sd * math.sqrt(1.0 - kept * kept) * rng.standard_normal()
+class Driven:
+    """A run of a flow at the pace of a law, which learns its news."""
+
+    def __init__(
+        self, flow: OrderFlow, law: EfficientLaw, start_ns: int, tick_size: float, rngs: Sequence[np.random.Generator]
+    ) -> None:
+        """Start with two random streams, of the orders and of pace and news."""
+        self._steps = steps(law, start_ns, rngs[1])
+        self._tick_size = tick_size
+        self._reached_ns = self._end_ns = start_ns
+        self._log_price = np.zeros(1)
+        self._run = flow.start(start_ns, rng=rngs[0], fundamental=self)
+
+    @property
+    def market(self) -> Market:
+        """As a `Run`'s."""
+        return self._run.market
+
+    def piece(self, now_ns: int) -> tuple[int, int, FloatArray]:  # noqa: ARG002 - the step is the one it runs in
+        """Return the step that holds a time, and the efficient price in it, as a `Fundamental` does."""
+        return self._end_ns - STEP_NS, STEP_NS, self._log_price
+
+    def advance(self, until_ns: int) -> bool:
+        """Run up to a time; False when the tape is full, as `Run.advance`."""
+        while self._reached_ns < until_ns:
+            if self._reached_ns == self._end_ns:
+                self._begin_step()
+            next_ns = min(until_ns, self._end_ns)
+            if not self._run.advance(next_ns):
+                return False
+            self._reached_ns = next_ns
+        return True
+
+    def _begin_step(self) -> None:
+        pace, (speed, news) = self._run.pace, next(self._steps)
+        sides = self.market.book.sides
+        mid = 0.5 * (sides[BID].best + sides[ASK].best)
+        self._end_ns += STEP_NS
+        self._log_price = np.array([math.log(mid * self._tick_size) + news])
+        pace.speed[0], pace.response[0], pace.is_new[0] = speed, float(news != 0.0), 1

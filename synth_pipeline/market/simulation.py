@@ -22,9 +22,8 @@ from typing import NamedTuple
 import numpy as np
 
 from synth_pipeline.errors import InputError
-from synth_pipeline.market.efficient_price import price_law
+from synth_pipeline.market.calibration import embedded_market
 from synth_pipeline.market.engine import ASK, BID, Book, depth
-from synth_pipeline.market.order_flow import advance, flow_law, new_market
 from synth_pipeline.market.parameters import Parameters
 from synth_pipeline.market.tape import rewind
 from synth_pipeline.market.wire import Encoder, Level, Wire
@@ -94,12 +93,11 @@ class Simulation:
         parameters: Parameters,
         encoder: Encoder | None = None,
     ) -> None:
-        self._flow_rng, id_rng, delay_rng, latency_rng = per_path(rng, 4)
+        flow_rng, self._id_rng, delay_rng, latency_rng = per_path(rng, 4)
         self._parameters = parameters
-        self._price, self._flow = price_law(parameters), flow_law(parameters)
-        self._market = new_market(start_ns - _WARM_UP_NS, parameters, self._price, self._flow, self._flow_rng)
+        self._driven = embedded_market(parameters, start_ns - _WARM_UP_NS, flow_rng)
+        self._market = self._driven.market
         self._wire = encoder or Wire(symbol, parameters.tick_size, parameters.lot_size)
-        self._id_steps = _endless(lambda size: id_rng.geometric(1 / _MEAN_ID_STEP, size))
         self._connection = Connection(parameters, delay_rng, latency_rng)
         self._snapshot_ns: int | None = start_ns + parameters.snapshot_after_ms * _NS_PER_MS
         self._last_id = self._last_trade_id = start_ns // _NS_PER_MS
@@ -126,36 +124,54 @@ class Simulation:
         return int(self._market.clock.now_ns[0])
 
     def _warm_up(self, until_ns: int) -> None:
-        while not advance(self._market, self._price, self._flow, until_ns, self._flow_rng):
+        while not self._driven.advance(until_ns):
             rewind(self._market)
         rewind(self._market)
 
     def _run(self, until_ns: int) -> Iterator[Frame]:
         done = False
-        while not done:
-            done = advance(self._market, self._price, self._flow, until_ns, self._flow_rng)
-            yield from self._publish()
+        while not (done and self._now_ns >= until_ns):
+            done = self._driven.advance(min(until_ns, self._now_ns + NS_PER_SECOND))
+            self._publish()
             rewind(self._market)
-        yield from self._publish_depth(self._now_ns)
+            yield from self._connection.take()
+        self._publish_depth(self._now_ns)
+        yield from self._connection.take()
 
-    def _publish(self) -> Iterator[Frame]:
-        """Publish what the tape holds."""
-        journal = self._market.journal
+    def _publish(self) -> None:
+        """Publish what the tape holds: events one by one where they show, with all that follows unseen."""
+        journal, tape = self._market.journal, self._market.tape[: self._market.clock.events[0]]
+        if not tape.size:
+            return
+        ids = self._last_id + np.cumsum(self._id_rng.geometric(1 / _MEAN_ID_STEP, tape.size))
         levels: list[tuple[int, int, int, int]] = journal.levels[: journal.rows.levels[0]].tolist()
         trades: list[tuple[int, ...]] = journal.trades[: journal.rows.trades[0]].tolist()
+        firsts = np.flatnonzero(self._is_shown(tape))
+        lasts = np.append(firsts[1:], tape.size) - 1
         level_row = trade_row = 0
-        for time_ns, level_rows, trade_rows, _, *touch in self._market.tape[: self._market.clock.events[0]].tolist():
-            yield from self._publish_depth(time_ns)
-            self._last_id += next(self._id_steps)
-            self._last_event_ns = time_ns
+        for first, first_id, last, last_id in zip(
+            tape[firsts].tolist(), ids[firsts].tolist(), tape[lasts].tolist(), ids[lasts].tolist(), strict=True
+        ):
+            time_ns, _, trade_rows, _, *touch = first
+            self._publish_depth(time_ns)
+            self._last_id, self._last_event_ns = first_id, time_ns
             for _, _, price, lots, taker_side, *_ in trades[trade_row:trade_rows]:
-                yield from self._publish_trade(price, lots, taker_side)
+                self._publish_trade(price, lots, taker_side)
             if touch != self._touch:
-                yield from self._publish_touch(touch)
-            self._depth.add(self._last_id, levels[level_row:level_rows])
-            level_row, trade_row = level_rows, trade_rows
+                self._publish_touch(touch)
+            self._last_event_ns, level_rows, trade_row, *_ = last
+            self._last_id = last_id
+            self._depth.add(first_id, last_id, levels[level_row:level_rows])
+            level_row = level_rows
 
-    def _publish_trade(self, price: int, size: int, taker_side: int) -> Iterator[Frame]:
+    def _is_shown(self, tape: np.ndarray) -> np.ndarray:
+        """Return which events publish something: trades, another touch, or the depth before them."""
+        touch = [tape[name] for name in ("bid", "bid_lots", "ask", "ask_lots", "trade_rows")]
+        ticks = tape["time_ns"] // self._depth.interval_ns
+        shown: np.ndarray = np.append(True, (np.diff(np.stack((*touch, ticks))) != 0).any(axis=0))
+        return shown
+
+    def _publish_trade(self, price: int, size: int, taker_side: int) -> None:
         self._last_trade_id += 1
         sent_ms, event_ms = self._stamps()
         payload = self._wire.trade(
@@ -166,17 +182,17 @@ class Simulation:
             size=size,
             buyer_is_maker=taker_side == ASK,
         )
-        return self._connection.deliver(sent_ms, payload)
+        self._connection.deliver(sent_ms, payload)
 
-    def _publish_touch(self, touch: list[int]) -> Iterator[Frame]:
+    def _publish_touch(self, touch: list[int]) -> None:
         self._touch = touch
         sent_ms, event_ms = self._stamps()
         payload = self._wire.book_ticker(
             sent_ms=sent_ms, event_ms=event_ms, update_id=self._last_id, bid=touch[:2], ask=touch[2:]
         )
-        return self._connection.deliver(sent_ms, payload)
+        self._connection.deliver(sent_ms, payload)
 
-    def _publish_depth(self, now_ns: int) -> Iterator[Frame]:
+    def _publish_depth(self, now_ns: int) -> None:
         if (diff := self._depth.due(now_ns)) is None:
             return
         sent_ms = self._connection.sent_ms(diff.clock_ns)
@@ -189,7 +205,7 @@ class Simulation:
             bids=diff.levels[BID],
             asks=diff.levels[ASK],
         )
-        yield from self._connection.deliver(sent_ms, payload)
+        self._connection.deliver(sent_ms, payload)
 
     def _stamps(self) -> tuple[int, int]:
         """Return the sending and the event time in ms of what the last event publishes."""
@@ -224,32 +240,32 @@ class DepthStream:
     """Gathers level changes and lets them go on a clock."""
 
     def __init__(self, start_ns: int, last_id: int, interval_ns: int) -> None:
-        self._interval_ns = interval_ns
+        self.interval_ns = interval_ns
         self._next_ns = (start_ns // interval_ns + 1) * interval_ns
         self._previous_id = self._first_id = self._last_id = last_id
-        self._touched: dict[tuple[int, int], list[int]] = {}
+        self._changes: list[tuple[int, int, int, int]] = []
 
-    def add(self, update_id: int, changes: list[tuple[int, int, int, int]]) -> None:
-        """Take in the level changes (side, price, size before, size after) of one event."""
-        if not self._touched:
-            self._first_id = update_id
-        self._last_id = update_id
-        for side, price, before, after in changes:
-            self._touched.setdefault((side, price), [before, after])[1] = after
+    def add(self, first_id: int, last_id: int, changes: list[tuple[int, int, int, int]]) -> None:
+        """Take in the level changes (side, price, size before, size after) of events with ids from first to last."""
+        if not self._changes:
+            self._first_id = first_id
+        self._last_id = last_id
+        self._changes += changes
 
     def due(self, now_ns: int) -> Diff | None:
         """Return the diff of the clock's next tick, once `now_ns` has reached it, unless nothing differs."""
         if now_ns < self._next_ns:
             return None
-        clock_ns = now_ns // self._interval_ns * self._interval_ns
-        due_ns, self._next_ns = self._next_ns, clock_ns + self._interval_ns
+        clock_ns = now_ns // self.interval_ns * self.interval_ns
+        due_ns, self._next_ns = self._next_ns, clock_ns + self.interval_ns
+        sizes = {(side, price): after for side, price, _, after in self._changes}
         # What was undone stays in memory: a snapshot may have caught it in between.
-        if all(before == after for before, after in self._touched.values()):
+        if sizes == {(side, price): before for side, price, before, _ in reversed(self._changes)}:
             return None
         levels: tuple[list[Level], list[Level]] = ([], [])
-        for (side, price), (_, after) in sorted(self._touched.items()):
-            levels[side].append((price, after))
-        self._touched.clear()
+        for side, price in sorted(sizes):
+            levels[side].append((price, sizes[side, price]))
+        self._changes.clear()
         diff = Diff(due_ns, self._first_id, self._last_id, self._previous_id, levels)
         self._previous_id = self._last_id
         return diff
@@ -269,6 +285,7 @@ class Connection:
         )
         self._last_ns = 0
         self._answer: Frame | None = None
+        self._received: list[Frame] = []
 
     def sent_ms(self, event_ns: int) -> int:
         """Return when the venue sends what an event caused."""
@@ -278,17 +295,22 @@ class Connection:
         """Let the answer to a request arrive at a time, among the frames delivered then."""
         self._answer = Frame(received_ns, payload)
 
-    def deliver(self, sent_ms: int, payload: bytes) -> Iterator[Frame]:
-        """Yield a message as received, after an answer that is due before it."""
+    def deliver(self, sent_ms: int, payload: bytes) -> None:
+        """Let a message arrive, after an answer that is due before it."""
         received_ns = sent_ms * _NS_PER_MS + next(self._latencies_ns)
         if self._answer is not None and self._answer.received_ns <= received_ns:
-            yield self._arrive(*self._answer)
+            self._arrive(*self._answer)
             self._answer = None
-        yield self._arrive(received_ns, payload)
+        self._arrive(received_ns, payload)
 
-    def _arrive(self, received_ns: int, payload: bytes) -> Frame:
+    def take(self) -> list[Frame]:
+        """Return what has arrived since the last call."""
+        received, self._received = self._received, []
+        return received
+
+    def _arrive(self, received_ns: int, payload: bytes) -> None:
         self._last_ns = max(received_ns, self._last_ns + _SPACING_NS)
-        return Frame(self._last_ns, payload)
+        self._received.append(Frame(self._last_ns, payload))
 
 
 def _endless(draw: Callable[[int], IntArray]) -> Iterator[int]:

@@ -82,7 +82,11 @@ def rewind(market: Taped) -> None:
 
 @kernel
 def has_room(market: Taped, needed: int) -> bool:
-    """Tell whether so many rows still fit each list of the journal, and so many events the tape."""
-    rows = market.journal.rows[0]
+    """Tell whether so many rows still fit each list of the journal, and so many events the tape.
+
+    What icebergs and hidden orders may add, which only outsiders send, is counted in.
+    """
+    rows, sides = market.journal.rows[0], market.book.sides
+    needed += sides[2].orders + sides[3].orders + 2 * (sides[0].refreshes + sides[1].refreshes)
     used = max(rows.levels, rows.trades, rows.events)
     return bool(used + needed <= market.journal.levels.size and market.clock[0].events + needed <= market.tape.size)

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import ClassVar, Protocol
 
 from synth_pipeline.errors import InputError
 
+_REMEMBERED = 2**13
+"""Texts of prices, and of sizes, that an encoder keeps."""
 Level = Sequence[int]
 """Price in ticks, size in lots."""
 
@@ -74,8 +77,9 @@ class Wire:
             raise InputError(f"symbol {symbol!r} is not made of letters and digits, such as BTCUSDT")
         self._symbol = symbol.upper()
         self._stream = symbol.lower()
-        self._price = Decimals(tick_size, self.price_decimals)
-        self._size = Decimals(lot_size, self.size_decimals)
+        # Most prices and sizes come again and again.
+        self._price = lru_cache(_REMEMBERED)(Decimals(tick_size, self.price_decimals))
+        self._size = lru_cache(_REMEMBERED)(Decimals(lot_size, self.size_decimals))
 
     def depth_update(
         self,
@@ -123,4 +127,5 @@ class Wire:
         ).encode()
 
     def _levels(self, levels: Iterable[Level]) -> str:
-        return "[" + ",".join(f'["{self._price(price)}","{self._size(size)}"]' for price, size in levels) + "]"
+        price_of, size_of = self._price, self._size
+        return "[" + ",".join([f'["{price_of(price)}","{size_of(size)}"]' for price, size in levels]) + "]"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from synth_pipeline.fidelity.evaluation import Evaluation, Result, Verdict
+from synth_pipeline.fidelity.evaluation import Evaluation, Grade, Result, Verdict
 from synth_pipeline.reports import numbers
 from synth_pipeline.schema import NS_PER_SECOND
 
@@ -35,6 +35,16 @@ _ADVICE = {
     "close": "Usable where the faults listed below do not matter to the question; check the list against the use.",
     "off": "The faults listed below are larger than any difference between stretches of real data. Mend them first.",
 }
+_GRADE_VERDICTS: dict[Grade, Verdict] = {
+    "A": "indistinguishable",
+    "B": "close",
+    "C": "off",
+    "D": "off",
+    "E": "off",
+    "F": "off",
+    "withheld": "off",
+}
+_PERMISSIONS = {"yes": "Good for", "no": "Not for", "unknown": "Not examined for"}
 SYMBOLS: dict[Verdict, str] = {"indistinguishable": "●", "close": "◐", "off": "✕", "absent": "–"}
 
 
@@ -82,7 +92,13 @@ def provisos(provenance: Mapping[str, str]) -> list[str]:
 
 def summary(evaluation: Evaluation) -> list[str]:
     """Return what it is, how good it is, and whether to trust it: one short paragraph each."""
-    return [_what(evaluation), _how_good(evaluation), _trust(evaluation), _ADVICE[evaluation.conclusion]]
+    return [
+        _what(evaluation),
+        _how_good(evaluation),
+        _trust(evaluation),
+        _ADVICE[evaluation.conclusion],
+        _uses(evaluation),
+    ]
 
 
 def cards(evaluation: Evaluation) -> list[Card]:
@@ -96,6 +112,13 @@ def cards(evaluation: Evaluation) -> list[Card]:
     low, high = evaluation.fidelity_band
     made = [
         Card(
+            "Grade",
+            evaluation.grade,
+            "fresh real data: A, in 95 of 100 cases",
+            _GRADE_VERDICTS[evaluation.grade],
+            f"{evaluation.grade_because[:1].upper()}{evaluation.grade_because[1:]}.",
+        ),
+        Card(
             "Fidelity",
             f"{numbers.number(evaluation.fidelity)} / 100",
             f"fresh real data {numbers.number(evaluation.floor)}; real resamples {low:.0f} to {high:.0f}",
@@ -105,7 +128,7 @@ def cards(evaluation: Evaluation) -> list[Card]:
         Card(
             "Tests within real data",
             f"{inside} of {len(judged)}",
-            f"real data: about {round(0.9 * len(judged))} of {len(judged)}",
+            "real data: all of them, in 95 of 100 cases",
             worst,
             "How many different numbers lie where those of real data lie.",
         ),
@@ -152,13 +175,13 @@ def findings(evaluation: Evaluation) -> list[Finding]:
         for check in evaluation.checks
         if check.failures
     ]
-    copies = [result for result in evaluation.results if result.family == "copying"]
+    copies = [result for result in evaluation.results if result.exposes]
     return broken + _findings((*copies, *evaluation.judged))
 
 
 def _findings(results: tuple[Result, ...]) -> list[Finding]:
     faulty = [result for result in results if result.verdict in ("off", "close")]
-    faulty.sort(key=lambda result: (result.family != "copying", result.verdict != "off", -(result.weight or 0.0)))
+    faulty.sort(key=lambda result: (not result.exposes, result.verdict != "off", -(result.weight or 0.0)))
     return [Finding(result.title, result.verdict, result.meaning, _evidence(result)) for result in faulty]
 
 
@@ -174,8 +197,8 @@ def _what(evaluation: Evaluation) -> str:
         f"{_count(sizes.synthetic_windows, 'synthetic path')} of {sizes.compared_returns:,} returns "
         f"({numbers.span(seconds)} each) {_are(sizes.synthetic_windows)} compared with "
         f"{_count(sizes.holdout_windows, 'window')} of real prices that the generator never saw. "
-        f"The same comparison is made for {_count(sizes.train_windows, 'window')} of the real prices it was fitted on: "
-        f"fresh real data."
+        f"The same comparison is made of {_count(sizes.holdout_windows, 'such window')} with "
+        f"{_count(sizes.train_windows, 'window')} of the real prices it was fitted on: fresh real data."
     )
 
 
@@ -208,6 +231,15 @@ def _trust(evaluation: Evaluation) -> str:
     absent = f" {_count(missing, 'metric')} could not be computed; the tables say why." * (missing > 0)
     scatter = f"real data scatter over {high - low:.0f} points of fidelity here"
     return f"How far to trust this. {power}; {scatter}.{single}{absent}"
+
+
+def _uses(evaluation: Evaluation) -> str:
+    told = []
+    for permission, words in _PERMISSIONS.items():
+        titles = [use.title for use in evaluation.uses if use.permission == permission]
+        if titles:
+            told.append(f"{words}: {'; '.join(titles)}.")
+    return " ".join(told)
 
 
 def _evidence(result: Result) -> str:

@@ -44,13 +44,14 @@ def partitions(workspace: Workspace, what: str | None = None) -> list[Place]:
     Raises `NoDataError` when there is none.
     """
     data = workspace.settings.data
-    found = [folder for folder in references.manifests(data) if _is_named(_ref(workspace, folder), what)]
+    found = [folder for folder in references.manifests(data) if _is_named(ref_of(workspace, folder), what)]
     if not found:
         raise NoDataError(f"no partition {f'of {what} ' if what else ''}in {data}: make some first, or check the name")
     return found
 
 
-def _ref(workspace: Workspace, folder: Place) -> str:
+def ref_of(workspace: Workspace, folder: Place) -> str:
+    """Return the REF of a partition's folder."""
     return str(folder).removeprefix(f"{workspace.settings.data}/")
 
 
@@ -72,7 +73,7 @@ def verify(workspace: Workspace, what: str | None = None) -> list[Checked]:
     found = partitions(workspace, what)
     checked = []
     for number, folder in enumerate(found):
-        ref = _ref(workspace, folder)
+        ref = ref_of(workspace, folder)
         workspace.progress(number, len(found), f"verifying {ref}")
         checked.append(_checked(workspace, folder, ref))
     workspace.progress(len(found), len(found), "verified")
@@ -124,7 +125,7 @@ def compact(
     found: list[Leftover] = []
     unreadable: list[SynthError] = []
     for number, folder in enumerate(folders):
-        workspace.progress(number, len(folders), f"compacting {_ref(workspace, folder)}")
+        workspace.progress(number, len(folders), f"compacting {ref_of(workspace, folder)}")
         try:
             lying = compaction.unnamed(folder, latest_ns) + _orphaned(workspace, folder)
         except SynthError as error:
@@ -141,7 +142,7 @@ def compact(
 
 
 def _orphaned(workspace: Workspace, folder: Place) -> list[Leftover]:
-    stage, *inside = _ref(workspace, folder).split("/")
+    stage, *inside = ref_of(workspace, folder).split("/")
     manifest = manifests.load(folder)
     if stage != "ticks" or manifest is None:
         return []

@@ -13,6 +13,7 @@ from typing import Any, Self
 from synth_pipeline.errors import NoDataError
 from synth_pipeline.lineage import commit, copies, manifests
 from synth_pipeline.lineage.digests import code_version
+from synth_pipeline.lineage.environment import environment
 from synth_pipeline.lineage.manifests import Manifest, Stage
 from synth_pipeline.lineage.runs import NullTracker, Tracker
 from synth_pipeline.lineage.tracking import MlflowTracker
@@ -98,7 +99,13 @@ def materialize(workspace: Workspace, draft: Manifest, build: Callable[[Path], B
             "seconds": round(time.perf_counter() - started, 3),
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         }
-        draft = replace(draft, created_at=datetime.now(UTC).isoformat(timespec="seconds"), mlflow_run_id=run.run_id)
+        draft = replace(
+            draft,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            mlflow_run_id=run.run_id,
+            dagster_run_id=workspace.tags.get("dagster/run_id"),
+            environment=environment(),
+        )
         if built.model is not None:
             # Before the commit: a checkpoint that stands but is no model would be skipped for ever after.
             run.register(built.files["checkpoint"], built.model, params=draft.config["parameters"])

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -19,8 +19,10 @@ from synth_pipeline.errors import InputError, SynthError
 from synth_pipeline.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from synth_pipeline.market.flows.pace import Pace
     from synth_pipeline.market.flows.response import Fundamental
     from synth_pipeline.market.tape import Market
+    from synth_pipeline.series import IntArray
     from synth_pipeline.ticks.messages import Messages
 
 MACHINERY = frozenset(
@@ -32,6 +34,7 @@ MACHINERY = frozenset(
         "multivariate_hawkes",
         "observing",
         "opening",
+        "pace",
         "placement",
         "positions",
         "queue_law",
@@ -51,14 +54,29 @@ DONE, FULL = 0, 1
 """What a compiled loop returns besides the `stability` codes: the time is reached; the tape or journal is full."""
 
 
+class Halt(NamedTuple):
+    """A time [start, end) ns in which the venue does not match; nothing happens to the book."""
+
+    start_ns: int
+    end_ns: int
+    rejects: bool
+    """Whether orders sent meanwhile are rejected; else they are matched at its end, in the order they were sent."""
+    is_gap: bool
+    """Whether its feed breaks off and begins anew with a full book; else it stays connected and is silent."""
+
+
 class Run:
     """A flow that is running on a book of its own.
 
     `step(until_ns)` is the flow's compiled loop; it returns `DONE`, `FULL` or a code of `stability.REASONS`.
     """
 
-    def __init__(self, market: Market, step: Callable[[int], int]) -> None:
+    halts: Sequence[Halt] = ()
+    """When the venue does not match: who sends orders or publishes has to heed it."""
+
+    def __init__(self, market: Market, step: Callable[[int], int], pace: Pace) -> None:
         self.market = market
+        self.pace = pace
         self._step = step
 
     @property
@@ -72,12 +90,20 @@ class Run:
         What happens does not depend on how often this is called. Raises `SynthError` with what broke, and when, once
         the market is no market any more: a side is empty, the price has run away, the book is full.
         """
-        from synth_pipeline.market.flows.stability import REASONS
+        from synth_pipeline.market.flows.stability import REASONS, emptied
 
-        code = self._step(until_ns)
+        # Others may have taken all that stood on a side, and the flow places its orders by the best prices.
+        code = emptied(self.market.book) or self._step(until_ns)
         if code in REASONS:
             raise SynthError(f"the simulation broke down at {self.now_ns} ns: {REASONS[code]}")
         return code == DONE
+
+    def published_ns(self, time_ns: IntArray) -> IntArray:
+        """Return when messages of some times, ascending, get through besides the usual latency; none overtakes another.
+
+        It holds for what the venue publishes and for what is sent to it.
+        """
+        return time_ns
 
 
 class OrderFlow(ABC):
@@ -144,4 +170,4 @@ class OrderFlow(ABC):
 
 
 CONTRACT = OrderFlow
-__all__ = ["CONTRACT", "DONE", "FULL", "MACHINERY", "OrderFlow", "Run"]
+__all__ = ["CONTRACT", "DONE", "FULL", "MACHINERY", "Halt", "OrderFlow", "Run"]

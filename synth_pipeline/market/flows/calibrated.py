@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from copy import copy
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
@@ -15,6 +17,7 @@ from synth_pipeline.errors import InputError
 from synth_pipeline.generators.inference import Estimate
 from synth_pipeline.market.flows import OrderFlow, Run, saving
 from synth_pipeline.market.flows.opening import open_market
+from synth_pipeline.market.flows.pace import Pace
 from synth_pipeline.market.flows.response import Guide, guided
 from synth_pipeline.market.tape import Market
 from synth_pipeline.schema import Scale
@@ -102,6 +105,12 @@ class Calibrated(OrderFlow, Generic[LawT]):
             raise InputError(f"{self._name} is not fitted: call fit, or load one that was")
         return self._opening
 
+    def opened_with(self, levels: IntArray, *, unit: float = math.inf) -> Self:
+        """Return the same flow, whose runs open with other rows (side, price, lots): orders, or levels of `unit`s."""
+        other = copy(self)
+        other._opening = replace(self.opening, levels=levels, unit=unit)
+        return other
+
     @property
     def _name(self) -> str:
         return type(self).__module__.rpartition(".")[2]
@@ -111,15 +120,17 @@ class Calibrated(OrderFlow, Generic[LawT]):
         """Estimate with the classes and the time of day of another one, whose parameters can thus be compared."""
 
     @abstractmethod
-    def _loop(self, market: Market, rng: np.random.Generator) -> Loop:
-        """Return the compiled loop on a market."""
+    def _loop(self, market: Market, pace: Pace, rng: np.random.Generator) -> Loop:
+        """Return the compiled loop on a market, which goes at a pace that may change."""
 
     def start(self, start_ns: int, *, rng: np.random.Generator, fundamental: Fundamental | None = None) -> Run:
         """Return a run that opens with the record's last book; with a `fundamental` the mid follows its price."""
         opening = self.opening
         market = open_market(opening.levels, opening.unit, opening.reach, start_ns, self.parameters.pool)
         tick_size, rate = float(opening.scale.tick_size), self.parameters.response_rate
-        return Run(market, guided(fundamental, tick_size, rate, opening.spread, start_ns, self._loop(market, rng)))
+        pace = Pace.usual()
+        loop = self._loop(market, pace, rng)
+        return Run(market, guided(fundamental, tick_size, rate, opening.spread, start_ns, loop), pace)
 
     def summary(self) -> dict[str, float]:
         """Return the estimates by name, and beside each its standard error as `…_se`, NaN where there is none."""

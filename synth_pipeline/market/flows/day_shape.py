@@ -76,8 +76,10 @@ def next_candidate(
     """Return the next time of a Poisson process of `rate` times the factor, or -1 when it lies beyond `until_ns`.
 
     `since_ns` and `next_ns`, one entry each, hold the last time and the one that is drawn (0: none), so that the times
-    do not depend on how often it is asked.
+    do not depend on how often it is asked. Nothing comes at the rate 0.
     """
+    if rate <= 0.0:
+        return -1
     if next_ns[0] == 0:
         next_ns[0] = _after(shape, since_ns[0], rng.standard_exponential(), rate)
     if next_ns[0] > until_ns:

@@ -38,6 +38,7 @@ from synth_pipeline.market.flows.day_shape import FLAT, shape_of
 from synth_pipeline.market.flows.hawkes_events import BEHIND, CANCEL_BEHIND, INSIDE, KINDS, TAKE, TOUCH, TYPES
 from synth_pipeline.market.flows.hawkes_run import TAKE_CLASSES, Law, advance, start_state
 from synth_pipeline.market.flows.opening import deepened, opening_of
+from synth_pipeline.market.flows.pace import Pace
 from synth_pipeline.market.flows.placement import Distances, distances_up_to, power_law, reach_of
 from synth_pipeline.market.flows.replaying import Record, Rows, record_of
 from synth_pipeline.market.flows.sizes import Sizes, sizes_of
@@ -189,9 +190,9 @@ class Hawkes(Calibrated[Law]):
             )
         return deepened(levels, law.distances, limit_rates, cancel_rates, law.sizes, rng)
 
-    def _loop(self, market: Market, rng: np.random.Generator) -> Loop:
+    def _loop(self, market: Market, pace: Pace, rng: np.random.Generator) -> Loop:
         law, state = self.law, start_state(market, self.law)
-        return lambda until_ns, guide: int(advance(market, law, state, guide, until_ns, rng))
+        return lambda until_ns, guide: int(advance(market, law, pace, state, guide, until_ns, rng))
 
 
 def _decays(times: tuple[float, ...], resolution: float, seconds: float) -> tuple[FloatArray, tuple[str, ...]]:
@@ -231,7 +232,8 @@ def _record(rows: Rows, events: seen.Events, cells: IntArray, day: FloatArray, d
 
 def _design(decays: FloatArray, typical: seen.Typical, features: int, mirrored: bool) -> hawkes.Design:
     types = np.arange(TYPES)
-    loadings, offsets = seen.loadings(features, typical), seen.offsets()
+    # Arrays of one layout, whichever way they were made: kernels are compiled for each.
+    loadings, offsets = np.ascontiguousarray(seen.loadings(features, typical)), seen.offsets()
     if not mirrored:
         twice = types // 2
         return hawkes.Design(types, np.tile(types, (TYPES, 1)), decays, loadings[twice], offsets[twice])
@@ -304,7 +306,7 @@ def _law(
     )
     resting = np.bincount(distances.class_of[1:], profile[1:], classes)
     leaving = (left + _PRIOR) / np.maximum(resting + _PRIOR * resting.sum() / max(left.sum(), 1.0), 1e-9)
-    by_spread, by_own, by_other = _factors(events, typical, fitted)
+    by_spread, by_own, by_other = map(np.ascontiguousarray, _factors(events, typical, fitted))
     return Law(
         base=fitted.base,
         jumps=np.ascontiguousarray((fitted.weights * decays).transpose(1, 0, 2)),

@@ -3,6 +3,10 @@
 Between events each part of the total rate falls as an exponential or, the base, follows the time of day, so the first
 event of each part is drawn by the inverse of its law. It waits in `State`, whatever the calls of the loop; where
 somebody else changed the book meanwhile, the rates are others, and it is drawn anew from that moment.
+
+At another pace each type comes s times as often and excites 1 / s as much: the branching matrix D G D⁻¹ has the
+spectral radius of G and, with the base D μ, the mean rates are D times those before. At another speed all rates and all
+decays are that many times what they were.
 """
 
 import math
@@ -26,7 +30,8 @@ from synth_pipeline.market.flows.hawkes_events import (
     orders_class,
     spread_class,
 )
-from synth_pipeline.market.flows.placement import Distances, class_at, draw_distance
+from synth_pipeline.market.flows.pace import CANCELS, LIMITS, TAKES, Pace, draw_lots
+from synth_pipeline.market.flows.placement import Distances, class_at, draw_distance, on_tick
 from synth_pipeline.market.flows.response import Guide, fair_ticks, respond
 from synth_pipeline.market.flows.sizes import Sizes, draw_size
 from synth_pipeline.market.flows.stability import EXPLOSION, settle
@@ -84,7 +89,9 @@ class State(NamedTuple):
     excess: FloatArray
     """What past events add to each rate at `since_ns`, before factors, shape (types, decays)."""
     factors: FloatArray
-    """[f] of each type in the book as it is, shape (types,)."""
+    """[f] of each type in the book as it is, times its pace and the speed, shape (types,)."""
+    speed: FloatArray
+    """Of the clock since `since_ns`."""
     since_ns: IntArray
     """When the last event came."""
     next_ns: IntArray
@@ -100,6 +107,10 @@ class State(NamedTuple):
 
 
 _BASE, _RESPONSE = -1, -2
+_STILL = 1e-3
+"""The slowest pace that events make up for by exciting more."""
+_ROWS = (LIMITS, LIMITS, LIMITS, CANCELS, CANCELS, TAKES)
+"""Of the pace, by kind."""
 
 
 def start_state(market: Market, law: Law) -> State:
@@ -108,6 +119,7 @@ def start_state(market: Market, law: Law) -> State:
     return State(
         excess=np.zeros((TYPES, len(law.decays))),
         factors=np.ones(TYPES),
+        speed=np.ones(1),
         since_ns=np.array([market.clock.now_ns[0]]),
         next_ns=np.array([0]),
         part=np.array([_BASE]),
@@ -118,18 +130,21 @@ def start_state(market: Market, law: Law) -> State:
 
 
 @njit(cache=True)
-def advance(market: Market, law: Law, state: State, guide: Guide, until_ns: int, rng: np.random.Generator) -> int:
+def advance(
+    market: Market, law: Law, pace: Pace, state: State, guide: Guide, until_ns: int, rng: np.random.Generator
+) -> int:
     """Run up to a time; returns `DONE`, `FULL` or a code of `stability.REASONS`."""
     book, clock = market.book, market.clock[0]
-    if state.next_ns[0] != 0 and state.seen[0] != _print_of(book):
+    if pace.is_new[0] or (state.next_ns[0] != 0 and state.seen[0] != _print_of(book)):
         _fade(law, state, max(clock.now_ns, state.since_ns[0]))
-        state.next_ns[0] = 0
+        state.next_ns[0] = pace.is_new[0] = 0
+        state.speed[0] = pace.speed[0]
     while True:
         if not has_room(market, book.sides[BID].orders + book.sides[ASK].orders + _SPARE_ROWS):
             return FULL
         if state.next_ns[0] == 0:
-            _set_factors(book, law, state)
-            if _draw_next(law, state, guide.rate, rng) > law.most:
+            _set_factors(book, law, pace, state)
+            if _draw_next(law, state, guide.rate * pace.response[0], rng) > law.most:
                 return EXPLOSION
             state.seen[0] = _print_of(book)
         if state.next_ns[0] > until_ns:
@@ -138,7 +153,7 @@ def advance(market: Market, law: Law, state: State, guide: Guide, until_ns: int,
         clock.now_ns = now_ns = state.next_ns[0]
         state.next_ns[0] = 0
         _fade(law, state, now_ns)
-        if _happen(market, law, state, guide, rng):
+        if _happen(market, law, pace, state, guide, rng):
             record(market, now_ns)
             code = settle(market, fair_ticks(guide, now_ns) if guide.rate > 0 else state.opened[0])
             if code != 0:
@@ -146,15 +161,15 @@ def advance(market: Market, law: Law, state: State, guide: Guide, until_ns: int,
 
 
 @njit(cache=True)
-def _happen(market: Market, law: Law, state: State, guide: Guide, rng: np.random.Generator) -> bool:
+def _happen(market: Market, law: Law, pace: Pace, state: State, guide: Guide, rng: np.random.Generator) -> bool:
     """Let what was drawn happen; tell whether the book changed. What changes nothing excites nothing."""
     if state.part[0] == _RESPONSE:
         quote, take = law.placed.size, law.sizes.table_of.size - 1 - TAKE_CLASSES // 2
         return respond(market, guide, law.sizes, quote, take, state.since_ns[0], rng)
     which = _draw_type(law, state, rng)
-    if not _act(market, law, state, which // 2, which % 2, rng):
+    if not _act(market, law, pace, state, which // 2, which % 2, rng):
         return False
-    _excite(law, state, which)
+    _excite(law, state, which, pace.rates[_ROWS[which // 2], which % 2])
     return True
 
 
@@ -169,7 +184,7 @@ def _print_of(book: Book) -> int:
 
 @kernel
 def _fade(law: Law, state: State, now_ns: int) -> None:
-    seconds = (now_ns - state.since_ns[0]) / NS_PER_SECOND
+    seconds = state.speed[0] * (now_ns - state.since_ns[0]) / NS_PER_SECOND
     for k in range(law.decays.size):
         kept = math.exp(-law.decays[k] * seconds)
         for which in range(TYPES):
@@ -178,14 +193,14 @@ def _fade(law: Law, state: State, now_ns: int) -> None:
 
 
 @kernel
-def _excite(law: Law, state: State, source: int) -> None:
+def _excite(law: Law, state: State, source: int, pace: float) -> None:
     for which in range(TYPES):
         for k in range(law.decays.size):
-            state.excess[which, k] += law.jumps[source, which, k]
+            state.excess[which, k] += law.jumps[source, which, k] / max(pace, _STILL)
 
 
 @kernel
-def _set_factors(book: Book, law: Law, state: State) -> None:
+def _set_factors(book: Book, law: Law, pace: Pace, state: State) -> None:
     """Look up the factors of the book as it is."""
     sides, mask = book.sides, book.levels.shape[1] - 1
     bid, ask = sides[BID].best, sides[ASK].best
@@ -200,6 +215,7 @@ def _set_factors(book: Book, law: Law, state: State) -> None:
         is_deep = kind in (BEHIND, CANCEL_BEHIND)
         own, other = (orders[side], lots[side]) if is_deep else (lots[side], lots[1 - side])
         state.factors[which] = law.by_spread[which, spread] * law.by_own[which, own] * law.by_other[which, other]
+        state.factors[which] *= pace.rates[_ROWS[kind], side] * state.speed[0]
     if ask - bid <= 1:
         state.factors[2 * INSIDE] = state.factors[2 * INSIDE + 1] = 0.0
 
@@ -212,11 +228,12 @@ def _draw_next(law: Law, state: State, response: float, rng: np.random.Generator
         total = 0.0
         for which in range(TYPES):
             total += state.factors[which] * state.excess[which, k]
-        excited += total / law.decays[k]
         if total > 0.0:
-            left = 1.0 - law.decays[k] * rng.standard_exponential() / total
-            if left > 0.0 and -math.log(left) < soonest * law.decays[k]:
-                soonest, part = -math.log(left) / law.decays[k], k
+            decay = law.decays[k] * state.speed[0]
+            excited += total / decay
+            left = 1.0 - decay * rng.standard_exponential() / total
+            if left > 0.0 and -math.log(left) < soonest * decay:
+                soonest, part = -math.log(left) / decay, k
     if response > 0.0:
         wait = rng.standard_exponential() / response
         if wait < soonest:
@@ -264,7 +281,7 @@ def _draw_type(law: Law, state: State, rng: np.random.Generator) -> int:
 
 
 @njit(cache=True)
-def _act(market: Market, law: Law, state: State, kind: int, side: int, rng: np.random.Generator) -> bool:
+def _act(market: Market, law: Law, pace: Pace, state: State, kind: int, side: int, rng: np.random.Generator) -> bool:
     """Let an event happen; tell whether the book changed."""
     book, journal = market.book, market.journal
     best, mask = book.sides[side].best, book.levels.shape[1] - 1
@@ -274,23 +291,25 @@ def _act(market: Market, law: Law, state: State, kind: int, side: int, rng: np.r
     if kind == CANCEL_BEHIND:
         return _cancel(market, _any_behind(book, law, state, side, rng))
     if kind == TOUCH:
-        return _place(market, state, side, best, draw_size(law.sizes, group, rng))
+        return _place(market, state, side, best, draw_lots(pace, LIMITS, side, law.sizes, group, rng))
     if kind == INSIDE:
         spread = book.sides[ASK].best - book.sides[BID].best
         ahead = min(draw_size(law.inside, spread_class(spread), rng), spread - 1)
-        return _place(market, state, side, best + inwards * ahead, draw_size(law.sizes, group + 1, rng))
+        lots = draw_lots(pace, LIMITS, side, law.sizes, group + 1, rng)
+        return _place(market, state, side, best + inwards * ahead, lots)
     if kind == BEHIND:
         distance = draw_distance(law.distances, law.placed, rng)
         which = class_at(law.distances, distance)
         price = best - inwards * distance
         if rng.random() < law.joining[which]:
             price = _level_near(book, side, price)
-        return _place(market, state, side, price, draw_size(law.sizes, which, rng))
+        return _place(market, state, side, price, draw_lots(pace, LIMITS, side, law.sizes, which, rng))
     resting = book.levels[side, best & mask].lots
     which = lots_class(law.typical, resting) * TAKE_CLASSES // law.by_own.shape[1]
-    lots = draw_size(law.sizes, group + 2 + which, rng)
+    lots = draw_lots(pace, TAKES, side, law.sizes, group + 2 + which, rng)
     worst = best - inwards * draw_size(law.sweeps, 0, rng) if lots > resting else best
-    return limit(book, journal, 1 - side, max(worst, book.state[0].low), lots, 0, IOC) > 0
+    worst = on_tick(book, 1 - side, max(worst, book.state[0].low))
+    return limit(book, journal, 1 - side, worst, lots, 0, IOC) > 0
 
 
 @kernel
@@ -307,7 +326,7 @@ def _level_near(book: Book, side: int, price: int) -> int:
 @kernel
 def _place(market: Market, state: State, side: int, price: int, lots: int) -> bool:
     """Send a limit order; one outside the prices that there are does not come."""
-    order_id = limit(market.book, market.journal, side, price, lots)
+    order_id = limit(market.book, market.journal, side, on_tick(market.book, side, price), lots)
     if order_id <= 0:
         return False
     state.high_slot[0] = max(state.high_slot[0], order_id & (market.book.orders.size - 1))

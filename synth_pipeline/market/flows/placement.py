@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from synth_pipeline.market.book import BID, Book, kernel
 from synth_pipeline.series import FloatArray, IntArray
 
 _SINGLES = 6
@@ -75,6 +76,15 @@ def draw_distance(distances: Distances, cumulative: FloatArray, rng: np.random.G
     which = min(int(np.searchsorted(cumulative, rng.random(), side="right")), cumulative.size - 1)
     low, high = distances.edges[which], distances.edges[which + 1]
     return int(low + int(rng.random() * (high - low)))
+
+
+@kernel
+def on_tick(book: Book, side: int, price: int) -> int:
+    """Return the next price of the instrument's tick away from the market; the price itself where it is one."""
+    tick = book.rules[0].tick
+    if tick == 1:
+        return price
+    return int(price - price % tick if side == BID else price + -price % tick)
 
 
 class PowerLaw(NamedTuple):

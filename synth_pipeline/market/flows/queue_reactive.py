@@ -34,12 +34,13 @@ from synth_pipeline.market.flows import DONE, FULL, queues
 from synth_pipeline.market.flows.calibrated import Calibrated, Loop, Opening
 from synth_pipeline.market.flows.day_shape import next_candidate, shape_of
 from synth_pipeline.market.flows.opening import deepened, opening_of
-from synth_pipeline.market.flows.placement import distances_up_to, reach_of
+from synth_pipeline.market.flows.pace import CANCELS, LIMITS, TAKES, Pace, draw_lots
+from synth_pipeline.market.flows.placement import class_at, distances_up_to, on_tick, reach_of
 from synth_pipeline.market.flows.queue_law import Law, grid_of, growth_of, law_of, theta_of
 from synth_pipeline.market.flows.queues import SPREADS, Grid
 from synth_pipeline.market.flows.replaying import Record, record_of
 from synth_pipeline.market.flows.response import Guide, fair_ticks, respond
-from synth_pipeline.market.flows.sizes import POINTS, draw_size
+from synth_pipeline.market.flows.sizes import POINTS
 from synth_pipeline.market.flows.stability import settle
 from synth_pipeline.market.flows.tallying import rates_of, tally, waiting_tests
 from synth_pipeline.market.tape import Market, has_room, record
@@ -89,9 +90,9 @@ class QueueReactive(Calibrated[Law]):
         self.diagnostics = waiting_tests(waits) | theta_of(counts)
         return counts
 
-    def _loop(self, market: Market, rng: np.random.Generator) -> Loop:
+    def _loop(self, market: Market, pace: Pace, rng: np.random.Generator) -> Loop:
         law, state = self.law, _start_state(market)
-        return lambda until_ns, guide: int(_advance(market, law, state, guide, until_ns, rng))
+        return lambda until_ns, guide: int(_advance(market, law, pace, state, guide, until_ns, rng))
 
 
 class State(NamedTuple):
@@ -117,7 +118,9 @@ def _start_state(market: Market) -> State:
 
 
 @njit(cache=True)
-def _advance(market: Market, law: Law, state: State, guide: Guide, until_ns: int, rng: np.random.Generator) -> int:
+def _advance(
+    market: Market, law: Law, pace: Pace, state: State, guide: Guide, until_ns: int, rng: np.random.Generator
+) -> int:
     """Run up to a time; the next candidate waits in `state`, so where the time is cut makes no difference."""
     book, clock = market.book, market.clock[0]
     widths = np.diff(law.grid.distances.edges)
@@ -126,25 +129,25 @@ def _advance(market: Market, law: Law, state: State, guide: Guide, until_ns: int
         for which in range(widths.size):
             highest[kind, which] = law.rates.behind[kind, which].max()
     cumulative = np.zeros((2, widths.size + 1))
-    rates = np.zeros(2 * _KIND_COUNT + 1)
+    rates, paces = np.zeros(2 * _KIND_COUNT + 1), pace.speed[0] * pace.rates
     for kind in range(2):
         total = (highest[kind] * widths).sum()
         cumulative[kind, 1:] = np.cumsum(highest[kind] * widths) / total
-        rates[2 * (_PLACE + kind) : 2 * (_PLACE + kind) + 2] = total
-    rates[-1] = guide.rate
-    if _watch(book, state) and state.next_ns[0] > 0:
-        # Somebody else has changed the touch meanwhile: from now on other rates hold.
-        state.since_ns[0], state.next_ns[0] = clock.now_ns, 0
+        rates[2 * (_PLACE + kind) : 2 * (_PLACE + kind) + 2] = total * paces[CANCELS if kind else LIMITS]
+    rates[-1] = guide.rate * pace.response[0]
+    if (_watch(book, state) and state.next_ns[0] > 0) or pace.is_new[0]:
+        # Somebody else has changed the touch meanwhile, or the pace: from now on other rates hold.
+        state.since_ns[0], state.next_ns[0], pace.is_new[0] = clock.now_ns, 0, 0
     while True:
         if not has_room(market, book.sides[BID].orders + book.sides[ASK].orders + _SPARE_ROWS):
             return FULL
-        _set_rates(law, state, rates)
+        _set_rates(law, paces, state, book.rules[0].tick, rates)
         kind, side, price = _next_event(book, law, state, rates, cumulative, highest, until_ns, rng)
         if kind < 0:
             clock.now_ns = until_ns
             return DONE
         clock.now_ns = now_ns = state.since_ns[0]
-        if _act(market, law, guide, kind, side, price, rng):
+        if _act(market, law, pace, guide, kind, side, price, rng):
             record(market, now_ns)
             code = settle(market, fair_ticks(guide, now_ns) if guide.rate > 0 else state.opened[0])
             if code != 0:
@@ -169,20 +172,25 @@ def _watch(book: Book, state: State) -> bool:
 _ENTER, _JOIN, _LEAVE, _TAKE, _PLACE, _DROP, _RESPOND = range(7)
 """Kinds of event: inside the spread, at the best (three), behind (two), the response to a fundamental price."""
 _KIND_COUNT = 6
+_AT = (LIMITS, CANCELS, TAKES)
+"""What the kinds at the best are."""
 
 
 @njit(cache=True)
-def _set_rates(law: Law, state: State, rates: FloatArray) -> None:
-    """Set the rates inside the spread and at the best, of bids and asks."""
+def _set_rates(law: Law, paces: FloatArray, state: State, tick: int, rates: FloatArray) -> None:
+    """Set the rates inside the spread and at the best; a price of a coarser tick holds a share of each that it is."""
     grid, touch = law.grid, state.touch
-    spread = touch[ASK] - touch[BID]
+    spread = (touch[ASK] - touch[BID]) // tick
     width = queues.width_class(spread)
     for side in range(2):
         entering = law.rates.inside[queues.spread_class(spread), int(state.left[0] == side)]
-        rates[2 * _ENTER + side] = entering if spread > 1 else 0.0
-        size, opposite = queues.best_state(grid, touch[2 + side]), queues.opposite_class(grid, touch[3 - side])
+        rates[2 * _ENTER + side] = entering * paces[LIMITS, side] if spread > 1 else 0.0
+        size, opposite = (
+            queues.best_state(grid, touch[2 + side] // tick),
+            queues.opposite_class(grid, touch[3 - side] // tick),
+        )
         for kind in range(3):
-            rates[2 * (_JOIN + kind) + side] = law.rates.best[kind, width, opposite, size]
+            rates[2 * (_JOIN + kind) + side] = law.rates.best[kind, width, opposite, size] * paces[_AT[kind], side]
 
 
 @njit(cache=True)
@@ -213,42 +221,51 @@ def _next_event(
             which += 1
         first, last = cumulative[kind - _PLACE, which], cumulative[kind - _PLACE, which + 1]
         ticks = min((share - first) / (last - first), _ALMOST_ONE) * (edges[which + 1] - edges[which])
-        price = state.touch[side] + (2 * side - 1) * (edges[which] + int(ticks))
+        # On a coarser tick a price stands for itself and those behind it that are none any more, each with its share.
+        price = on_tick(book, 1 - side, state.touch[side] + (2 * side - 1) * (edges[which] + int(ticks)))
         if price < low or price > low + mask:
             continue
         bit, size = level_bit(side, price) & mask, 0
         if occupied[side, bit >> 6] >> (bit & 63) & 1:
-            size = 1 + int(np.searchsorted(bounds, levels[side, price & mask].lots))
+            size = 1 + int(np.searchsorted(bounds, levels[side, price & mask].lots // book.rules[0].tick))
         if (ticks - int(ticks)) * highest[kind - _PLACE, which] < behind_rates[kind - _PLACE, which, size]:
             return kind, side, price
 
 
 @njit(cache=True)
-def _act(market: Market, law: Law, guide: Guide, kind: int, side: int, price: int, rng: np.random.Generator) -> bool:
+def _act(
+    market: Market, law: Law, pace: Pace, guide: Guide, kind: int, side: int, price: int, rng: np.random.Generator
+) -> bool:
     """Let an event happen; tell whether the book changed."""
     book, journal, grid = market.book, market.journal, law.grid
     best, classes = book.sides[side].best, grid.best.size + 1
-    mask = book.levels.shape[1] - 1
+    mask, tick = book.levels.shape[1] - 1, book.rules[0].tick
     if kind == _RESPOND:
-        return respond(market, guide, law.sizes, SPREADS, SPREADS + classes, market.clock[0].now_ns, rng)
-    state = queues.best_state(grid, book.levels[side, best & mask].lots)
+        # A sum of rates that was rounded may end here although nobody responds.
+        return guide.rate > 0.0 and respond(
+            market, guide, law.sizes, SPREADS, SPREADS + classes, market.clock[0].now_ns, rng
+        )
+    state = queues.best_state(grid, book.levels[side, best & mask].lots // tick)
     if kind == _ENTER:
-        spread = book.sides[ASK].best - book.sides[BID].best
+        spread = (book.sides[ASK].best - book.sides[BID].best) // tick
         which = queues.spread_class(spread)
         ahead = 1 + int(law.ahead[which, int(rng.random() * POINTS)] * (spread - 2) + 0.5)
-        return _add(market, law, side, best + (1 - 2 * side) * ahead, draw_size(law.sizes, which, rng), rng)
+        price = on_tick(book, side, best + (1 - 2 * side) * ahead * tick)
+        return _add(market, law, side, price, draw_lots(pace, LIMITS, side, law.sizes, which, rng), rng)
     if kind == _JOIN:
-        return _add(market, law, side, best, draw_size(law.sizes, SPREADS + state, rng), rng)
+        return _add(market, law, side, best, draw_lots(pace, LIMITS, side, law.sizes, SPREADS + state, rng), rng)
     if kind == _TAKE:
-        return send_market(book, journal, 1 - side, draw_size(law.sizes, SPREADS + classes + state, rng)) > 0
+        lots = draw_lots(pace, TAKES, side, law.sizes, SPREADS + classes + state, rng)
+        return send_market(book, journal, 1 - side, lots) > 0
     if kind == _LEAVE:
         return _leave(market, law, side, best, state, rng)
-    which = grid.distances.class_of[abs(price - best)]
+    which = class_at(grid.distances, abs(price - best))
     if kind == _DROP:
         return _leave(market, law, side, price, classes + which, rng)
     joins = book.levels[side, price & mask].lots > 0
     group = SPREADS + 2 * classes + which + (grid.distances.edges.size - 1 if joins else 0)
-    return limit(book, journal, side, price, draw_size(law.sizes, group, rng)) > 0
+    lots = draw_lots(pace, LIMITS, side, law.sizes, group, rng)
+    return limit(book, journal, side, price, lots) > 0
 
 
 @njit(cache=True)
@@ -270,9 +287,8 @@ def _leave(market: Market, law: Law, side: int, price: int, group: int, rng: np.
     book = market.book
     level = book.levels[side, price & (book.levels.shape[1] - 1)]
     if law.positions.size == 0:
-        return _withdraw(
-            market, level.last, max(int(law.shares[group, int(rng.random() * POINTS)] * level.lots + 0.5), 1)
-        )
+        shared = level.lots / book.rules[0].tick
+        return _withdraw(market, level.last, max(int(law.shares[group, int(rng.random() * POINTS)] * shared + 0.5), 1))
     slot, ahead = level.first, law.positions[int(rng.random() * POINTS)] * level.lots
     while book.orders[slot].behind != 0 and ahead >= book.orders[slot].lots:
         ahead -= book.orders[slot].lots

@@ -20,6 +20,7 @@ from synth_pipeline.ticks.messages import CANCEL, LIMIT, MARKET, SHOWN, Messages
 
 BID, ASK = 0, 1
 _FEWEST_EVENTS, _FEWEST_SECONDS = 100, 5.0
+_SHORT_SECONDS = 60.0
 _TOGETHER_NS = 1_000_000
 MOST_ORDERS = 100
 """Orders that a level is taken to hold at most, when only its lots are known."""
@@ -152,6 +153,10 @@ def _notes(messages: Messages, one_sided_s: float) -> tuple[str, ...]:
     found += [f"not observed: {name}" for name in messages.unobserved if name.startswith(("changes between", "hidden"))]
     if messages.depth:
         found.append(f"only {messages.depth} levels a side are seen: rates beyond are extrapolated")
+    if messages.seconds < _SHORT_SECONDS:
+        found.append(
+            f"only {messages.seconds:.1f} s are watched: what happens less than once in a while has no rate of its own"
+        )
     if one_sided_s > 0.001 * messages.seconds:
         found.append(f"one side is empty for {one_sided_s:.1f} of {messages.seconds:.1f} s: that time is left out")
     if messages.scale.inverse:

@@ -1,9 +1,10 @@
 """How a flow follows a fundamental price: what informed traders and makers do when the mid is not where it should be.
 
-At the rate `rate` someone compares the mid with the fundamental price. Where they differ by more than the tolerance, an
-informed order of usual size trades up to the fundamental price, makers pull what it has overtaken on that side, and a
-new quote stands at it on the other. So the mid follows within the tolerance and a delay of about 1 / rate, while what
-lies around it is the flow's own. (Makers who cancel what better information overtakes: Glosten and Milgrom 1985.)
+Someone compares the mid with the fundamental price, the more often the further they are apart: `rate` times a second
+where they differ by the tolerance, in proportion up to `URGENCY` times as often. An informed order of usual size then
+trades up to the fundamental price, makers pull what it has overtaken on that side, and quote anew on both sides of it.
+So the mid follows within the tolerance and a delay of less than 1 / rate, while what lies around it is the flow's own.
+(Makers who cancel what better information overtakes: Glosten and Milgrom 1985.)
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ import numpy as np
 from numba import njit
 
 from synth_pipeline.market.engine import ASK, BID, IOC, cancel, limit
+from synth_pipeline.market.flows.placement import on_tick
 from synth_pipeline.market.flows.sizes import Sizes, draw_size
 from synth_pipeline.market.tape import Market
 from synth_pipeline.series import FloatArray
 
 DONE = 0
+URGENCY = 16.0
+"""Tolerances from which on comparisons come no more often."""
 
 
 class Fundamental(Protocol):
@@ -38,7 +42,7 @@ class Guide(NamedTuple):
     ticks: FloatArray
     """The price at the start of each step."""
     rate: float
-    """Comparisons per second."""
+    """Comparisons per second, at their most frequent."""
     tolerance: float
     """Ticks between mid and fundamental price that nobody acts on."""
 
@@ -63,15 +67,20 @@ def respond(
     `quote` and `take` are the groups that sizes of limit and market orders are drawn from.
     """
     book, journal = market.book, market.journal
-    bid, ask = book.sides[BID].best, book.sides[ASK].best
     fair = fair_ticks(guide, now_ns)
-    if abs(fair - 0.5 * (bid + ask)) <= guide.tolerance:
+    mid = 0.5 * (book.sides[BID].best + book.sides[ASK].best)
+    # A mid between two prices of a coarse tick is as near as it gets.
+    off, tolerance = abs(fair - mid), max(guide.tolerance, 0.5 * book.rules[0].tick)
+    if off <= tolerance or off < tolerance * URGENCY * rng.random():
         return False
-    side = BID if fair > 0.5 * (bid + ask) else ASK
-    price = math.floor(fair) if side == BID else math.ceil(fair)
+    side = BID if fair > mid else ASK
+    price = on_tick(book, side, math.floor(fair) if side == BID else math.ceil(fair))
     limit(book, journal, side, price, draw_size(sizes, take, rng), 0, IOC)
     _pull(market, 1 - side, price)
     limit(book, journal, side, price, draw_size(sizes, quote, rng))
+    away = max(round(guide.tolerance), 1) * (1 if side == BID else -1)
+    if (book.sides[1 - side].best - price - away) * away > 0:
+        limit(book, journal, 1 - side, on_tick(book, 1 - side, price + away), draw_size(sizes, quote, rng))
     return True
 
 
@@ -101,16 +110,20 @@ def guided(
     if fundamental is None:
         return lambda until_ns: loop(until_ns, NOBODY)
     reached = [start_ns]
+    guide = NOBODY
 
     def step(until_ns: int) -> int:
+        nonlocal guide
         code = DONE
         while code == DONE and reached[0] < until_ns:
-            piece_ns, step_ns, log_price = fundamental.piece(reached[0])
-            guide = Guide(piece_ns, step_ns, np.exp(log_price) / tick_size, rate, tolerance)
-            end_ns = min(until_ns, piece_ns + step_ns * len(log_price))
-            code = loop(end_ns, guide)
+            end_ns = guide.start_ns + guide.step_ns * len(guide.ticks)
+            if guide is NOBODY or reached[0] >= end_ns:
+                piece_ns, step_ns, log_price = fundamental.piece(reached[0])
+                guide = Guide(piece_ns, step_ns, np.exp(log_price) / tick_size, rate * URGENCY, tolerance)
+                end_ns = piece_ns + step_ns * len(log_price)
+            code = loop(min(until_ns, end_ns), guide)
             if code == DONE:
-                reached[0] = end_ns
+                reached[0] = min(until_ns, end_ns)
         return code
 
     return step

@@ -17,15 +17,28 @@ REASONS = {
 
 
 @njit(cache=True)
-def broken(book: Book, anchor: float) -> int:
-    """Return a code of `REASONS`, or 0; `anchor` is the price, in ticks, that the mid should stay near."""
+def emptied(book: Book) -> int:
+    """Return the code of a side without orders, or 0."""
     if book.sides[BID].orders == 0:
         return NO_BIDS
-    if book.sides[ASK].orders == 0:
-        return NO_ASKS
+    return NO_ASKS if book.sides[ASK].orders == 0 else 0
+
+
+@njit(cache=True)
+def broken(book: Book, anchor: float) -> int:
+    """Return a code of `REASONS`, or 0; `anchor` is the price, in ticks, that the mid should stay near."""
+    code = emptied(book)
+    if code != 0:
+        return code
     if abs(0.5 * (book.sides[BID].best + book.sides[ASK].best) - anchor) > 0.5 * anchor:
         return RUNAWAY
     return NO_SLOT if book.state[0].free_slots == 0 else 0
+
+
+@njit(cache=True)
+def lowest_price(low: int, width: int, mid: int) -> int:
+    """Return where a price band of `width` ticks from `low` on starts once it has followed the mid."""
+    return low if abs(mid - low - width // 2) <= width // 4 else max(1, mid - width // 2)
 
 
 @njit(cache=True)
@@ -35,9 +48,8 @@ def settle(market: Market, anchor: float) -> int:
     code = broken(book, anchor)
     if code != 0:
         return code
-    width = book.levels.shape[1]
     mid = (book.sides[BID].best + book.sides[ASK].best) // 2
-    if abs(mid - book.state[0].low - width // 2) <= width // 4 or book.state[0].low == max(1, mid - width // 2):
+    if lowest_price(book.state[0].low, book.levels.shape[1], mid) == book.state[0].low:
         return 0
     if move_band(book, market.journal, mid) > 0:
         record(market, market.clock[0].now_ns)

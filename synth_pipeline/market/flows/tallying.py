@@ -2,7 +2,7 @@
 
 One pass over the messages counts limit orders, cancellations and market orders, and adds up the exposures that rates
 are per: seconds, seconds times ticks in sight, seconds times resting orders. Seconds are weighted with the time of day.
-Time during which a side is empty or the sides cross is no exposure.
+Time during which a side is empty or the sides cross is no exposure, and what happens at its end does not count.
 """
 
 from typing import NamedTuple
@@ -127,15 +127,18 @@ def _walk(
     for stretch in range(rows.opens.size - 1):
         open_stretch(ladder, rows, stretch, unit)
         is_known[:] = False
-        before_ns = rows.starts_ns[stretch]
+        before_ns, was_open = rows.starts_ns[stretch], is_open(ladder)
         for at in range(rows.opens[stretch], rows.opens[stretch + 1]):
             now_ns = rows.time_ns[at]
-            if now_ns > before_ns and is_open(ladder):
+            if now_ns > before_ns:
+                was_open = is_open(ladder)
+            if now_ns > before_ns and was_open:
                 pace = activity(shape, (now_ns + before_ns) // 2) * (now_ns - before_ns) / NS_PER_SECOND
                 _expose(rows, ladder, distances, pace, ticks, orders, is_known, found, rates, running)
             before_ns = now_ns
             compensators[:, at] = running
-            _count(rows, ladder, distances, at, found)
+            if was_open:
+                _count(rows, ladder, distances, at, found)
             _change(rows, ladder, distances, at, unit, orders, is_known)
         if rows.ends_ns[stretch] > before_ns and is_open(ladder):
             pace = activity(shape, before_ns) * (rows.ends_ns[stretch] - before_ns) / NS_PER_SECOND

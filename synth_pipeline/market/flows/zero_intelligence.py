@@ -34,16 +34,18 @@ from synth_pipeline.market.flows import DONE, FULL
 from synth_pipeline.market.flows.calibrated import FEWEST_TOLD, Calibrated, Loop, Opening, Parameters
 from synth_pipeline.market.flows.day_shape import FLAT, next_candidate, shape_of
 from synth_pipeline.market.flows.opening import deepened, opening_of
+from synth_pipeline.market.flows.pace import CANCELS, LIMITS, TAKES, Pace, draw_lots
 from synth_pipeline.market.flows.placement import (
     Distances,
     class_at,
     distances_up_to,
     draw_distance,
+    on_tick,
     reach_of,
 )
 from synth_pipeline.market.flows.replaying import Record, record_of
 from synth_pipeline.market.flows.response import Guide, fair_ticks, respond
-from synth_pipeline.market.flows.sizes import Sizes, draw_size, sizes_of
+from synth_pipeline.market.flows.sizes import Sizes, sizes_of
 from synth_pipeline.market.flows.stability import settle
 from synth_pipeline.market.flows.tallying import Tally, rates_of, rescaled_waits, tally, waiting_tests
 from synth_pipeline.market.tape import Market, has_room, record
@@ -132,9 +134,9 @@ class ZeroIntelligence(Calibrated[Law]):
         }
         self.estimates = _estimates(distances, counted)
 
-    def _loop(self, market: Market, rng: np.random.Generator) -> Loop:
+    def _loop(self, market: Market, pace: Pace, rng: np.random.Generator) -> Loop:
         law, state = self.law, _start_state(market)
-        return lambda until_ns, guide: int(_advance(market, law, state, guide, until_ns, rng))
+        return lambda until_ns, guide: int(_advance(market, law, pace, state, guide, until_ns, rng))
 
 
 def _estimates(distances: Distances, counted: Tally) -> dict[str, Estimate]:
@@ -189,16 +191,22 @@ def _start_state(market: Market) -> State:
 
 
 @njit(cache=True)
-def _advance(market: Market, law: Law, state: State, guide: Guide, until_ns: int, rng: np.random.Generator) -> int:
+def _advance(
+    market: Market, law: Law, pace: Pace, state: State, guide: Guide, until_ns: int, rng: np.random.Generator
+) -> int:
     """Run up to a time; the next candidate waits in `state`, so where the time is cut makes no difference."""
     book, clock = market.book, market.clock[0]
+    if pace.is_new[0]:
+        state.since_ns[0], state.next_ns[0], pace.is_new[0] = clock.now_ns, 0, 0
     cumulative = np.cumsum(law.limit_rates * np.diff(law.distances.edges))
-    limits, markets = 2.0 * cumulative[-1], 2.0 * law.market_rate
+    rates = pace.speed[0] * pace.rates
+    placed, taken = cumulative[-1] * rates[LIMITS], law.market_rate * rates[TAKES]
+    limits, markets, responses = placed.sum(), taken.sum(), guide.rate * pace.response[0]
     cumulative /= cumulative[-1]
     while True:
         if not has_room(market, book.sides[BID].orders + book.sides[ASK].orders + _SPARE_ROWS):
             return FULL
-        drawn, slot = _next_event(book, law, state, limits + markets + guide.rate, until_ns, rng)
+        drawn, slot = _next_event(book, law, rates[CANCELS], state, limits + markets + responses, until_ns, rng)
         if drawn < 0.0:
             clock.now_ns = until_ns
             return DONE
@@ -206,12 +214,14 @@ def _advance(market: Market, law: Law, state: State, guide: Guide, until_ns: int
         if slot > 0:
             changed = cancel(book, market.journal, book.orders[slot].order_id) > 0
         elif drawn < limits:
-            changed = _place(market, law, BID if 2.0 * drawn < limits else ASK, cumulative, state, rng)
+            changed = _place(market, law, pace, BID if drawn < placed[BID] else ASK, cumulative, state, rng)
         elif drawn < limits + markets:
-            side = BID if 2.0 * (drawn - limits) < markets else ASK
-            changed = send_market(book, market.journal, side, draw_size(law.sizes, cumulative.size, rng)) > 0
+            met = ASK if drawn - limits < taken[ASK] else BID
+            lots = draw_lots(pace, TAKES, met, law.sizes, cumulative.size, rng)
+            changed = send_market(book, market.journal, 1 - met, lots) > 0
         else:
-            changed = respond(market, guide, law.sizes, 0, cumulative.size, now_ns, rng)
+            # A sum that was rounded may end here although nobody responds.
+            changed = responses > 0.0 and respond(market, guide, law.sizes, 0, cumulative.size, now_ns, rng)
         if changed:
             record(market, now_ns)
             code = settle(market, fair_ticks(guide, now_ns) if guide.rate > 0 else state.opened[0])
@@ -221,16 +231,16 @@ def _advance(market: Market, law: Law, state: State, guide: Guide, until_ns: int
 
 @njit(cache=True)
 def _next_event(
-    book: Book, law: Law, state: State, others: float, until_ns: int, rng: np.random.Generator
+    book: Book, law: Law, by_side: FloatArray, state: State, others: float, until_ns: int, rng: np.random.Generator
 ) -> tuple[float, int]:
     """Return the slot of the order that is cancelled next, or 0 and where in 0 … others another event was drawn.
 
     The first is negative when neither happens by `until_ns`. A candidate cancellation takes any slot; an order of the
-    flow's own that stands there is cancelled with the share that its rate is of the highest.
+    flow's own that stands there is cancelled with the share that its rate, times `by_side`, is of the highest.
     """
     orders, sides, high_slot = book.orders, book.sides, state.high_slot[0]
     rates, class_of = law.cancel_rates, law.distances.class_of
-    fastest = rates.max()
+    fastest = rates.max() * by_side.max()
     cancels = fastest * high_slot
     while True:
         if next_candidate(law.day, state.since_ns, state.next_ns, cancels + others, until_ns, rng) < 0:
@@ -245,17 +255,19 @@ def _next_event(
             continue
         best = sides[1 - order.side].best
         distance = best - order.price if order.side == BID else order.price - best
-        if place - slot < rates[class_of[min(max(distance, 0), class_of.size - 1)]] / fastest:
+        if place - slot < rates[class_of[min(max(distance, 0), class_of.size - 1)]] * by_side[order.side] / fastest:
             return 0.0, 1 + slot
 
 
 @njit(cache=True)
-def _place(market: Market, law: Law, side: int, cumulative: FloatArray, state: State, rng: np.random.Generator) -> bool:
+def _place(
+    market: Market, law: Law, pace: Pace, side: int, cumulative: FloatArray, state: State, rng: np.random.Generator
+) -> bool:
     """Send a limit order; one below the lowest price that there is does not come."""
     distance = draw_distance(law.distances, cumulative, rng)
     other = market.book.sides[1 - side].best
-    price = other - distance if side == BID else other + distance
-    lots = draw_size(law.sizes, class_at(law.distances, distance), rng)
+    price = on_tick(market.book, side, other - distance if side == BID else other + distance)
+    lots = draw_lots(pace, LIMITS, side, law.sizes, class_at(law.distances, distance), rng)
     order_id = limit(market.book, market.journal, side, price, lots)
     if order_id <= 0:
         return False

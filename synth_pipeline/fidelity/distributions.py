@@ -1,0 +1,68 @@
+"""Distances of two distributions of single numbers, given from the lowest on.
+
+Exact up to 20,000 numbers a side. More are put into 20,000 groups of neighbours, each of which counts as its mean with
+its share: what is lost is less than the spread inside groups. The nearest-neighbour divergence is in `neighbours`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import rel_entr
+
+from synth_pipeline.series import FloatArray
+
+MOST = 20_000
+"""Numbers of one side that are told apart."""
+
+
+def wasserstein(first: FloatArray, second: FloatArray) -> float:
+    """Return the Wasserstein-1 distance, ∫ |F - G|."""
+    heights, widths = _between(first, second)
+    return float(np.sum(np.abs(heights) * widths))
+
+
+def energy(first: FloatArray, second: FloatArray) -> float:
+    """Return the energy distance, √(2 ∫ (F - G)²) (Székely and Rizzo 2013)."""
+    heights, widths = _between(first, second)
+    return float(np.sqrt(2.0 * np.sum(heights**2 * widths)))
+
+
+def kolmogorov_smirnov(first: FloatArray, second: FloatArray) -> float:
+    """Return the largest gap of the two distribution functions; of all numbers, however many."""
+    points = np.concatenate([first, second])
+    gaps = np.searchsorted(first, points, side="right") / first.size
+    gaps -= np.searchsorted(second, points, side="right") / second.size
+    return float(np.abs(gaps).max())
+
+
+def jensen_shannon(first: FloatArray, second: FloatArray, edges: FloatArray) -> float:
+    """Return the root of the Jensen-Shannon divergence, in bits, of the shares between edges and beyond the outer."""
+    one, two = _shares(first, edges), _shares(second, edges)
+    middle = (one + two) / 2.0
+    divergence = (np.sum(rel_entr(one, middle)) + np.sum(rel_entr(two, middle))) / (2.0 * np.log(2.0))
+    return float(np.sqrt(max(divergence, 0.0)))
+
+
+def _shares(ordered: FloatArray, edges: FloatArray) -> FloatArray:
+    """Return the share of numbers up to each edge and beyond the one before, shape (edges + 1,)."""
+    below = np.searchsorted(ordered, edges, side="right") / ordered.size
+    return np.diff(np.concatenate([[0.0], below, [1.0]]))
+
+
+def _between(first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the difference of the two distribution functions between all points, and the widths there."""
+    (one, share_one), (two, share_two) = _grouped(first), _grouped(second)
+    points = np.concatenate([one, two])
+    # Stable sorting merges the two ordered halves in linear time.
+    order = np.argsort(points, kind="stable")
+    heights = np.cumsum(np.concatenate([share_one, -share_two])[order])
+    return heights[:-1], np.diff(points[order])
+
+
+def _grouped(ordered: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return at most 20,000 numbers and the share of each."""
+    if ordered.size <= MOST:
+        return ordered, np.full(ordered.size, 1.0 / ordered.size)
+    bounds = np.linspace(0, ordered.size, MOST + 1).astype(np.int64)
+    sizes = np.diff(bounds)
+    return np.add.reduceat(ordered, bounds[:-1]) / sizes, sizes / ordered.size

@@ -1,0 +1,100 @@
+"""Distances between windows, and nearest neighbours, as the families of coverage and privacy need them.
+
+The distance of two windows is Euclidean over all steps and features, each feature in standard deviations of the whole
+training set, divided by the root of their number: two unrelated windows of white noise are √2 apart. All pairs are
+computed, once for two sets, by one matrix product in single precision: n · m · length · features multiplications, 0.2 s
+for 5,000 windows of 24 × 6 against themselves; subsets look their distances up. Exact: nothing is approximated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+from weakref import ReferenceType, ref
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synth_pipeline.fidelity.windows import Windows
+from synth_pipeline.series import FloatArray, IntArray
+
+Distances = NDArray[np.float32]
+Found = TypeVar("Found")
+
+
+class Nearest(NamedTuple):
+    """The nearest of other windows to each."""
+
+    distance: FloatArray
+    """Shape (n,)."""
+    place: IntArray
+    """Which one of the others, shape (n,)."""
+
+
+def distances(first: Windows, second: Windows, train: Windows) -> Distances:
+    """Return the distance of each window of `first` to each of `second`, shape (n, m), in units of `train`.
+
+    A window is no neighbour of its own: where two sets share windows the distance of one to itself is infinite.
+    """
+    (one, rows), (two, columns) = first.rooted, second.rooted
+    found = _between(one, two, train.rooted[0])
+    if first.origin:
+        found = found[rows]
+    if second.origin:
+        found = found[:, columns]
+    if one is not two:
+        return found
+    return np.where(rows[:, np.newaxis] == columns, np.float32(np.inf), found)
+
+
+def nearest(first: Windows, second: Windows, train: Windows) -> Nearest:
+    """Return the nearest window of `second` to each of `first`, itself not counted."""
+
+    def found() -> Nearest:
+        between = distances(first, second, train)
+        place = between.argmin(axis=1)
+        return Nearest(between[np.arange(first.count), place].astype(np.float64), place)
+
+    return _kept(first, second, "_nearest", found)
+
+
+def _between(first: Windows, second: Windows, train: Windows) -> Distances:
+    """Return all distances of two whole sets; they are kept with the first."""
+
+    def found() -> Distances:
+        one, two = _rows(first, train), _rows(second, train)
+        squares = np.einsum("ij,ij->i", one, one)[:, np.newaxis] + np.einsum("ij,ij->i", two, two)
+        squares -= 2 * (one @ two.T)
+        return np.asarray(np.sqrt(np.maximum(squares, 0, out=squares), out=squares))
+
+    return _kept(first, second, "_between", found)
+
+
+def _rows(windows: Windows, train: Windows) -> Distances:
+    """Return each window as one row in units of `train`, shape (n, length · features)."""
+
+    def found() -> Distances:
+        centre, spread = _units(train)
+        scores = (windows.values - centre) / spread
+        rows = scores.reshape(windows.count, -1) / np.sqrt(windows.length * len(windows.names))
+        return np.asarray(rows, np.float32)
+
+    return _kept(windows, train, "_rows", found)
+
+
+def _kept(first: Windows, second: Windows, name: str, find: Callable[[], Found]) -> Found:
+    """Return what was found of two sets before; it is kept with the first for as long as both live."""
+    kept: dict[int, tuple[ReferenceType[Windows], Found]] = first.__dict__.setdefault(name, {})
+    # By a weak reference: a set that kept itself would outlive its evaluation, and these are hundreds of megabytes.
+    if id(second) not in kept or kept[id(second)][0]() is not second:
+        kept[id(second)] = ref(second), find()
+    return kept[id(second)][1]
+
+
+def _units(train: Windows) -> tuple[FloatArray, FloatArray]:
+    """Return the mean and the standard deviation of every feature, 1 for a constant one."""
+    kept: list[tuple[FloatArray, FloatArray]] = train.__dict__.setdefault("_units", [])
+    if not kept:
+        spread = train.values.std(axis=(0, 1))
+        kept.append((train.values.mean(axis=(0, 1)), np.where(spread > 0, spread, 1.0)))
+    return kept[0]

@@ -1,0 +1,136 @@
+"""Utility: whether what is learned, or chosen, on synthetic data holds on real data of a later period.
+
+Train on synthetic, test on real (TSTR), beside training on real (TRTR), on three tasks with three learners; what
+synthetic windows add to real ones; whether trading rules rank alike. `usefulness.outcome` has every trial by itself,
+with the interval of its gain. A low error is no use by itself: where the next step cannot be told, every teacher is as
+good as any other, and all ratios are 1.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+import numpy as np
+from scipy import stats
+
+from synth_pipeline.errors import MetricError
+from synth_pipeline.fidelity.metric import metric, window_metric
+from synth_pipeline.fidelity.sample import Sample
+from synth_pipeline.fidelity.trading_rules import sharpe_ratios
+from synth_pipeline.fidelity.usefulness import trials
+from synth_pipeline.fidelity.windows import Windows
+
+_TSTR = "Esteban, Hyland, Rätsch 2017, arXiv 1706.02633"
+_MINIMUM = 100
+
+
+@window_metric(
+    title="TSTR: direction",
+    goal="low",
+    bounds=(0.0, inf),
+    minimum=_MINIMUM,
+    citation=_TSTR,
+    meaning="Which way the price goes next is learned worse from synthetic windows than from real ones.",
+    unit="× the error of TRTR",
+    cost="learned",
+)
+def tstr_direction(train: Windows, synthetic: Windows, holdout: Windows, *, rng: np.random.Generator) -> float:
+    """Error in the next price change's sign after training on synthetic windows, over that after training on real."""
+    return _ratio("direction", train, synthetic, holdout, rng)
+
+
+@window_metric(
+    title="TSTR: volatility",
+    goal="low",
+    bounds=(0.0, inf),
+    minimum=_MINIMUM,
+    citation=_TSTR,
+    meaning="How large the next price change is, is learned worse from synthetic windows than from real ones.",
+    unit="× the error of TRTR",
+    cost="learned",
+)
+def tstr_volatility(train: Windows, synthetic: Windows, holdout: Windows, *, rng: np.random.Generator) -> float:
+    """Error in the next price change's size after training on synthetic windows, over that after training on real."""
+    return _ratio("volatility", train, synthetic, holdout, rng)
+
+
+@window_metric(
+    title="TSTR: next value",
+    goal="low",
+    bounds=(0.0, inf),
+    minimum=_MINIMUM,
+    citation=_TSTR,
+    meaning="The next value of the last feature is learned worse from synthetic windows than from real ones.",
+    unit="× the error of TRTR",
+    cost="learned",
+)
+def tstr_value(train: Windows, synthetic: Windows, holdout: Windows, *, rng: np.random.Generator) -> float:
+    """Error in the last feature's next value after training on synthetic windows, over that after training on real."""
+    return _ratio("value", train, synthetic, holdout, rng)
+
+
+def _ratio(task: str, train: Windows, synthetic: Windows, holdout: Windows, rng: np.random.Generator) -> float:
+    ratios = [
+        trial.after(trial.synthetic, trial.later, rng=rng) / trial.after(trial.real, trial.later, rng=rng)
+        for trial in trials(train, synthetic, holdout, (task,))
+    ]
+    return float(np.mean(ratios))
+
+
+@window_metric(
+    title="TRTS",
+    goal="low",
+    bounds=(0.0, inf),
+    minimum=_MINIMUM,
+    citation=_TSTR,
+    meaning="What models learned from real windows fails on synthetic ones, or does better there than it should.",
+    cost="learned",
+)
+def trts_difference(train: Windows, synthetic: Windows, holdout: Windows, *, rng: np.random.Generator) -> float:
+    """How far the error of real-trained models on synthetic windows is from that on held-out ones, as a share of it."""
+    shares = []
+    for trial in trials(train, synthetic, holdout):
+        told = trial.told(trial.real, trial.later.joined(trial.synthetic), rng=rng)
+        ahead = trial.later.y.size
+        shares.append(trial.error(told[ahead:], trial.synthetic) / trial.error(told[:ahead], trial.later))
+    return float(np.mean(np.abs(np.array(shares) - 1)))
+
+
+@window_metric(
+    title="Gain by augmentation",
+    goal="high",
+    bounds=(-inf, 1.0),
+    minimum=_MINIMUM,
+    citation="Esteban, Hyland, Rätsch 2017, arXiv 1706.02633; intervals by a block bootstrap",
+    meaning="Adding synthetic windows to real ones makes models worse on what comes later.",
+    unit="share of the error",
+    cost="learned",
+)
+def augmentation_gain(train: Windows, synthetic: Windows, holdout: Windows, *, rng: np.random.Generator) -> float:
+    """Share of a model's error on held-out windows that training on real and synthetic ones together removes."""
+    gains = [
+        1
+        - trial.after(trial.real.joined(trial.synthetic), trial.later, rng=rng)
+        / trial.after(trial.real, trial.later, rng=rng)
+        for trial in trials(train, synthetic, holdout)
+    ]
+    return float(np.mean(gains))
+
+
+@metric(
+    title="Ranks of trading rules",
+    goal="high",
+    bounds=(-1.0, 1.0),
+    minimum=250,
+    citation="Kendall 1938, Biometrika 30",
+    meaning="The rule that is best on synthetic data is not the one that is best on real data.",
+)
+def rule_rank_agreement(real: Sample, synthetic: Sample) -> float:
+    """Kendall's τ between the Sharpe ratios of twelve trading rules on real and on synthetic paths."""
+    levels = []
+    for side, sample in (("real", real), ("synthetic", synthetic)):
+        ratios = sharpe_ratios(sample.returns)
+        if not np.isfinite(ratios).any(axis=1).all():
+            raise MetricError(f"rule_rank_agreement cannot rank the {side} sample: some rule never trades there")
+        levels.append(np.nanmean(ratios, axis=1))
+    return float(stats.kendalltau(levels[0], levels[1]).statistic)

@@ -1,0 +1,44 @@
+"""What a partition was made with, besides its sources: Python, the libraries that may change a last digit, the commit.
+
+It enters no digest. When a rebuild differs though inputs, code, configuration and seed are the same, it says why.
+"""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import synth_pipeline
+
+_LIBRARIES = ("numpy", "numba", "scipy", "pyarrow", "polars", "torch", "scikit-learn", "statsmodels", "arch", "plotly")
+_REPOSITORY = Path(synth_pipeline.__file__).parents[1] / ".git"
+
+
+@cache
+def environment() -> dict[str, str]:
+    """Return versions by name; a library that is not installed is missing, as is `commit` outside of a checkout."""
+    found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    commit = _commit(_REPOSITORY)
+    return found | ({"commit": commit} if commit else {})
+
+
+def _commit(repository: Path) -> str | None:
+    """Read what HEAD of a git repository points at, without git; None where there is none to read."""
+    head = repository / "HEAD"
+    if not head.is_file():
+        return None
+    name = head.read_text(encoding="utf-8").strip().removeprefix("ref: ")
+    if "/" not in name:
+        return name
+    loose, packed = repository / name, repository / "packed-refs"
+    if loose.is_file():
+        return loose.read_text(encoding="utf-8").strip()
+    lines = packed.read_text(encoding="utf-8").splitlines() if packed.is_file() else []
+    return next((line.split()[0] for line in lines if line.endswith(f" {name}")), None)
