@@ -17,6 +17,7 @@ MACHINERY = frozenset(
         "distributions",
         "evaluate",
         "evaluation",
+        "exhibits",
         "floors",
         "grade",
         "impact",

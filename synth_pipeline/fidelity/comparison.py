@@ -22,13 +22,13 @@ SHORTEST = 50
 """Fewest known returns that a comparison of any kind needs."""
 LONGEST = 10_000
 """Most returns of one path that enters a comparison; a longer series counts as several, so that cost stays linear."""
-MOST_RETURNS = 80_000
+MOST_RETURNS = 60_000
 """Most returns of one side that enter."""
 BUNDLE = 2_000
 """About as many returns of short paths make a bundle."""
 WINDOW = 24
 """Steps of the windows that window metrics see, the length that the literature compares at."""
-MOST_WINDOWS = 5_000
+MOST_WINDOWS = 4_000
 """Most training windows that window metrics see."""
 MOST_JUDGED = 500
 """Most synthetic, and most held-out, windows that cheap window metrics see."""

@@ -75,12 +75,12 @@ def evaluate(
     """
     told = "given"
     if holdout is None:
-        real, holdout, told = _held_out(real)
+        real, holdout, told = held_out(real)
     job = _Job(real, synthetic, holdout, told, rng, families, progress)
     return graded(_evaluate_basket(job) if synthetic.assets else _evaluate(job))
 
 
-def _held_out(real: Series) -> tuple[Series, Series, str]:
+def held_out(real: Series) -> tuple[Series, Series, str]:
     """Split real data by time; where there are several paths, by their order."""
     if real.paths > 1:
         at = round((1.0 - HELD_OUT) * real.paths)

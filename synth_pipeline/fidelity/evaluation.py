@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from synth_pipeline.errors import InputError
+from synth_pipeline.fidelity.checklists import Checklist
 
 FORMAT = 2
 """Version of the JSON; raised when an older reader would misread it."""
@@ -217,6 +218,100 @@ class Panels(msgspec.Struct, frozen=True):
     absolute_return_acf: AutocorrelationPanel | None
 
 
+class Curves(msgspec.Struct, frozen=True):
+    """Three curves over one axis."""
+
+    at: Numbers
+    real: Gappy
+    fresh: Gappy
+    synthetic: Gappy
+
+
+class CorrelationPanel(msgspec.Struct, frozen=True):
+    """Correlations of all features as they change from step to step, row by row."""
+
+    names: list[str]
+    real: list[Gappy]
+    """Of the held-out data; None where a feature does not vary."""
+    synthetic: list[Gappy]
+
+
+class MapPanel(msgspec.Struct, frozen=True):
+    """Windows as points of the plane on which the training windows spread most."""
+
+    train: list[Numbers]
+    holdout: list[Numbers]
+    synthetic: list[Numbers]
+    explained: float
+    """Share of the variance of the training windows that the plane shows."""
+
+
+class NeighbourPair(msgspec.Struct, frozen=True):
+    """A synthetic window and the training window nearest to it, in one feature."""
+
+    synthetic: Numbers
+    training: Numbers
+    distance: float
+    """Over all features, as `proximity` defines it."""
+
+
+class NeighbourPanel(msgspec.Struct, frozen=True):
+    """The synthetic windows that lie nearest to training windows, nearest first."""
+
+    pairs: list[NeighbourPair]
+    typical: float
+    """Median distance of held-out windows to their nearest training window."""
+    nearest: float
+    """The smallest of those distances."""
+    feature: str
+    """What is drawn, with its unit."""
+
+
+class StressPlace(msgspec.Struct, frozen=True):
+    """Where the synthetic episodes of a regime lie among the real ones in one respect."""
+
+    title: str
+    unit: str
+    real: float | None
+    """Median; None where most never end."""
+    synthetic: float | None
+    percentile: float
+    """50 is typical."""
+    milder: float
+    """Share of the synthetic episodes that are milder than every real one."""
+    graver: float
+
+
+class StressPanel(msgspec.Struct, frozen=True):
+    """Severity of one regime."""
+
+    regime: str
+    real: int
+    """Episodes."""
+    synthetic: int
+    places: tuple[StressPlace, ...] = ()
+    reason: str = ""
+    """Why there is none."""
+
+
+class Exhibits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reader wants to see beyond the metrics; None where the data are too short for it."""
+
+    losses: Curves | None = None
+    """Shares of returns beyond a size, in standard deviations of the held-out ones, below zero and above."""
+    gains: Curves | None = None
+    squared_return_acf: Curves | None = None
+    volatility_by_scale: Curves | None = None
+    """Standard deviation of returns over so many steps, of single held-out ones and the root of the steps; 1: none."""
+    rolling_volatility: PathPanel | None = None
+    """In percent a step."""
+    correlations: CorrelationPanel | None = None
+    map: MapPanel | None = None
+    neighbours: NeighbourPanel | None = None
+    stress: tuple[StressPanel, ...] = ()
+    checklists: tuple[Checklist, ...] = ()
+
+
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """How a synthetic series compares with held-out real data, and how fresh real data compare with them."""
 
@@ -242,6 +337,10 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     uses: tuple[Use, ...] = ()
     panels: Panels | None = None
     """None for a series of several assets, which has the panels of each."""
+    exhibits: Exhibits | None = None
+    """`exhibits.exhibited` writes them; None in a record that nobody is to look at."""
+    provenance: dict[str, str] = {}
+    """Where the data come from, and the commands that make the record again."""
     assets: dict[str, Evaluation] = {}
     """Of a series of several assets, the record of each by itself; `results` are then of their dependence."""
 

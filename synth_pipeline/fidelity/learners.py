@@ -48,7 +48,7 @@ def linear(
     rng: np.random.Generator,  # noqa: ARG001
 ) -> FloatArray:
     """Ridge or logistic regression on `described` windows; it draws nothing."""
-    from sklearn.linear_model import LogisticRegression, Ridge  # type: ignore[import-untyped]
+    from sklearn.linear_model import LogisticRegression, Ridge
 
     known, asked = standardized(described(x), described(new))
     if not classes:
@@ -59,7 +59,7 @@ def linear(
 
 def boosting(x: FloatArray, y: FloatArray, new: FloatArray, *, classes: bool, rng: np.random.Generator) -> FloatArray:
     """Gradient-boosted trees on `described` windows."""
-    from sklearn.ensemble import (  # type: ignore[import-untyped]
+    from sklearn.ensemble import (
         HistGradientBoostingClassifier,
         HistGradientBoostingRegressor,
     )

@@ -33,17 +33,18 @@ PROBABILITIES = np.concatenate([[0.001, 0.0025, 0.005], np.linspace(0.01, 0.99, 
 
 def price_panel(train: Series, synthetic: Series, holdout: Series, returns: int) -> PathPanel:
     """Make the price fan over the first `returns` steps: held-out path, end of training, synthetic quantiles."""
-    return _path_panel(_percent, train, synthetic, holdout, returns)
+    return curve_panel(_percent, train, synthetic, holdout, returns)
 
 
 def drawdown_panel(train: Series, synthetic: Series, holdout: Series, returns: int) -> PathPanel:
     """Make the same of the fall from the highest price so far."""
-    return _path_panel(_drawdown, train, synthetic, holdout, returns)
+    return curve_panel(_drawdown, train, synthetic, holdout, returns)
 
 
-def _path_panel(
+def curve_panel(
     curve: Callable[[Series, int, int], FloatArray], train: Series, synthetic: Series, holdout: Series, returns: int
 ) -> PathPanel:
+    """Make a fan of any curve of prices, from a series and its first and last step to values (paths, steps)."""
     kept = np.unique(np.linspace(0, returns, min(PATH_POINTS, returns + 1)).round().astype(np.int64))
     fan = curve(synthetic, 0, returns)[:, kept]
     known = np.isfinite(fan).any(axis=0)

@@ -38,13 +38,29 @@ def distances(first: Windows, second: Windows, train: Windows) -> Distances:
     """
     (one, rows), (two, columns) = first.rooted, second.rooted
     found = _between(one, two, train.rooted[0])
-    if first.origin:
+    by_rows, by_columns = bool(first.origin), bool(second.origin)
+    if by_columns and columns.size < rows.size:  # the smaller cut first: a copy is what this costs
+        found, by_columns = found[:, columns], False
+    if by_rows:
         found = found[rows]
-    if second.origin:
+    if by_columns:
         found = found[:, columns]
     if one is not two:
         return found
-    return np.where(rows[:, np.newaxis] == columns, np.float32(np.inf), found)
+    if not (first.origin or second.origin):
+        found = found.copy()
+    own = _shared(rows, columns)
+    found[own] = np.inf
+    return found
+
+
+def _shared(rows: IntArray, columns: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the positions in both of the windows that two sets of one share, each window as often as it is there."""
+    order = np.argsort(columns, kind="stable")
+    first, last = (np.searchsorted(columns, rows, side, sorter=order) for side in ("left", "right"))
+    times = last - first
+    within = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
+    return np.repeat(np.arange(rows.size), times), order[np.repeat(first, times) + within]
 
 
 def nearest(first: Windows, second: Windows, train: Windows) -> Nearest:

@@ -1,21 +1,40 @@
-"""Twelve plain trading rules over log-returns, compiled nowhere and clever nowhere: what a user would rank on a market.
+"""Twelve plain trading rules over log-returns: what a user would rank on a market.
 
 A rule gives the position to hold over the next step from returns up to and including this one. Positions are in units
 of the asset; costs are left out, since what is compared is the order of the rules, not their worth.
+
+- `momentum n`, `reversal n`: the sign of the sum of the last n returns, or its opposite.
+- `breakout n`: long from a price at its highest of the last n on, short from one at its lowest on.
+- `crossover m/n`: long while the moving average of m log-prices is above that of n, short while below.
+- `volatility target`: a position scaled so that the volatility of the last 20 steps stays at that of the path so far.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 import numpy as np
-from scipy.ndimage import maximum_filter1d, minimum_filter1d
+from numba import njit
 
 from synth_pipeline.series import FloatArray
 
-Rule = Callable[[FloatArray], FloatArray]
-"""Log-returns (paths, steps) → positions after each of them, same shape."""
-
+RULES = (
+    "momentum 5",
+    "momentum 20",
+    "momentum 60",
+    "reversal 1",
+    "reversal 3",
+    "reversal 10",
+    "breakout 20",
+    "breakout 55",
+    "crossover 5/20",
+    "crossover 10/50",
+    "long, volatility target",
+    "momentum 20, volatility target",
+)
+_SPANS = np.array([5, 20, 60, 1, 3, 10])
+_REVERSALS = 3
+"""Of these spans, the last ones, from which on it is the opposite that is held."""
+_BREAKOUTS = np.array([20, 55])
+_CROSSOVERS = np.array([[5, 20], [10, 50]])
 _TARGET_STEPS, _MOST = 20, 3.0
 """Over how many steps volatility is measured, and the largest position that scaling by it may take."""
 
@@ -25,88 +44,67 @@ def sharpe_ratios(returns: FloatArray) -> FloatArray:
 
     `returns` has shape (paths, steps); a gap (NaN) earns nothing and is not counted. NaN where a rule never trades.
     """
-    known = np.isfinite(returns)
-    filled, counted = np.where(known, returns, 0.0), known[:, 1:]
-    count = np.maximum(counted.sum(axis=1), 1)
     ratios = np.full((len(RULES), len(returns)), np.nan)
-    for at, rule in enumerate(RULES.values()):
-        gains = rule(filled)[:, :-1] * filled[:, 1:]
+    for at, path in enumerate(returns):
+        known = np.isfinite(path)
+        filled, counted = np.where(known, path, 0.0), known[1:]
+        count = max(int(counted.sum()), 1)
+        gains = positions(filled)[:, :-1] * filled[1:]
         mean = gains.sum(axis=1) / count
         spread = np.sqrt((((gains - mean[:, np.newaxis]) * counted) ** 2).sum(axis=1) / count)
-        ratios[at] = np.divide(mean, spread, out=ratios[at], where=spread > 0)
+        np.divide(mean, spread, out=ratios[:, at], where=spread > 0)
     return ratios
 
 
-def _sums(returns: FloatArray, steps: int) -> FloatArray:
-    """Return sums of the last `steps` returns, of as many as there are at the start."""
-    total = np.cumsum(returns, axis=1)
-    total[:, steps:] -= total[:, :-steps].copy()
-    return total
+@njit(cache=True)
+def positions(returns: FloatArray) -> FloatArray:
+    """Return the position of every rule after each return of a path without gaps, shape (rules, steps)."""
+    steps = returns.size
+    held = np.zeros((12, steps))
+    price, moved = np.cumsum(returns), np.cumsum(returns**2)
+    for number in range(_SPANS.size):
+        _follow(price, _SPANS[number], -1.0 if number >= _REVERSALS else 1.0, held[number])
+    for number in range(_BREAKOUTS.size):
+        _break_out(price, _BREAKOUTS[number], held[6 + number])
+    total = np.cumsum(price)
+    for number in range(len(_CROSSOVERS)):
+        fast, slow = _CROSSOVERS[number]
+        for step in range(steps):
+            held[8 + number, step] = np.sign(_mean(total, step, fast) - _mean(total, step, slow))
+    for step in range(steps):
+        recent, whole = _mean(moved, step, _TARGET_STEPS), moved[step] / (step + 1)
+        scale = min(np.sqrt(whole / recent), _MOST) if recent > 0 else 1.0
+        held[10, step], held[11, step] = scale, scale * held[1, step]
+    return held
 
 
-def _momentum(steps: int) -> Rule:
-    return lambda returns: np.sign(_sums(returns, steps))
+@njit(cache=True)
+def _mean(total: FloatArray, step: int, span: int) -> float:
+    """Return the mean of the last `span` values from their running total, of as many as there are at the start."""
+    if step < span:
+        return float(total[step] / (step + 1))
+    return float((total[step] - total[step - span]) / span)
 
 
-def _reversal(steps: int) -> Rule:
-    return lambda returns: -np.sign(_sums(returns, steps))
+@njit(cache=True)
+def _follow(price: FloatArray, span: int, way: float, held: FloatArray) -> None:
+    for step in range(price.size):
+        before = price[step - span] if step >= span else 0.0
+        held[step] = way * np.sign(price[step] - before)
 
 
-def _crossover(fast: int, slow: int) -> Rule:
-    """Long while the fast moving average of the log-price is above the slow one, short while below."""
-
-    def rule(returns: FloatArray) -> FloatArray:
-        price = np.cumsum(returns, axis=1)
-        steps = np.arange(1, price.shape[1] + 1)
-        averages = (_sums(price, span) / np.minimum(steps, span) for span in (fast, slow))
-        return np.sign(next(averages) - next(averages))
-
-    return rule
-
-
-def _breakout(steps: int) -> Rule:
-    """Long from a price at its highest of the last steps on, short from one at its lowest on."""
-
-    def rule(returns: FloatArray) -> FloatArray:
-        price = np.cumsum(returns, axis=1)
-        back = steps - 1 - steps // 2  # moves the filter's window from around a step to the one that it ends
-        highest = maximum_filter1d(price, steps, axis=1, mode="nearest", origin=back)
-        lowest = minimum_filter1d(price, steps, axis=1, mode="nearest", origin=back)
-        signal = (price >= highest).astype(np.float64) - (price <= lowest)
-        last = np.maximum.accumulate(np.where(signal != 0, np.arange(price.shape[1]), 0), axis=1)
-        return np.take_along_axis(signal, last, axis=1)
-
-    return rule
-
-
-def _volatility_target(direction: Rule) -> Rule:
-    """Scale a rule's position so that its recent volatility stays at that of the path so far."""
-
-    def rule(returns: FloatArray) -> FloatArray:
-        steps = np.arange(1, returns.shape[1] + 1)
-        recent = np.sqrt(_sums(returns**2, _TARGET_STEPS).clip(0.0) / np.minimum(steps, _TARGET_STEPS))
-        whole = np.sqrt(np.cumsum(returns**2, axis=1) / steps)
-        scale = np.divide(whole, recent, out=np.ones_like(recent), where=recent > 0)
-        return direction(returns) * np.minimum(scale, _MOST)
-
-    return rule
-
-
-def _long(returns: FloatArray) -> FloatArray:
-    return np.ones_like(returns)
-
-
-RULES: Mapping[str, Rule] = {
-    "momentum 5": _momentum(5),
-    "momentum 20": _momentum(20),
-    "momentum 60": _momentum(60),
-    "reversal 1": _reversal(1),
-    "reversal 3": _reversal(3),
-    "reversal 10": _reversal(10),
-    "breakout 20": _breakout(20),
-    "breakout 55": _breakout(55),
-    "crossover 5/20": _crossover(5, 20),
-    "crossover 10/50": _crossover(10, 50),
-    "long, volatility target": _volatility_target(_long),
-    "momentum 20, volatility target": _volatility_target(_momentum(20)),
-}
+@njit(cache=True)
+def _break_out(price: FloatArray, span: int, held: FloatArray) -> None:
+    high = low = 0  # where the highest and the lowest price of the last `span` are, the latest of equals
+    for step in range(price.size):
+        first = max(step - span + 1, 0)
+        if high < first:
+            high = first + int(np.argmax(price[first : step + 1]))
+        if low < first:
+            low = first + int(np.argmin(price[first : step + 1]))
+        high = step if price[step] >= price[high] else high
+        low = step if price[step] <= price[low] else low
+        if (high == step) != (low == step):
+            held[step] = 1.0 if high == step else -1.0
+        elif step > 0:
+            held[step] = held[step - 1]

@@ -19,6 +19,7 @@ from synth_pipeline.fidelity.sample import Sample
 from synth_pipeline.fidelity.trading_rules import sharpe_ratios
 from synth_pipeline.fidelity.usefulness import trials
 from synth_pipeline.fidelity.windows import Windows
+from synth_pipeline.series import FloatArray
 
 _TSTR = "Esteban, Hyland, Rätsch 2017, arXiv 1706.02633"
 _MINIMUM = 100
@@ -129,8 +130,17 @@ def rule_rank_agreement(real: Sample, synthetic: Sample) -> float:
     """Kendall's τ between the Sharpe ratios of twelve trading rules on real and on synthetic paths."""
     levels = []
     for side, sample in (("real", real), ("synthetic", synthetic)):
-        ratios = sharpe_ratios(sample.returns)
-        if not np.isfinite(ratios).any(axis=1).all():
+        level = sample.once(_ratios)
+        if not np.isfinite(level).all():
             raise MetricError(f"rule_rank_agreement cannot rank the {side} sample: some rule never trades there")
-        levels.append(np.nanmean(ratios, axis=1))
+        levels.append(level)
     return float(stats.kendalltau(levels[0], levels[1]).statistic)
+
+
+def _ratios(sample: Sample) -> FloatArray:
+    """Return the mean Sharpe ratio of each rule over the paths where it trades, NaN where it never does."""
+    ratios = sharpe_ratios(sample.returns)
+    traded = np.isfinite(ratios)
+    count = traded.sum(axis=1)
+    mean: FloatArray = np.where(traded, ratios, 0.0).sum(axis=1) / np.where(count > 0, count, np.nan)
+    return mean

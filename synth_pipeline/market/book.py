@@ -9,18 +9,15 @@ and `side + HIDDEN_ROWS`.
 An order id is `sequence * pool + slot`, so finding an order needs no search.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numba.cpython.unsafe import numbers
 
 from synth_pipeline.errors import InputError
+from synth_pipeline.market.compiling import kernel, njit
 from synth_pipeline.series import IntArray
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-_WITHOUT_REFERENCES: Any = {"_nrt": False}
 _trailing_zeros: Any = numbers.trailing_zeros
 
 BID, ASK = 0, 1
@@ -132,15 +129,6 @@ class Journal(NamedTuple):
     """`ORDER_EVENT` rows."""
     rows: np.recarray
     """One `ROWS`: how many of each are written."""
-
-
-def kernel(function: _Function) -> _Function:
-    """Compile a function that allocates nothing.
-
-    Counting references to the arrays of a book, from one function to the next, would take more than half of the time.
-    """
-    compiled: _Function = njit(cache=True, **_WITHOUT_REFERENCES)(function)
-    return compiled
 
 
 def records(shape: int | tuple[int, ...], dtype: np.dtype[np.void]) -> np.recarray:

@@ -51,7 +51,6 @@ from synth_pipeline.market.book import (
     find,
     front,
     has_room,
-    kernel,
     level_bit,
     new_book,
     new_journal,
@@ -60,6 +59,7 @@ from synth_pipeline.market.book import (
     records,
     resting,
 )
+from synth_pipeline.market.compiling import kernel
 
 __all__ = [
     "ADD",

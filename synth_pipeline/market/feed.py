@@ -7,9 +7,9 @@ participant's after the latency of its feed, and in order. Here belongs nothing 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from synth_pipeline.market.book import ASK, BID, NO_ASK, NO_BID, Book, depth, kernel, level_bit, new_book, next_occupied
+from synth_pipeline.market.book import ASK, BID, NO_ASK, NO_BID, Book, depth, level_bit, new_book, next_occupied
+from synth_pipeline.market.compiling import kernel, njit
 from synth_pipeline.market.flows import Run
 from synth_pipeline.market.latency import Law, Link, next_arrival_ns
 from synth_pipeline.market.tape import Market

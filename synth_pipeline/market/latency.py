@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 import numpy as np
-from numba import njit
 
 from synth_pipeline.errors import InputError
+from synth_pipeline.market.compiling import njit
 from synth_pipeline.rng import per_path
 from synth_pipeline.series import IntArray
 

@@ -20,10 +20,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from synth_pipeline.errors import SynthError
 from synth_pipeline.market.book import ADD, ASK, BID, EXECUTE, EXECUTE_HIDDEN, Book, depth, next_occupied
+from synth_pipeline.market.compiling import njit
 from synth_pipeline.market.flows import Halt, Run
 from synth_pipeline.market.tape import rewind
 from synth_pipeline.schema import BOOK_LEVELS, NS_PER_DAY, ORDERS, QUOTES, TRADES, Flag, Scale, Table

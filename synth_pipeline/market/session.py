@@ -26,7 +26,8 @@ import numpy as np
 
 from synth_pipeline.errors import InputError, SynthError
 from synth_pipeline.market import engine
-from synth_pipeline.market.book import DELETE, IOC, kernel
+from synth_pipeline.market.book import DELETE, IOC
+from synth_pipeline.market.compiling import kernel
 from synth_pipeline.market.feed import Feed, View
 from synth_pipeline.market.flows import Run
 from synth_pipeline.market.flows.stability import lowest_price

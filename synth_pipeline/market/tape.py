@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from synth_pipeline.market.book import ASK, BID, Book, Journal, kernel, new_journal, records, resting
+from synth_pipeline.market.book import ASK, BID, Book, Journal, new_journal, records, resting
+from synth_pipeline.market.compiling import kernel
 
 _CAPACITY = 2**15
 

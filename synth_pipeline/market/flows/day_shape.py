@@ -7,8 +7,8 @@ watched have 1.
 """
 
 import numpy as np
-from numba import njit
 
+from synth_pipeline.market.compiling import kernel
 from synth_pipeline.schema import NS_PER_DAY, NS_PER_SECOND
 from synth_pipeline.series import FloatArray, IntArray
 
@@ -54,13 +54,13 @@ def _watched(spans: IntArray, first: int) -> FloatArray:
     return watched
 
 
-@njit(cache=True)
+@kernel
 def activity(shape: FloatArray, now_ns: int) -> float:
     """Return the factor at a time."""
     return float(shape[now_ns % NS_PER_DAY * shape.size // NS_PER_DAY])
 
 
-@njit(cache=True)
+@kernel
 def shape_end_ns(shape: FloatArray, now_ns: int) -> int:
     """Return when the factor may change next."""
     if shape.size == 1:
@@ -69,7 +69,7 @@ def shape_end_ns(shape: FloatArray, now_ns: int) -> int:
     return (now_ns // bin_ns + 1) * bin_ns
 
 
-@njit(cache=True)
+@kernel
 def next_candidate(
     shape: FloatArray, since_ns: IntArray, next_ns: IntArray, rate: float, until_ns: int, rng: np.random.Generator
 ) -> int:
@@ -89,7 +89,7 @@ def next_candidate(
     return int(since_ns[0])
 
 
-@njit(cache=True)
+@kernel
 def _after(shape: FloatArray, now_ns: int, mass: float, rate: float) -> int:
     """Return when a rate times the factor adds up to `mass`."""
     if shape.size == 1:

@@ -39,10 +39,10 @@ from synth_pipeline.market.flows.hawkes_events import BEHIND, CANCEL_BEHIND, INS
 from synth_pipeline.market.flows.hawkes_run import TAKE_CLASSES, Law, advance, start_state
 from synth_pipeline.market.flows.opening import deepened, opening_of
 from synth_pipeline.market.flows.pace import Pace
-from synth_pipeline.market.flows.placement import Distances, distances_up_to, power_law, reach_of
+from synth_pipeline.market.flows.placement import Distances, distances_up_to, reach_of
 from synth_pipeline.market.flows.replaying import Record, Rows, record_of
 from synth_pipeline.market.flows.sizes import Sizes, sizes_of
-from synth_pipeline.market.flows.tallying import tally, waiting_tests
+from synth_pipeline.market.flows.tallying import rates_of, tally, waiting_tests
 from synth_pipeline.market.tape import Market
 from synth_pipeline.progress import Progress, silent
 from synth_pipeline.rng import stream
@@ -416,18 +416,9 @@ def _sizes(events: seen.Events, which: IntArray, typical: seen.Typical, classes:
 
 
 def _extrapolated(found: Record, distances: Distances, day: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return rates of limit orders per tick and of cancellations per order, by distance from the other side's best.
-
-    Beyond what is seen the first go on as a power law, the second as the last one seen.
-    """
-    counted = tally(found.rows, distances, day, found.unit)
-    seen_at = counted.tick_seconds > 0
-    rates = power_law(distances, counted.limits, counted.tick_seconds).at(distances)
-    rates[seen_at] = counted.limits[seen_at] / counted.tick_seconds[seen_at]
-    mean = counted.cancels.sum() / max(counted.order_seconds.sum(), 1e-9)
-    leaving = (counted.cancels + _PRIOR) / (counted.order_seconds + _PRIOR / mean)
-    leaving[~seen_at] = leaving[seen_at][-1]
-    return rates, leaving
+    """Return rates of limit orders per tick and of cancellations per order, by distance from the other side's best."""
+    rates, _ = rates_of(tally(found.rows, distances, day, found.unit), distances)
+    return rates.limit, rates.cancel
 
 
 def _with_depth(law: Law, rate: float, spread: int, limit_rates: FloatArray, cancel_rates: FloatArray) -> Law:

@@ -17,8 +17,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from synth_pipeline.market.compiling import njit
 from synth_pipeline.market.flows.replaying import (
     ASK,
     BID,

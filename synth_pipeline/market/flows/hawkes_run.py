@@ -13,9 +13,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from synth_pipeline.market.book import BID, Book, kernel, next_occupied
+from synth_pipeline.market.book import BID, Book, next_occupied
+from synth_pipeline.market.compiling import kernel
 from synth_pipeline.market.engine import ASK, IOC, cancel, limit
 from synth_pipeline.market.flows import DONE, FULL
 from synth_pipeline.market.flows.hawkes_events import (
@@ -129,7 +129,7 @@ def start_state(market: Market, law: Law) -> State:
     )
 
 
-@njit(cache=True)
+@kernel
 def advance(
     market: Market, law: Law, pace: Pace, state: State, guide: Guide, until_ns: int, rng: np.random.Generator
 ) -> int:
@@ -160,7 +160,7 @@ def advance(
                 return code
 
 
-@njit(cache=True)
+@kernel
 def _happen(market: Market, law: Law, pace: Pace, state: State, guide: Guide, rng: np.random.Generator) -> bool:
     """Let what was drawn happen; tell whether the book changed. What changes nothing excites nothing."""
     if state.part[0] == _RESPONSE:
@@ -280,7 +280,7 @@ def _draw_type(law: Law, state: State, rng: np.random.Generator) -> int:
     return TYPES - 1
 
 
-@njit(cache=True)
+@kernel
 def _act(market: Market, law: Law, pace: Pace, state: State, kind: int, side: int, rng: np.random.Generator) -> bool:
     """Let an event happen; tell whether the book changed."""
     book, journal = market.book, market.journal

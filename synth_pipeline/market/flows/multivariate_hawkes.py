@@ -28,9 +28,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from synth_pipeline.errors import TrainingError
+from synth_pipeline.market.compiling import njit
 from synth_pipeline.progress import Progress, silent
 from synth_pipeline.series import FloatArray, IntArray
 
@@ -40,6 +40,7 @@ _FLAT = 1e-3
 """Log-likelihood that a further step may still promise: far below what data can tell."""
 _CAUTION = 1.0
 """Precision of the normal prior of φ: keeps factors finite that hardly any event tells of."""
+_FADED = 1e-100
 _FEWEST = 50
 """Counted events that a set needs to have more than a base."""
 
@@ -323,7 +324,8 @@ class _Search:
         self.rates, self.events = len(met), float(counts.sum())
         # A step is measured in the events that it explains, whatever a parameter's own scale.
         self.unit = np.full(self.rates + loadings.shape[1], 1.0 / max(self.events, 1.0))
-        self.unit[: self.rates] = np.divide(1.0, met, out=np.zeros(self.rates), where=met > 0)
+        # What has all but faded away explains nothing, and its unit squared is no number any more.
+        self.unit[: self.rates] = np.divide(1.0, met, out=np.zeros(self.rates), where=met > _FADED)
         if self.events < _FEWEST:
             self.unit[1:] = 0.0
         start = np.zeros(len(self.unit))

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 import numpy as np
-from numba import njit
 
 from synth_pipeline.errors import TooLittleDataError
+from synth_pipeline.market.compiling import njit
 from synth_pipeline.market.engine import ASK, BID, Book, Journal, limit, new_book
 from synth_pipeline.market.flows.placement import Distances
 from synth_pipeline.market.flows.replaying import MOST_ORDERS, orders_in

@@ -10,8 +10,8 @@ sends nothing.
 from typing import NamedTuple, Self
 
 import numpy as np
-from numba import njit
 
+from synth_pipeline.market.compiling import kernel
 from synth_pipeline.market.flows.sizes import Sizes, draw_size
 from synth_pipeline.series import FloatArray, IntArray
 
@@ -45,7 +45,7 @@ class Pace(NamedTuple):
                 self.is_new[0] = 1
 
 
-@njit(cache=True)
+@kernel
 def draw_lots(pace: Pace, kind: int, side: int, sizes: Sizes, group: int, rng: np.random.Generator) -> int:
     """Draw lots for a group at a pace, rounded to either side so that the mean is in proportion; at least one."""
     lots, factor = draw_size(sizes, group, rng), pace.lots[kind, side]

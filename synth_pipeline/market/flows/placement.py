@@ -8,10 +8,10 @@ beyond belongs to the last class and receives no new orders.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from synth_pipeline.market.book import BID, Book, kernel
+from synth_pipeline.market.book import BID, Book
+from synth_pipeline.market.compiling import kernel
 from synth_pipeline.series import FloatArray, IntArray
 
 _SINGLES = 6
@@ -64,13 +64,13 @@ def reach_of(distances: IntArray, depth: int) -> int:
     return int(min(seen * _BEYOND if 0 < depth < _FEW_LEVELS else seen, _LONGEST))
 
 
-@njit(cache=True)
+@kernel
 def class_at(distances: Distances, distance: int) -> int:
     """Return the class of a distance; of one below 1 the first, of one beyond the reach the last."""
     return int(distances.class_of[min(max(distance, 0), distances.class_of.size - 1)])
 
 
-@njit(cache=True)
+@kernel
 def draw_distance(distances: Distances, cumulative: FloatArray, rng: np.random.Generator) -> int:
     """Draw a distance: a class by its cumulative probabilities, then any tick of it."""
     which = min(int(np.searchsorted(cumulative, rng.random(), side="right")), cumulative.size - 1)
@@ -94,10 +94,6 @@ class PowerLaw(NamedTuple):
     exponent: float
     error: float
     """Standard error of the exponent."""
-
-    def at(self, distances: Distances) -> FloatArray:
-        """Return the rate of each class."""
-        return np.asarray(self.scale * distances.middles**-self.exponent)
 
 
 def power_law(distances: Distances, counts: FloatArray, exposures: FloatArray) -> PowerLaw:

@@ -1,8 +1,8 @@
 """Where in their queues cancelled orders stood, of sources that show ids."""
 
 import numpy as np
-from numba import njit
 
+from synth_pipeline.market.compiling import njit
 from synth_pipeline.series import FloatArray, IntArray
 from synth_pipeline.ticks.messages import CANCEL, LIMIT, SHOWN, Messages
 

@@ -25,9 +25,9 @@ from __future__ import annotations
 from typing import NamedTuple, Self
 
 import numpy as np
-from numba import njit
 
 from synth_pipeline.market.book import Book, level_bit
+from synth_pipeline.market.compiling import kernel, njit
 from synth_pipeline.market.engine import ASK, BID, cancel, limit, modify
 from synth_pipeline.market.engine import market as send_market
 from synth_pipeline.market.flows import DONE, FULL, queues
@@ -155,7 +155,7 @@ def _advance(
             _watch(book, state)
 
 
-@njit(cache=True)
+@kernel
 def _watch(book: Book, state: State) -> bool:
     """Note the touch, and which side's best left, whoever made it leave; tell whether the touch is another one."""
     changed, mask = False, book.levels.shape[1] - 1
@@ -176,7 +176,7 @@ _AT = (LIMITS, CANCELS, TAKES)
 """What the kinds at the best are."""
 
 
-@njit(cache=True)
+@kernel
 def _set_rates(law: Law, paces: FloatArray, state: State, tick: int, rates: FloatArray) -> None:
     """Set the rates inside the spread and at the best; a price of a coarser tick holds a share of each that it is."""
     grid, touch = law.grid, state.touch
@@ -193,7 +193,7 @@ def _set_rates(law: Law, paces: FloatArray, state: State, tick: int, rates: Floa
             rates[2 * (_JOIN + kind) + side] = law.rates.best[kind, width, opposite, size] * paces[_AT[kind], side]
 
 
-@njit(cache=True)
+@kernel
 def _next_event(
     book: Book, law: Law, state: State, rates: FloatArray, cumulative: FloatArray, highest: FloatArray, until_ns: int,
     rng: np.random.Generator,
@@ -232,7 +232,7 @@ def _next_event(
             return kind, side, price
 
 
-@njit(cache=True)
+@kernel
 def _act(
     market: Market, law: Law, pace: Pace, guide: Guide, kind: int, side: int, price: int, rng: np.random.Generator
 ) -> bool:
@@ -268,7 +268,7 @@ def _act(
     return limit(book, journal, side, price, lots) > 0
 
 
-@njit(cache=True)
+@kernel
 def _add(market: Market, law: Law, side: int, price: int, lots: int, rng: np.random.Generator) -> bool:
     """Add lots to a price, in orders of the sizes that market orders meet."""
     left, pieces = lots, min(law.makers.size, _MOST_MAKERS)
@@ -281,7 +281,7 @@ def _add(market: Market, law: Law, side: int, price: int, lots: int, rng: np.ran
     return left < lots or limit(market.book, market.journal, side, price, lots) > 0
 
 
-@njit(cache=True)
+@kernel
 def _leave(market: Market, law: Law, side: int, price: int, group: int, rng: np.random.Generator) -> bool:
     """Cancel at a price: an order by its position where those are known, else a share of the queue from its back."""
     book = market.book
@@ -296,7 +296,7 @@ def _leave(market: Market, law: Law, side: int, price: int, group: int, rng: np.
     return book.orders[slot].owner == 0 and cancel(book, market.journal, book.orders[slot].order_id) > 0
 
 
-@njit(cache=True)
+@kernel
 def _withdraw(market: Market, slot: int, lots: int) -> bool:
     """Take lots from the orders from a slot on to the front; orders that are not the flow's own stay."""
     book, left = market.book, lots

@@ -13,8 +13,8 @@ was there: a price behind the best counts by itself, both sides count together.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from synth_pipeline.market.compiling import kernel, njit
 from synth_pipeline.market.flows.day_shape import activity
 from synth_pipeline.market.flows.placement import Distances
 from synth_pipeline.market.flows.replaying import (
@@ -125,25 +125,25 @@ def _empty(rows: Rows, grid: Grid) -> Counts:
     )
 
 
-@njit(cache=True)
+@kernel
 def best_state(grid: Grid, lots: int) -> int:
     """Return the size class of a best queue."""
     return int(np.searchsorted(grid.best, lots))
 
 
-@njit(cache=True)
+@kernel
 def opposite_class(grid: Grid, lots: int) -> int:
     """Return the class of the opposite queue."""
     return int(np.searchsorted(grid.opposite, lots))
 
 
-@njit(cache=True)
+@kernel
 def behind_state(grid: Grid, lots: int) -> int:
     """Return the size class of a queue behind the best, 0 of an empty one."""
     return 0 if lots <= 0 else 1 + int(np.searchsorted(grid.behind, lots))
 
 
-@njit(cache=True)
+@kernel
 def spread_class(spread: int) -> int:
     """Return the class of a spread of two ticks or more."""
     found, width = 0, 2
@@ -153,7 +153,7 @@ def spread_class(spread: int) -> int:
     return found
 
 
-@njit(cache=True)
+@kernel
 def width_class(spread: int) -> int:
     """Return the class of a spread as the best queues see it."""
     return int(spread > 1) + int(spread > 4) + int(spread > 32) + int(spread > 256)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from synth_pipeline.errors import TooLittleDataError
+from synth_pipeline.market.compiling import njit
 from synth_pipeline.market.flows.positions import positions_of
 from synth_pipeline.schema import NS_PER_SECOND
 from synth_pipeline.series import FloatArray, IntArray

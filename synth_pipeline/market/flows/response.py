@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numba import njit
 
+from synth_pipeline.market.compiling import kernel
 from synth_pipeline.market.engine import ASK, BID, IOC, cancel, limit
 from synth_pipeline.market.flows.placement import on_tick
 from synth_pipeline.market.flows.sizes import Sizes, draw_size
@@ -51,14 +51,14 @@ NOBODY = Guide(0, 1, np.ones(1), 0.0, 0.0)
 """No fundamental price."""
 
 
-@njit(cache=True)
+@kernel
 def fair_ticks(guide: Guide, now_ns: int) -> float:
     """Return the fundamental price at a time, of its first and last step outside the stretch."""
     step = (now_ns - guide.start_ns) // guide.step_ns
     return float(guide.ticks[min(max(step, 0), guide.ticks.size - 1)])
 
 
-@njit(cache=True)
+@kernel
 def respond(
     market: Market, guide: Guide, sizes: Sizes, quote: int, take: int, now_ns: int, rng: np.random.Generator
 ) -> bool:
@@ -84,7 +84,7 @@ def respond(
     return True
 
 
-@njit(cache=True)
+@kernel
 def _pull(market: Market, side: int, price: int) -> None:
     """Cancel the flow's orders on a side that stand at a price or beyond it, towards the other side."""
     book, out = market.book, 1 if side == ASK else -1

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from synth_pipeline.market.compiling import kernel
 from synth_pipeline.series import FloatArray, IntArray
 
 POINTS = 256
@@ -59,7 +59,7 @@ def sizes_of(sizes: IntArray, groups: IntArray, wider: Sequence[IntArray]) -> Si
     return Sizes(np.maximum(np.rint(np.stack(tables)), 1).astype(np.int64), np.array(table_of, dtype=np.int64))
 
 
-@njit(cache=True)
+@kernel
 def draw_size(sizes: Sizes, group: int, rng: np.random.Generator) -> int:
     """Draw lots for a group."""
     return int(sizes.tables[sizes.table_of[group], int(rng.random() * POINTS)])

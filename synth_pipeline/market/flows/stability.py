@@ -1,7 +1,7 @@
 """When a simulated market is no market any more: what can break, in words, and the compiled check for it."""
 
-from numba import njit
 
+from synth_pipeline.market.compiling import kernel
 from synth_pipeline.market.engine import ASK, BID, Book, move_band
 from synth_pipeline.market.tape import Market, record
 
@@ -16,7 +16,7 @@ REASONS = {
 """What each code says."""
 
 
-@njit(cache=True)
+@kernel
 def emptied(book: Book) -> int:
     """Return the code of a side without orders, or 0."""
     if book.sides[BID].orders == 0:
@@ -24,7 +24,7 @@ def emptied(book: Book) -> int:
     return NO_ASKS if book.sides[ASK].orders == 0 else 0
 
 
-@njit(cache=True)
+@kernel
 def broken(book: Book, anchor: float) -> int:
     """Return a code of `REASONS`, or 0; `anchor` is the price, in ticks, that the mid should stay near."""
     code = emptied(book)
@@ -35,13 +35,13 @@ def broken(book: Book, anchor: float) -> int:
     return NO_SLOT if book.state[0].free_slots == 0 else 0
 
 
-@njit(cache=True)
+@kernel
 def lowest_price(low: int, width: int, mid: int) -> int:
     """Return where a price band of `width` ticks from `low` on starts once it has followed the mid."""
     return low if abs(mid - low - width // 2) <= width // 4 else max(1, mid - width // 2)
 
 
-@njit(cache=True)
+@kernel
 def settle(market: Market, anchor: float) -> int:
     """Check the market after an event and let the price band follow it; returns a code of `REASONS`, or 0."""
     book = market.book

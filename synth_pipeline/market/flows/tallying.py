@@ -8,10 +8,10 @@ Time during which a side is empty or the sides cross is no exposure, and what ha
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy import stats
 
+from synth_pipeline.market.compiling import njit
 from synth_pipeline.market.flows.day_shape import activity
 from synth_pipeline.market.flows.placement import Distances, PowerLaw, class_at, extended, power_law
 from synth_pipeline.market.flows.replaying import (
@@ -30,7 +30,9 @@ from synth_pipeline.series import FloatArray, IntArray
 from synth_pipeline.ticks.messages import CANCEL, LIMIT, MARKET, SHOWN
 
 _FEWEST_WAITS = 20
-_PRIOR = 0.5
+_PRIOR, _FEW = 0.5, 10
+_GLIMPSE = 0.02
+"""Share of the longest time that a tick of a class was seen, below which its own rates tell nothing."""
 
 
 class Tally(NamedTuple):
@@ -59,18 +61,28 @@ class Rates(NamedTuple):
 def rates_of(counted: Tally, distances: Distances) -> tuple[Rates, PowerLaw]:
     """Return rates of every class, and the power law of limit orders from the distance where they are most frequent.
 
-    A class without any cancellation is given half of one at the mean rate: no order stays for ever.
+    A class of few cancellations is given half of one at the mean rate: no order stays for ever, and none is gone in no
+    time because its class was hardly ever there.
     """
-    seen = counted.tick_seconds > 0
+    seen = in_sight(counted, distances)
     limits = counted.limits / np.maximum(counted.tick_seconds, 1e-300)
     mean = (counted.cancels.sum() + _PRIOR) / max(counted.order_seconds.sum(), 1e-9)
-    given = np.where(counted.cancels > 0, 0.0, _PRIOR)
+    given = np.where(counted.cancels < _FEW, _PRIOR, 0.0)
     cancels = (counted.cancels + given) / (counted.order_seconds + given / mean)
     peak = int(np.argmax(np.where(seen, limits, 0.0)))
     falling = np.where(np.arange(seen.size) >= min(peak, seen.sum() - 3), counted.tick_seconds, 0.0)
     placing = power_law(distances, counted.limits, falling)
     limits, cancels = extended(distances, limits, cancels, seen, placing)
     return Rates(limits, cancels, float(counted.markets[0] / max(counted.seconds[0], 1e-9))), placing
+
+
+def in_sight(counted: Tally, distances: Distances) -> NDArray[np.bool_]:
+    """Return which classes were seen for long enough.
+
+    The furthest that a source of few levels shows, it shows just after a level was used up, when it is filled again.
+    """
+    each_tick = counted.tick_seconds / np.diff(distances.edges)
+    return np.asarray(each_tick > _GLIMPSE * each_tick.max())
 
 
 def tally(rows: Rows, distances: Distances, shape: FloatArray, unit: float) -> Tally:

@@ -24,10 +24,10 @@ from decimal import Decimal
 from typing import NamedTuple, Self
 
 import numpy as np
-from numba import njit
 
 from synth_pipeline.generators.inference import Estimate
 from synth_pipeline.market.book import Book
+from synth_pipeline.market.compiling import kernel, njit
 from synth_pipeline.market.engine import ASK, BID, cancel, limit
 from synth_pipeline.market.engine import market as send_market
 from synth_pipeline.market.flows import DONE, FULL
@@ -229,7 +229,7 @@ def _advance(
                 return code
 
 
-@njit(cache=True)
+@kernel
 def _next_event(
     book: Book, law: Law, by_side: FloatArray, state: State, others: float, until_ns: int, rng: np.random.Generator
 ) -> tuple[float, int]:
@@ -259,7 +259,7 @@ def _next_event(
             return 0.0, 1 + slot
 
 
-@njit(cache=True)
+@kernel
 def _place(
     market: Market, law: Law, pace: Pace, side: int, cumulative: FloatArray, state: State, rng: np.random.Generator
 ) -> bool:
