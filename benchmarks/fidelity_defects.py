@@ -122,8 +122,16 @@ def sources(quick: bool) -> Iterator[Source]:
     names = (HOURLY[0],) if quick else (*HOURLY[:2], DAILY)
     for name in names:
         if (DATA / name).exists():
-            series = history(name)
-            yield thirds(name.partition(".")[0], replace(series, tick_size=series.tick_size or TICK))
+            yield thirds(name.partition(".")[0], on_grid(history(name)))
+
+
+def on_grid(series: Series) -> Series:
+    """Return bars whose prices lie on a grid, of a cent where they have none of their own: else all were unsound."""
+    if series.tick_size:
+        return series
+    values = series.values.copy()
+    values[:, :, :4] = np.round(values[:, :, :4] / TICK) * TICK
+    return replace(series, values=values, tick_size=TICK)
 
 
 def simulated_source(rows: int) -> Source:
@@ -252,7 +260,9 @@ ON_BARS = (
     Defect(
         "time reversal",
         reversed_time,
-        {"leverage_effect", "zumbach_effect", "volatility_asymmetry", "lagged_cross_correlation_error"},
+        # Read backwards, a price falls where it rose: the signs of returns turn as well.
+        {"ranked_leverage", "leverage_effect", "zumbach_effect", "volatility_asymmetry"}
+        | {"lagged_cross_correlation_error", "return_skewness", "skewness"},
     ),
     Defect(
         "one regime missing",

@@ -28,7 +28,8 @@ DOMAIN: dict[str, set[str]] = {
     "exchange": {"venues", "archives", "capture", "ticks", "market"},
     "synthesis": {"features", "generators", "market", "fidelity"},
     "fidelity": set(),
-    "reports": {"fidelity"},
+    # tables of any tool are read by the names that bars have, and severity is told by regime
+    "reports": {"fidelity", "bars", "features"},
     "lineage": set(),
 }
 """Domain packages and the few others that each may import sideways."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from synth_pipeline.errors import MetricError
 from synth_pipeline.fidelity import kernels, temporal
@@ -111,8 +112,26 @@ def test_time_reversal_turns_the_signs_of_what_tells_time():
 def test_leverage_is_negative_where_falls_raise_volatility_and_gone_backwards():
     rows = market("leverage", 4, 4_000, leverage=-0.2)
     assert temporal.leverage_effect.statistic(rows).max() < -0.05
+    assert temporal.ranked_leverage.statistic(rows).max() < -0.05
+    assert np.abs(temporal.ranked_leverage.statistic(market("none", 4, 4_000))).max() < 0.05
     assert np.abs(temporal.leverage_effect.statistic(market("none", 4, 4_000))).max() < 0.05
     assert temporal.leverage_effect.statistic(rows[:, ::-1]).min() > -0.03
+
+
+def test_leverage_by_ranks_is_spearmans_and_no_single_crash_decides_it():
+    rows = market("ranks", 2, 500, leverage=-0.2)
+    rows[0, 100:103] = np.nan
+    for path, found in zip(rows, temporal.ranked_leverage.statistic(rows), strict=True):
+        moves, sizes = (stats.rankdata(each, nan_policy="omit") for each in (path, np.abs(path)))
+        expected = []
+        for lag in range(1, 11):
+            both = np.isfinite(moves[:-lag]) & np.isfinite(sizes[lag:])
+            expected.append(np.corrcoef(moves[:-lag][both], sizes[lag:][both])[0, 1])
+        assert found == pytest.approx(np.mean(expected), abs=0.005)
+    crashed = rows.copy()
+    crashed[:, 250] = -1.0
+    change = temporal.ranked_leverage.statistic(crashed) - temporal.ranked_leverage.statistic(rows)
+    assert np.abs(change).max() < 0.02
 
 
 def test_shocks_that_fade_have_a_direction():

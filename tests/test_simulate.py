@@ -415,6 +415,12 @@ def test_simulated_days_go_through_features_generators_and_reports(run: Callable
     code, out, _ = run("evaluate-book", "simulated.REAL", "2024-08-09", name, "2024-08-12", "--seconds", 100)
     assert code == 0
     assert "spread" in out
+    assert "so many messages after one of a kind" in " ".join(page.split())
+    code, out, _ = run("evaluate-book", "simulated.REAL", "2024-08-09", name, "2024-08-12", "--seconds", 1.5)
+    assert (code, "–" in out.splitlines()[-3]) == (0, True), "halves of little have no statistics, so no mean"
+    code, out, err = run("evaluate-book", "simulated.REAL", "2024-08-09", name, "2024-08-12", "--seconds", 0.2)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "too few for any statistic" in err
     assert all(not each.problems for each in stages.verify(home, "ticks"))
     assert stages.compact(home, "ticks", grace_s=0.0, dry_run=True) == []
 

@@ -157,9 +157,7 @@ def evaluate_book(
         return
     print_manifests([made], as_json)
     table = Table("statistic", "L1", "real / real", "Wasserstein", "real / real")
-    for name, row in made.facts["statistics"].items():
+    for name, row in (*made.facts["statistics"].items(), ("mean", made.facts["means"])):
         table.add_row(name, *("–" if value is None else f"{value:.3f}" for value in row.values()))
-    means = made.facts["means"]
-    table.add_row("mean", *(f"{means[name]:.3f}" for name in ("l1", "l1_floor", "wasserstein", "wasserstein_floor")))
     out.print(table)
     out.print(f"report: {page}", soft_wrap=True, highlight=False)

@@ -297,6 +297,8 @@ class StressPanel(msgspec.Struct, frozen=True):
 class Exhibits(msgspec.Struct, frozen=True, kw_only=True):
     """What a reader wants to see beyond the metrics; None where the data are too short for it."""
 
+    returns: PathPanel | None = None
+    """In percent a step."""
     losses: Curves | None = None
     """Shares of returns beyond a size, in standard deviations of the held-out ones, below zero and above."""
     gains: Curves | None = None

@@ -85,6 +85,7 @@ def exhibited(record: Evaluation, sides: Sides, labels: Labels | None = None) ->
 
 
 class _OfPrices(NamedTuple):
+    returns: PathPanel
     losses: Curves | None
     gains: Curves | None
     squared_return_acf: Curves | None
@@ -97,12 +98,14 @@ class _OfPrices(NamedTuple):
 def _of_prices(sides: Sides, labels: Labels | None) -> dict[str, Any]:
     compared = Comparison.of(*sides)
     samples = compared.fresh, compared.synthetic, compared.holdout
+    steps = compared.unit or compared.length
     return _OfPrices(
+        returns=panels.curve_panel(_returns, sides.train, sides.synthetic, sides.holdout, steps),
         losses=_tail(-1.0, *samples),
         gains=_tail(1.0, *samples),
         squared_return_acf=_autocorrelations(*samples),
         volatility_by_scale=_by_scale(*samples),
-        rolling_volatility=_rolling(sides, compared.unit or compared.length),
+        rolling_volatility=_rolling(sides, steps),
         stress=_stress(sides, labels) if labels else (),
         checklists=_checklists(sides),
     )._asdict()
@@ -150,6 +153,12 @@ def _spread(sample: Sample, steps: int) -> float:
     sums = kernels.block_sums(sample.returns, steps)
     known = sums[np.isfinite(sums)]
     return float(known.std()) if known.size > 1 else np.nan
+
+
+def _returns(series: Series, first: int, last: int) -> FloatArray:
+    """Return the log-returns of steps `first` to `last` in percent; the first step has none."""
+    returns = Sample.of(series).returns[:, first:last]
+    return np.asarray(100.0 * np.pad(returns, ((0, 0), (1, 0)), constant_values=np.nan))
 
 
 def _rolling(sides: Sides, returns: int) -> PathPanel | None:

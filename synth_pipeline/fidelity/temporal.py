@@ -11,6 +11,7 @@ from functools import cache
 from math import inf, sqrt
 
 import numpy as np
+from scipy import stats
 
 from synth_pipeline.errors import MetricError
 from synth_pipeline.fidelity import distributions, kernels, moments, weighted
@@ -172,6 +173,25 @@ def volatility_asymmetry(returns: FloatArray) -> FloatArray:
     """
     size = np.abs(returns)
     return _lagged_mean(size**2, size) - _lagged_mean(size, size**2)
+
+
+@statistic_metric(
+    compare=absolute_difference,
+    title="Leverage by ranks",
+    goal="low",
+    bounds=(0.0, 2.0),
+    minimum=200,
+    citation="Bouchaud, Matacz, Potters 2001, Physical Review Letters 87(22)",
+    below="Falls are followed by more volatility than in the market.",
+    above="Volatility does not follow falls as it does in the market; time may run backwards.",
+)
+def ranked_leverage(returns: FloatArray) -> FloatArray:
+    """Mean, over 1-10 steps, of the rank correlation of a return and a later |return|: below 0 where falls alarm.
+
+    Ranks, since single crashes decide the `leverage_effect`, which is of sizes.
+    """
+    moves, sizes = (stats.rankdata(each, axis=1, nan_policy="omit") for each in (returns, np.abs(returns)))
+    return _lagged_mean(moves, sizes)
 
 
 @metric(

@@ -12,13 +12,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from numba import config, njit
+from numba import config as _config
+from numba import njit
 from numba.core import caching
 
 __all__ = ["kernel", "njit"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _WITHOUT_REFERENCES: Any = {"_nrt": False}
+config: Any = _config
 _FOLDER = Path(__file__).parent
 _USUAL = "UserProvidedCacheLocator,InTreeCacheLocator,UserWideCacheLocator,IPythonCacheLocator,ZipCacheLocator"
 """Where numba looks by default, for all other code."""
@@ -44,7 +46,7 @@ def digest_of(folder: Path) -> str:
 _DIGEST = digest_of(_FOLDER)
 
 
-class _Keyed(caching._CacheLocator):  # type: ignore[misc]
+class _Keyed:
     """Puts the digest into the names of the files of kernels of this package; others are none of its business."""
 
     @classmethod
@@ -52,23 +54,23 @@ class _Keyed(caching._CacheLocator):  # type: ignore[misc]
         """Return the locator of a function, None for one of another package or where the folder is not writable."""
         if not Path(source).is_relative_to(_FOLDER):
             return None
-        found: Self | None = super().from_function(function, source)
+        found: Self | None = super().from_function(function, source)  # type: ignore[misc]
         return found
 
     def get_disambiguator(self) -> str:
         """Return what tells functions of one name apart."""
-        return f"{super().get_disambiguator()}-{_DIGEST}"
+        return f"{super().get_disambiguator()}-{_DIGEST}"  # type: ignore[misc]
 
 
-class Provided(_Keyed, caching.UserProvidedCacheLocator):  # type: ignore[misc]
+class Provided(_Keyed, caching.UserProvidedCacheLocator):
     """Below NUMBA_CACHE_DIR, where that is set."""
 
 
-class InTree(_Keyed, caching.InTreeCacheLocator):  # type: ignore[misc]
+class InTree(_Keyed, caching.InTreeCacheLocator):
     """Beside the sources."""
 
 
-class UserWide(_Keyed, caching.UserWideCacheLocator):  # type: ignore[misc]
+class UserWide(_Keyed, caching.UserWideCacheLocator):
     """In the user's cache folder, where the sources may not be written to."""
 
 

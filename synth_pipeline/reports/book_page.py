@@ -97,6 +97,10 @@ patchy has lost the memory of its queues.</p>
 <script type="application/json" data-figure="figure-{{ name }}">{{ drawn[name] | safe }}</script></figure>
   {% endfor %}
   </div>
+  <p class="explain">How far the mid has moved, on average, so many messages after one of a kind at the best price, \
+in ticks and in the direction that it presses: up after a buy, a bid that is placed or an ask that leaves. A curve \
+that goes on rising tells of orders that follow each other; one that falls back, of a book that refills. Where the \
+simulated curve stays flat, trading in it costs too little.</p>
   {% endif %}
   {% for name, reason in absent %}
   <p class="explain">{{ name }}: {{ reason }}.</p>

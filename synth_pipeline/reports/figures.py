@@ -6,13 +6,21 @@ colours are told apart by people with any colour vision, and each kind of line h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 
 from synth_pipeline.fidelity.evaluation import (
     AutocorrelationPanel,
+    CorrelationPanel,
+    Curves,
+    Evaluation,
+    Exhibits,
+    Gappy,
     HistogramPanel,
+    MapPanel,
+    NeighbourPanel,
     Panels,
     PathPanel,
     QuantilePanel,
@@ -24,8 +32,14 @@ REAL_BAND, SYNTHETIC_BAND, SYNTHETIC_CORE = "rgba(53,116,196,0.20)", "rgba(207,9
 HEIGHT = 340
 
 
-def figures(panels: Panels) -> dict[str, go.Figure]:
+def figures(record: Evaluation) -> dict[str, go.Figure]:
     """Return the figures of a record by name; what the data were too short for is missing."""
+    return {**_of_panels(record.panels), **_of_exhibits(record.exhibits)}
+
+
+def _of_panels(panels: Panels | None) -> dict[str, go.Figure]:
+    if panels is None:
+        return {}
     drawn = {
         "price": paths(panels.price, "price change, %"),
         "drawdown": paths(panels.drawdown, "below the highest price so far, %"),
@@ -33,9 +47,31 @@ def figures(panels: Panels) -> dict[str, go.Figure]:
         "quantiles": quantiles(panels.quantiles),
     }
     if panels.return_acf:
-        drawn["return_acf"] = autocorrelation(panels.return_acf, "Autocorrelation of returns")
+        drawn["return_acf"] = autocorrelation(panels.return_acf, "autocorrelation of returns")
     if panels.absolute_return_acf:
-        drawn["absolute_return_acf"] = autocorrelation(panels.absolute_return_acf, "Autocorrelation of |returns|")
+        drawn["absolute_return_acf"] = autocorrelation(panels.absolute_return_acf, "autocorrelation of |returns|")
+    return drawn
+
+
+def _of_exhibits(shown: Exhibits | None) -> dict[str, go.Figure]:
+    if shown is None:
+        return {}
+    size, share = "size of the return, standard deviations", "share of returns beyond"
+    curves_of = {
+        "losses": (shown.losses, size, share, "log"),
+        "gains": (shown.gains, size, share, "log"),
+        "squared_return_acf": (shown.squared_return_acf, "lag, steps", "autocorrelation of squared returns", "linear"),
+        "volatility_by_scale": (shown.volatility_by_scale, "steps", "volatility over that of a random walk", "log"),
+    }
+    drawn = {name: curves(panel, *rest) for name, (panel, *rest) in curves_of.items() if panel}
+    fans = {"returns": (shown.returns, "return, %"), "rolling_volatility": (shown.rolling_volatility, "volatility, %")}
+    drawn |= {name: paths(panel, label) for name, (panel, label) in fans.items() if panel}
+    if shown.correlations:
+        drawn |= correlations(shown.correlations)
+    if shown.map:
+        drawn["map"] = plane(shown.map)
+    if shown.neighbours:
+        drawn |= neighbours(shown.neighbours)
     return drawn
 
 
@@ -59,7 +95,7 @@ def histogram(panel: HistogramPanel) -> go.Figure:
     figure = _figure("return, standard deviations of the held-out returns", "density")
     centres = [(left + right) / 2 for left, right in zip(panel.edges, panel.edges[1:], strict=False)]
     for values, name, style in _three(panel.real, panel.fresh, panel.synthetic):
-        shown = [value if value > 0 else None for value in values]
+        shown = [value if value else None for value in values]
         _line(figure, centres, shown, name, {**style, "shape": "hvh"}, connectgaps=False)
     figure.update_yaxes(type="log", exponentformat="power", dtick=1)
     return figure
@@ -89,9 +125,83 @@ def autocorrelation(panel: AutocorrelationPanel, label: str) -> go.Figure:
     return figure
 
 
+def curves(panel: Curves, across: str, up: str, scale: str) -> go.Figure:
+    """Draw three curves over one axis, both axes on a scale."""
+    figure = _figure(across, up)
+    for values, name, style in _three(panel.real, panel.fresh, panel.synthetic):
+        _line(figure, panel.at, values, name, style, connectgaps=False)
+    figure.update_xaxes(type=scale)
+    figure.update_yaxes(type=scale, **({"exponentformat": "power", "dtick": 1} if "share" in up else {}))
+    return figure
+
+
+def correlations(panel: CorrelationPanel) -> dict[str, go.Figure]:
+    """Draw the correlations of the real data, of the synthetic ones, and what the latter have more, on one scale."""
+    differences = [
+        [None if one is None or two is None else two - one for one, two in zip(*rows, strict=True)]
+        for rows in zip(panel.real, panel.synthetic, strict=True)
+    ]
+    return {
+        f"correlations_{name}": _matrix(panel.names, rows)
+        for name, rows in (("real", panel.real), ("synthetic", panel.synthetic), ("difference", differences))
+    }
+
+
+def _matrix(names: list[str], rows: list[Gappy]) -> go.Figure:
+    figure = _figure("", "")
+    scale = [[0.0, REAL], [0.5, "rgba(128,128,128,0.06)"], [1.0, SYNTHETIC]]
+    figure.add_trace(
+        go.Heatmap(
+            x=names,
+            y=names,
+            z=rows,
+            zmin=-1.0,
+            zmax=1.0,
+            colorscale=scale,
+            xgap=1,
+            ygap=1,
+            colorbar={"thickness": 10, "tickvals": [-1, -0.5, 0, 0.5, 1]},
+            hovertemplate="%{x}, %{y}: %{z:.2f}<extra></extra>",
+        )
+    )
+    figure.update_layout(hovermode="closest", margin={"l": 8, "r": 8, "t": 8, "b": 8})
+    figure.update_yaxes(autorange="reversed", showline=False, title=None, ticks="")
+    figure.update_xaxes(showline=False, title=None, ticks="", tickangle=-45)
+    return figure
+
+
+def plane(panel: MapPanel) -> go.Figure:
+    """Draw windows as points, real ones below synthetic ones."""
+    figure = _figure("first principal component", "second principal component")
+    for points, name, colour, symbol in (
+        (panel.train, "real, training", FRESH, "circle"),
+        (panel.holdout, "real, held out", REAL, "square"),
+        (panel.synthetic, "synthetic", SYNTHETIC, "diamond-open"),
+    ):
+        across, up = zip(*points, strict=True)
+        marker = {"color": colour, "size": 6, "symbol": symbol, "opacity": 0.65}
+        hover = {"hovertemplate": f"{name}<extra></extra>"}
+        figure.add_trace(go.Scatter(x=across, y=up, name=name, mode="markers", marker=marker, **hover))
+    figure.update_layout(hovermode="closest")
+    return figure
+
+
+def neighbours(panel: NeighbourPanel) -> dict[str, go.Figure]:
+    """Draw each synthetic window beside the training window nearest to it."""
+    drawn = {}
+    for number, pair in enumerate(panel.pairs, start=1):
+        figure = _figure("step of the window", panel.feature)
+        steps = list(range(len(pair.training)))
+        _line(figure, steps, pair.training, "real, training", {"color": FRESH, "width": 2.2})
+        _line(figure, steps, pair.synthetic, "synthetic", {"color": SYNTHETIC, "width": 2.2, "dash": "dash"})
+        figure.update_layout(height=240)
+        drawn[f"neighbours_{number}"] = figure
+    return drawn
+
+
 def _three(
-    real: list[float], fresh: list[float], synthetic: list[float]
-) -> list[tuple[list[float], str, dict[str, Any]]]:
+    real: Sequence[float | None], fresh: Sequence[float | None], synthetic: Sequence[float | None]
+) -> list[tuple[Sequence[float | None], str, dict[str, Any]]]:
     return [
         (fresh, "real, training", {"color": FRESH, "width": 1.6, "dash": "dot"}),
         (real, "real, held out", {"color": REAL, "width": 2.2}),

@@ -27,6 +27,22 @@ def quantity(value: float | None, unit: str) -> str:
     return number(value)
 
 
+def measured(value: float | None, unit: str, digits: int = 3) -> str:
+    """Return a number with its unit behind it, as tables show metrics; a `share` in percent."""
+    if value is None:
+        return DASH
+    if unit == "share":
+        return percent(value) if 0 <= value <= 1 else f"{number(100 * value, digits)} %"
+    return f"{number(value, digits)} {unit}".strip()
+
+
+def severity(value: float | None, unit: str) -> str:
+    """Return how severe an episode is; a number that is missing never ends."""
+    if value is None:
+        return "not seen to end"
+    return quantity(value, unit) if unit == "share" else f"{number(value)} {unit}"
+
+
 def interval(bounds: tuple[float, float] | None, unit: str = "") -> str:
     """Return two bounds as `low to high`; a dash for None."""
     return DASH if bounds is None else f"{quantity(bounds[0], unit)} to {quantity(bounds[1], unit)}"

@@ -1,4 +1,4 @@
-// Draws the embedded figures and fits them to paper. Colours of text and grid are the style sheet's business.
+// Draws the embedded figures, fits them to paper and switches the colours, which are the style sheet's business.
 (() => {
   const plots = [];
   for (const source of document.querySelectorAll("script[data-figure]")) {
@@ -8,7 +8,23 @@
     plots.push(target);
   }
   document.documentElement.dataset.plots = String(plots.length);
-  const fit = (width) => () => plots.forEach((plot) => Plotly.relayout(plot, width ? { width } : { autosize: true, width: null }));
+
+  const root = document.documentElement, button = document.querySelector(".theme");
+  const isDark = () => getComputedStyle(root).colorScheme === "dark" || (!root.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
+  const tell = () => {
+    button?.setAttribute("aria-pressed", String(isDark()));
+  };
+  button?.addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    tell();
+  });
+  tell();
+
+  const folded = document.querySelectorAll("details");
+  const fit = (width) => () => {
+    folded.forEach((each) => { each.open = Boolean(width); });
+    plots.forEach((plot) => Plotly.relayout(plot, width ? { width } : { autosize: true, width: null }));
+  };
   addEventListener("beforeprint", fit(640));
   addEventListener("afterprint", fit(null));
 })();

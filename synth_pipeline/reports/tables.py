@@ -189,7 +189,8 @@ def _path_keys(frame: pl.DataFrame, name: str, given: str | None) -> IntArray:
                 f"--path {several} to take each for a path"
             )
         return np.zeros(frame.height, dtype=np.int64)
-    return (frame[found].cast(pl.String).fill_null("").rank("dense").cast(pl.Int64).to_numpy() - 1).astype(np.int64)
+    column = frame[found] if frame[found].dtype.is_numeric() else frame[found].cast(pl.String).fill_null("")
+    return np.asarray(column.rank("dense").to_numpy(), dtype=np.int64) - 1
 
 
 def _times(frame: pl.DataFrame, taken: set[str | None]) -> tuple[IntArray | None, str | None]:
@@ -281,7 +282,7 @@ def _named(columns: Mapping[str, FloatArray], price: str) -> dict[str, FloatArra
         for role in ("open", "high", "low", "close", "volume")
     }
     is_mid = plain_name(price) in MIDS
-    is_close = by_role["close"] is None and not is_mid
+    is_close = not is_mid and _price(columns, "", None) == price
     whole = is_close and all(by_role[role] for role in ("open", "high", "low"))
     kept = {each: role for role, each in by_role.items() if each and (role == "volume" or (whole and role in BARS))}
     dropped = {each for each in by_role.values() if each and each not in kept}

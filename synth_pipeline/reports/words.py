@@ -5,10 +5,10 @@ Sentences only: every number is read from the record, and formatted by `numbers`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from synth_pipeline.fidelity.evaluation import Evaluation, Grade, Result, Verdict
+from synth_pipeline.fidelity.evaluation import Evaluation, Grade, Permission, Result, Verdict
 from synth_pipeline.reports import numbers
 from synth_pipeline.schema import NS_PER_SECOND
 
@@ -44,7 +44,7 @@ _GRADE_VERDICTS: dict[Grade, Verdict] = {
     "F": "off",
     "withheld": "off",
 }
-_PERMISSIONS = {"yes": "Good for", "no": "Not for", "unknown": "Not examined for"}
+PERMISSIONS: dict[Permission, str] = {"yes": "✓ yes", "no": "✕ no", "unknown": "– not examined"}
 SYMBOLS: dict[Verdict, str] = {"indistinguishable": "●", "close": "◐", "off": "✕", "absent": "–"}
 
 
@@ -97,7 +97,6 @@ def summary(evaluation: Evaluation) -> list[str]:
         _how_good(evaluation),
         _trust(evaluation),
         _ADVICE[evaluation.conclusion],
-        _uses(evaluation),
     ]
 
 
@@ -109,7 +108,6 @@ def cards(evaluation: Evaluation) -> list[Card]:
     for verdict in ("close", "off"):
         worst = verdict if any(result.verdict == verdict for result in judged) else worst
     failures = sum(check.failures for check in evaluation.checks)
-    low, high = evaluation.fidelity_band
     made = [
         Card(
             "Grade",
@@ -121,7 +119,7 @@ def cards(evaluation: Evaluation) -> list[Card]:
         Card(
             "Fidelity",
             f"{numbers.number(evaluation.fidelity)} / 100",
-            f"fresh real data {numbers.number(evaluation.floor)}; real resamples {low:.0f} to {high:.0f}",
+            _floors(evaluation),
             evaluation.fidelity_verdict,
             "Weighted mean similarity of twelve statistics. It is good when it reaches what fresh real data score.",
         ),
@@ -153,6 +151,13 @@ def cards(evaluation: Evaluation) -> list[Card]:
     ]
 
 
+def _floors(evaluation: Evaluation) -> str:
+    floors = evaluation.fidelity_floors
+    named = {"fresh real data": floors.fresh, "split halves": floors.split_half, "bootstrap": floors.bootstrap}
+    told = [f"{name} {numbers.number(floor.value)}" for name, floor in {**named, "a copy": floors.copy}.items()]
+    return "; ".join(told)
+
+
 def findings(evaluation: Evaluation) -> list[Finding]:
     """Return what is wrong, the gravest first: broken rules, copies, then metrics that are off or close.
 
@@ -164,7 +169,7 @@ def findings(evaluation: Evaluation) -> list[Finding]:
             for name, own in evaluation.assets.items()
             for each in findings(own)
         ]
-        return sorted([*_findings(evaluation.judged), *alone], key=lambda each: each.verdict != "off")
+        return sorted([*findings_of(evaluation.judged), *alone], key=lambda each: each.verdict != "off")
     broken = [
         Finding(
             check.title,
@@ -176,10 +181,11 @@ def findings(evaluation: Evaluation) -> list[Finding]:
         if check.failures
     ]
     copies = [result for result in evaluation.results if result.exposes]
-    return broken + _findings((*copies, *evaluation.judged))
+    return broken + findings_of((*copies, *evaluation.judged))
 
 
-def _findings(results: tuple[Result, ...]) -> list[Finding]:
+def findings_of(results: Sequence[Result]) -> list[Finding]:
+    """Return which of some metrics are off or close: what tells copies first, then the gravest."""
     faulty = [result for result in results if result.verdict in ("off", "close")]
     faulty.sort(key=lambda result: (not result.exposes, result.verdict != "off", -(result.weight or 0.0)))
     return [Finding(result.title, result.verdict, result.meaning, _evidence(result)) for result in faulty]
@@ -233,15 +239,6 @@ def _trust(evaluation: Evaluation) -> str:
     return f"How far to trust this. {power}; {scatter}.{single}{absent}"
 
 
-def _uses(evaluation: Evaluation) -> str:
-    told = []
-    for permission, words in _PERMISSIONS.items():
-        titles = [use.title for use in evaluation.uses if use.permission == permission]
-        if titles:
-            told.append(f"{words}: {'; '.join(titles)}.")
-    return " ".join(told)
-
-
 def _evidence(result: Result) -> str:
     if result.real is not None:
         unit = result.statistic_unit
@@ -256,6 +253,9 @@ def _evidence(result: Result) -> str:
     unit = "" if result.unit in ("", "share") else f" {result.unit}"
     if result.reference == "train":
         return f"Synthetic {value}{unit}, fresh real data {floor}{unit}."
+    if result.training is None:
+        band = f", training data kept apart {numbers.interval(result.band, result.unit)}" if result.band else ""
+        return f"Synthetic {value}{unit}, fresh real data {floor}{unit}{band}."
     return f"{value}{unit} to the held-out data, {training} to the training data; real to real {floor}{limit}."
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from synth_pipeline import schema
-from synth_pipeline.errors import InputError
+from synth_pipeline.errors import InputError, TooLittleDataError
 from synth_pipeline.lineage.manifests import Manifest
 from synth_pipeline.rng import stream
 from synth_pipeline.schema import NS_PER_SECOND, Flag, Instrument, Scale, day_start_ns
@@ -77,6 +77,12 @@ def _compared(workspace: Workspace, days: list[Manifest], draft: Manifest, place
     samples = sample_of(messages, scale), sample_of(other, scale)
     rng = stream(settings.seed, "compare_books", draft.key)
     found = compare(*samples, rng=rng, floor=halves(samples[0]), progress=workspace.progress)
+    if not any(row.l1 for row in found.rows):
+        raise TooLittleDataError(
+            f"{real} has {len(samples[0])} and {simulated} {len(samples[1])} messages in the "
+            f"{(spans[0][1] - spans[0][0]) / NS_PER_SECOND:g} s that are compared, too few for any statistic: "
+            "give more --seconds, or longer days"
+        )
     provenance = {
         "real": f"{real} {real_day}",
         "simulated": f"{simulated} {simulated_day}",

@@ -117,6 +117,20 @@ def _start_state(market: Market) -> State:
     return State(market.clock.now_ns.copy(), zero.copy(), zero.copy(), touch, np.array([0.5 * touch.sum()]))
 
 
+class Ceilings(NamedTuple):
+    """What events are drawn from."""
+
+    rates: FloatArray
+    """Per second: of each kind inside the spread and at the best on each side, at their highest of those behind, and of
+    comparisons with a fundamental price; shape (2 kinds · sides + 1,)."""
+    paces: FloatArray
+    """Factors of the rates, as in `Pace`."""
+    cumulative: FloatArray
+    """Probabilities of the classes of distances, shape (2 kinds, classes + 1)."""
+    highest: FloatArray
+    """The highest rate of a price of a class, shape (2 kinds, classes)."""
+
+
 @njit(cache=True)
 def _advance(
     market: Market, law: Law, pace: Pace, state: State, guide: Guide, until_ns: int, rng: np.random.Generator
@@ -138,21 +152,33 @@ def _advance(
     if (_watch(book, state) and state.next_ns[0] > 0) or pace.is_new[0]:
         # Somebody else has changed the touch meanwhile, or the pace: from now on other rates hold.
         state.since_ns[0], state.next_ns[0], pace.is_new[0] = clock.now_ns, 0, 0
+    return int(_run(market, law, pace, state, guide, Ceilings(rates, paces, cumulative, highest), until_ns, rng))
+
+
+@kernel
+def _run(
+    market: Market, law: Law, pace: Pace, state: State, guide: Guide, ceilings: Ceilings, until_ns: int,
+    rng: np.random.Generator,
+) -> int:  # fmt: skip
+    """Run up to a time, without counting references."""
+    book, clock, is_other = market.book, market.clock[0], True
     while True:
         if not has_room(market, book.sides[BID].orders + book.sides[ASK].orders + _SPARE_ROWS):
             return FULL
-        _set_rates(law, paces, state, book.rules[0].tick, rates)
-        kind, side, price = _next_event(book, law, state, rates, cumulative, highest, until_ns, rng)
+        if is_other:
+            _set_rates(law, ceilings.paces, state, book.rules[0].tick, ceilings.rates)
+        kind, side, price = _next_event(book, law, state, ceilings, until_ns, rng)
         if kind < 0:
             clock.now_ns = until_ns
             return DONE
         clock.now_ns = now_ns = state.since_ns[0]
+        is_other = False
         if _act(market, law, pace, guide, kind, side, price, rng):
             record(market, now_ns)
             code = settle(market, fair_ticks(guide, now_ns) if guide.rate > 0 else state.opened[0])
             if code != 0:
                 return code
-            _watch(book, state)
+            is_other = _watch(book, state)
 
 
 @kernel
@@ -195,15 +221,15 @@ def _set_rates(law: Law, paces: FloatArray, state: State, tick: int, rates: Floa
 
 @kernel
 def _next_event(
-    book: Book, law: Law, state: State, rates: FloatArray, cumulative: FloatArray, highest: FloatArray, until_ns: int,
-    rng: np.random.Generator,
-) -> tuple[int, int, int]:  # fmt: skip
+    book: Book, law: Law, state: State, ceilings: Ceilings, until_ns: int, rng: np.random.Generator
+) -> tuple[int, int, int]:
     """Return kind, side and (behind the best) price of what happens next; a negative kind when nothing by `until_ns`.
 
     Behind the best, candidates come at the highest rates of the states, at any price, and are kept with the share that
     the rate of the state there is.
     """
     levels, occupied, mask, low = book.levels, book.occupied, book.levels.shape[1] - 1, book.state[0].low
+    rates, cumulative, highest = ceilings.rates, ceilings.cumulative, ceilings.highest
     edges, behind_rates, bounds, total = law.grid.distances.edges, law.rates.behind, law.grid.behind, rates.sum()
     while True:
         if next_candidate(law.day, state.since_ns, state.next_ns, total, until_ns, rng) < 0:
@@ -216,9 +242,8 @@ def _next_event(
         if kind != _PLACE and kind != _DROP:
             return kind, side, 0
         # One uniform number tells the class, the price within it, and whether the candidate is kept.
-        which, share = 0, drawn / rates[at]
-        while share >= cumulative[kind - _PLACE, which + 1] and which < edges.size - 2:
-            which += 1
+        share = drawn / rates[at]
+        which = min(int(np.searchsorted(cumulative[kind - _PLACE, 1:], share, side="right")), edges.size - 2)
         first, last = cumulative[kind - _PLACE, which], cumulative[kind - _PLACE, which + 1]
         ticks = min((share - first) / (last - first), _ALMOST_ONE) * (edges[which + 1] - edges[which])
         # On a coarser tick a price stands for itself and those behind it that are none any more, each with its share.

@@ -1,6 +1,5 @@
 """When a simulated market is no market any more: what can break, in words, and the compiled check for it."""
 
-
 from synth_pipeline.market.compiling import kernel
 from synth_pipeline.market.engine import ASK, BID, Book, move_band
 from synth_pipeline.market.tape import Market, record

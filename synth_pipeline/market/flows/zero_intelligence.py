@@ -203,10 +203,13 @@ def _advance(
     placed, taken = cumulative[-1] * rates[LIMITS], law.market_rate * rates[TAKES]
     limits, markets, responses = placed.sum(), taken.sum(), guide.rate * pace.response[0]
     cumulative /= cumulative[-1]
+    fastest = law.cancel_rates.max() * rates[CANCELS].max()
     while True:
         if not has_room(market, book.sides[BID].orders + book.sides[ASK].orders + _SPARE_ROWS):
             return FULL
-        drawn, slot = _next_event(book, law, rates[CANCELS], state, limits + markets + responses, until_ns, rng)
+        drawn, slot = _next_event(
+            book, law, rates[CANCELS], fastest, state, limits + markets + responses, until_ns, rng
+        )
         if drawn < 0.0:
             clock.now_ns = until_ns
             return DONE
@@ -231,16 +234,16 @@ def _advance(
 
 @kernel
 def _next_event(
-    book: Book, law: Law, by_side: FloatArray, state: State, others: float, until_ns: int, rng: np.random.Generator
-) -> tuple[float, int]:
+    book: Book, law: Law, by_side: FloatArray, fastest: float, state: State, others: float, until_ns: int,
+    rng: np.random.Generator,
+) -> tuple[float, int]:  # fmt: skip
     """Return the slot of the order that is cancelled next, or 0 and where in 0 … others another event was drawn.
 
     The first is negative when neither happens by `until_ns`. A candidate cancellation takes any slot; an order of the
-    flow's own that stands there is cancelled with the share that its rate, times `by_side`, is of the highest.
+    flow's own that stands there is cancelled with the share that its rate, times `by_side`, is of the `fastest`.
     """
     orders, sides, high_slot = book.orders, book.sides, state.high_slot[0]
     rates, class_of = law.cancel_rates, law.distances.class_of
-    fastest = rates.max() * by_side.max()
     cancels = fastest * high_slot
     while True:
         if next_candidate(law.day, state.since_ns, state.next_ns, cancels + others, until_ns, rng) < 0:
