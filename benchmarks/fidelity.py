@@ -30,7 +30,7 @@ CLAIMS: dict[str, tuple[str, float, Goal]] = {
     "false_alarm_share": ("real data against real data of the same period: checks not indistinguishable", 0.05, "low"),
     "report_seconds": ("the full report with learned metrics, seconds", 180, "low"),
 }
-SCRIPTS = ("fidelity_oracles", "fidelity_speed", "fidelity_learned", "fidelity_verdicts", "fidelity_report")
+SCRIPTS = ("fidelity_oracles", "fidelity_speed", "fidelity_learned", "fidelity_defects", "fidelity_report")
 """Their `measured(quick=…)` returns claims."""
 
 

@@ -394,14 +394,14 @@ def noted() -> str:
     return "on real and simulated bars" if (DATA / DAILY).exists() else "on simulated bars: no real ones are here"
 
 
-def measured(quick: bool) -> list[Claim]:
+def measured(*, quick: bool) -> list[Claim]:
     """Measure all three claims."""
     return [defects(quick), copies(quick), false_alarms(quick)]
 
 
 def main() -> None:
     options = arguments(__doc__).parse_args()
-    report("fidelity_defects", measured(options.quick), as_json=options.json)
+    report("fidelity_defects", measured(quick=options.quick), as_json=options.json)
 
 
 if __name__ == "__main__":

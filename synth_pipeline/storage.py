@@ -1,14 +1,18 @@
 """Where data lie: a local folder, or a prefix of an object store that fsspec knows, such as `s3://bucket/prefix`.
 
-What belongs here: turning an address into a place, whole objects and ranges of bytes in and out, and a store's refusals
-as one line. A local folder is a plain `Path` and stays one; nothing here slows it. Of a remote store three things are
-asked: a put makes an object appear whole or not at all, a get after a put sees it, and ranges can be read. S3, GCS and
-Azure promise this. Nothing is listed, save by a person's search (`lineage.references`).
+What belongs here: turning an address into a place, whole objects and ranges of bytes in and out, a store's refusals as
+one line, and a path aside for local files that are to appear whole. A local folder is a plain `Path` and stays one;
+nothing here slows it. Of a remote store three things are asked: a put makes an object appear whole or not at all, a get
+after a put sees it, and ranges can be read. S3, GCS and Azure promise this. Nothing is listed, save by a person's
+search (`lineage.references`).
 """
 
 from __future__ import annotations
 
 import errno
+import os
+import shutil
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -202,3 +206,21 @@ def _refusals(place: UPath, doing: str) -> Iterator[None]:
         lacks_key = "Credentials" in type(error).__name__
         remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile" if lacks_key else "check it, try again"
         raise InputError(f"{failed}: {' '.join(str(error).split())}; {remedy}") from error
+
+
+@contextmanager
+def aside(out: Path) -> Iterator[Path]:
+    """Yield a path of the same file system that nobody looks at, and remove what is left there afterwards.
+
+    Raises `InputError` where nothing can be written.
+    """
+    staging = out.parent / f".{out.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    try:
+        staging.mkdir(parents=True)
+        yield staging / out.name
+    except OSError as error:
+        raise InputError(
+            f"cannot write {out}: {error.strerror or error}; make room, or choose another place"
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

@@ -123,13 +123,13 @@ def test_too_few_or_still_windows_are_no_questions():
 def test_a_copy_teaches_what_real_windows_teach_and_the_opposite_does_not():
     rng = stream(5, "trial")
     copied = usefulness.outcome(linear_trial("direction", market(1)), 12, rng=rng, resamples=50)
-    assert copied.tstr == pytest.approx(copied.trtr)
-    assert copied.ratio == pytest.approx(1)
-    assert copied.trtr < 0.35
-    assert copied.gain_low <= copied.gain <= copied.gain_high
+    assert copied.errors.tstr == pytest.approx(copied.errors.trtr)
+    assert copied.errors.ratio == pytest.approx(1)
+    assert copied.errors.trtr < 0.35
+    assert copied.gain_low <= copied.errors.gain <= copied.gain_high
     wrong = usefulness.outcome(linear_trial("direction", opposite(market(1))), 12, rng=rng, resamples=50)
-    assert wrong.tstr > 0.6
-    assert wrong.trts > 0.6
+    assert wrong.errors.tstr > 0.6
+    assert wrong.errors.trts > 0.6
     assert wrong.gain_high < 0
 
 
@@ -138,7 +138,7 @@ def test_more_windows_of_the_same_kind_gain():
     (trial,) = usefulness.trials(few, more, later, ("direction",), ("boosting",))
     found = usefulness.outcome(trial, 12, rng=stream(9, "gain"), resamples=50)
     assert found.gain_low > 0
-    assert found.ratio < 1
+    assert found.errors.ratio < 1
 
 
 def test_metrics_tell_a_market_from_its_opposite(monkeypatch):

@@ -156,7 +156,7 @@ def test_one_level_is_enough(name: str) -> None:
     example = ZeroIntelligence.example()
     seen = naive.top_only(orders_of(example.start(0, rng=stream(3, "record")), 90 * S, example.opening.scale))
     flow = fitted(name, seen)
-    assert "only 1 levels a side are seen: rates beyond are extrapolated" in flow.notes
+    assert "levels seen on a side: 1; rates beyond are extrapolated" in flow.notes
     assert len(flow.opening.levels) >= 12
     assert rates(flow)[1] < 8
 

@@ -2,22 +2,17 @@
 
 import gzip
 import json
-import os
 import re
-import subprocess
-import sys
 import tracemalloc
 from dataclasses import replace
 from decimal import Decimal
 from itertools import islice, pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synth_pipeline import market
 from synth_pipeline.errors import InputError
 from synth_pipeline.market import engine
 from synth_pipeline.market.calibration import (
@@ -550,19 +545,3 @@ def test_the_afternoon_is_busier_than_the_night():
         return drain(Driven(ZeroIntelligence.example(), law, start_ns, 0.01, per_path(stream(0), 2)), 200)
 
     assert 1.6 < events(14) / events(4) < 2.6
-
-
-def test_an_update_of_one_source_drops_the_kernels_compiled_before_it(tmp_path: Path) -> None:
-    folder = tmp_path / "market"
-    (folder / "__pycache__").mkdir(parents=True)
-    source = Path(market.__file__).read_text()
-    (folder / "__init__.py").write_text(source)
-    old, new = folder / "__pycache__" / "old.nbi", folder / "__pycache__" / "new.nbc"
-    old.touch()
-    new.touch()
-    os.utime(folder / "__init__.py", (2_000, 2_000))
-    os.utime(old, (1_000, 1_000))
-    os.utime(new, (3_000, 3_000))
-    subprocess.run([sys.executable, "-c", "import market"], cwd=tmp_path, check=True)
-    assert not old.exists()
-    assert new.exists()

@@ -24,6 +24,7 @@ from synth_pipeline.market.scenarios import Scenario
 from synth_pipeline.market.scenarios.flash_crash import SELLER
 from synth_pipeline.market.scenarios.measuring import Looks, look, resilience
 from synth_pipeline.market.scenarios.staging import under
+from synth_pipeline.market.session import Session
 from synth_pipeline.market.tape import rewind
 from synth_pipeline.rng import stream
 from synth_pipeline.schema import NS_PER_SECOND
@@ -293,6 +294,26 @@ def test_a_crash_is_the_deeper_the_larger_the_seller_and_the_book_refills(name: 
     refilled = means(name, "depth", "flash_crash:at=30,for=60,participation=0.7")[2] / means(name, "depth")[2]
     assert refilled == pytest.approx(1.0, abs=0.5)
     assert np.mean([each.widest_spread for each in found[0.7]]) > np.mean([each.widest_spread for each in plain])
+
+
+def test_a_share_of_the_volume_counts_what_a_participant_trades() -> None:
+    seen: list[IntArray] = []
+    session = Session(
+        started("zero_intelligence", "flash_crash:at=1,for=30,participation=0.3,every=0.5"),
+        on_tape=lambda market: seen.append(
+            np.array(market.journal.trades[["lots", "taker_owner"]][: market.journal.rows.trades[0]].tolist())
+        ),
+    )
+    taker = session.join("taker")
+    session.step(S)
+    seen.clear()
+    for step in range(11, 310):
+        taker.submit(BID if step % 2 else ASK, None, 5, kind="market")  # the last that happens in a step
+        session.step(step * S // 10)
+    trades = np.concatenate([each for each in seen if each.size])
+    sold = trades[trades[:, 1] == SELLER, 0].sum()
+    others = trades[trades[:, 1] != SELLER, 0].sum()
+    assert sold / (sold + others) == pytest.approx(0.3, abs=0.01)
 
 
 def test_a_seller_leaves_a_market() -> None:

@@ -20,6 +20,10 @@ _SUFFIXES = {"K": 3, "M": 6, "B": 9, "T": 12}
 _MISSING = ("", "-", "NAN", "NULL", "NONE", "NA", "N/A", "<NA>", "#N/A")
 _NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:E[+-]?\d+)?$"
 
+_MOST_DECIMALS = 12
+_MOST_UNITS = 1e15
+"""A double tells decimal numbers of fifteen digits apart: finer steps than these would fit any number."""
+
 
 class Numbers(NamedTuple):
     """Cells as numbers: NaN where a cell is missing or is no number."""
@@ -90,3 +94,16 @@ def _rounded(text: pl.Series) -> int:
     digits = text.str.replace(r"E.*$", "").str.replace_all(r"[^\d]", "").str.strip_chars_start("0")
     long = text.filter(digits.str.strip_chars_end("0").str.len_chars() > _SAFE_DIGITS)
     return sum(Decimal(each) != Decimal(repr(float(each))) for each in long)
+
+
+def decimal_step(values: np.ndarray) -> float:
+    """Return the decimal step that all known values are multiples of: 1, 0.1, …; 0 beyond twelve decimals."""
+    known = values[np.isfinite(values)]
+    largest = np.abs(known).max(initial=0.0)
+    for decimals in range(_MOST_DECIMALS + 1):
+        if not known.size or largest * 10.0**decimals > _MOST_UNITS:
+            break
+        # The quotient is rounded once, so it is the double of the decimal number that a text of it stands for.
+        if (np.rint(known * 10.0**decimals) / 10.0**decimals == known).all():
+            return 10.0**-decimals
+    return 0.0

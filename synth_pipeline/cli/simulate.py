@@ -110,9 +110,10 @@ def simulate(
 
 def _seconds_of(text: str) -> float:
     parts = text.split(":")
-    if len(parts) not in (2, 3) or not all(part.isdecimal() for part in parts):
-        raise InputError(f"--start {text!r} is no time of day: give HH:MM or HH:MM:SS")
-    return float(sum(int(part) * size for part, size in zip(parts, (3600, 60, 1), strict=False)))
+    sizes = [int(part) if part.isdecimal() else 99 for part in parts]
+    if len(parts) not in (2, 3) or any(size >= most for size, most in zip(sizes, (24, 60, 60), strict=False)):
+        raise InputError(f"--start {text!r} is no time of day: give HH:MM or HH:MM:SS, before 24:00")
+    return float(sum(part * size for part, size in zip(sizes, (3600, 60, 1), strict=False)))
 
 
 def _price_of(text: str) -> Decimal:

@@ -295,6 +295,8 @@ def _fidelity(real: Series, other: Series) -> float:
             scores[found] = np.array([_of_samples(found)(real, other)])
         except MetricError:
             continue
+    if not scores:
+        raise MetricError("there are too few steps for any of the twelve metrics")
     return float(weighted.fidelity(scores)[0])
 
 

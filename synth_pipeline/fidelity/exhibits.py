@@ -235,7 +235,7 @@ def _neighbours(cuts: Cuts) -> NeighbourPanel:
         for each in chosen
     ]
     name = cuts.train.names[at]
-    feature = f"{name}, sum of its changes, their standard deviations" if cuts.train.in_changes else f"{name}, scaled"
+    feature = f"{name}, summed up, σ" if cuts.train.in_changes else f"{name}, scaled"
     return NeighbourPanel(pairs, float(np.median(held.distance)), float(held.distance.min()), feature)
 
 

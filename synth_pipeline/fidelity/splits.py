@@ -27,7 +27,7 @@ from synth_pipeline.series import FloatArray
 
 DEALS = 20
 FRESH = 3
-LEARNED_DEALS = 2
+LEARNED_DEALS = 1
 BLOCKS = 10
 """Blocks that a part of the training windows is made of."""
 

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from weakref import ReferenceType, ref
 
 import numpy as np
 
 from synth_pipeline.errors import MetricError
 from synth_pipeline.fidelity.learners import LEARNERS, area, resampled
 from synth_pipeline.fidelity.windows import Windows
+from synth_pipeline.rng import stream
 from synth_pipeline.series import FloatArray
 
 TEACHERS = ("linear", "boosting", "gru")
@@ -91,25 +93,35 @@ class Questions:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Errors of one learner on one task, by what it was trained and tested on, and what the synthetic windows add."""
+class Errors:
+    """Errors of one learner on one task, by what it was trained and tested on."""
 
-    task: str
-    learner: str
     trtr: float
     tstr: float
     trts: float
     both: float
-    gain: float
-    """1 - both / trtr: the share of the error that adding synthetic windows removes."""
-    gain_low: float
-    gain_high: float
-    """Ends of its 95 % interval, by resampling held-out windows in blocks that share rows."""
 
     @property
     def ratio(self) -> float:
         """Error after training on synthetic windows over that after training on real ones; 1 is as good as real."""
         return self.tstr / self.trtr
+
+    @property
+    def gain(self) -> float:
+        """The share of the error that adding synthetic windows removes."""
+        return 1 - self.both / self.trtr
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The errors of one learner on one task, and how sure the gain is."""
+
+    task: str
+    learner: str
+    errors: Errors
+    gain_low: float
+    gain_high: float
+    """Ends of the gain's 95 % interval, by resampling held-out windows in blocks that share rows."""
 
 
 def price_of(windows: Windows) -> int:
@@ -145,10 +157,6 @@ class Trial:
         """Return how wrong answers are."""
         return error(told, asked.y, TASKS[self.task].classes)
 
-    def after(self, source: Questions, asked: Questions, *, rng: np.random.Generator) -> float:
-        """Return the error on some questions after learning from others."""
-        return self.error(self.told(source, asked, rng=rng), asked)
-
 
 def trials(
     train: Windows,
@@ -169,21 +177,40 @@ def trials(
 
 def outcome(trial: Trial, block: int, *, rng: np.random.Generator, resamples: int = RESAMPLES) -> Outcome:
     """Run a trial in all four ways; the interval of the gain keeps `block` neighbouring held-out windows together."""
-    later = trial.later
-    ahead = later.y.size
-    answers = trial.told(trial.real, later.joined(trial.synthetic), rng=rng)
-    by_real, backward = answers[:ahead], answers[ahead:]
-    by_both = trial.told(trial.real.joined(trial.synthetic), later, rng=rng)
-    gains = []
+    found, by_real, by_both = _run(trial, rng)
+    later, gains = trial.later, []
     for _ in range(resamples):
-        rows = resampled(ahead, block, rng=rng)
+        rows = resampled(later.y.size, block, rng=rng)
         drawn = Questions(later.x[rows], later.y[rows])
         gains.append(1 - trial.error(by_both[rows], drawn) / trial.error(by_real[rows], drawn))
     low, high = np.nanquantile(gains, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    trtr, both = trial.error(by_real, later), trial.error(by_both, later)
-    tstr = trial.after(trial.synthetic, later, rng=rng)
-    trts = trial.error(backward, trial.synthetic)
-    return Outcome(trial.task, trial.learner, trtr, tstr, trts, both, 1 - both / trtr, float(low), float(high))
+    return Outcome(trial.task, trial.learner, found, float(low), float(high))
+
+
+def _run(trial: Trial, rng: np.random.Generator) -> tuple[Errors, FloatArray, FloatArray]:
+    """Return the errors, and the answers to held-out questions after training on real windows, and on both kinds."""
+    later, ahead = trial.later, trial.later.y.size
+    answers = trial.told(trial.real, later.joined(trial.synthetic), rng=rng)
+    by_real, backward = answers[:ahead], answers[ahead:]
+    by_both = trial.told(trial.real.joined(trial.synthetic), later, rng=rng)
+    tstr = trial.error(trial.told(trial.synthetic, later, rng=rng), later)
+    trts, both = trial.error(backward, trial.synthetic), trial.error(by_both, later)
+    return Errors(trial.error(by_real, later), tstr, trts, both), by_real, by_both
+
+
+def errors(train: Windows, synthetic: Windows, holdout: Windows, task: str) -> tuple[Errors, ...]:
+    """Return the errors of every teacher on a task, computed once for three sets: several metrics are made of them.
+
+    The learners' random numbers are of a stream of their own, so that it does not matter which metric asks first.
+    """
+    kept: dict[tuple[str, int, int], tuple[ReferenceType[Windows], ReferenceType[Windows], tuple[Errors, ...]]]
+    kept = train.__dict__.setdefault("_errors", {})
+    key = task, id(synthetic), id(holdout)
+    if key not in kept or kept[key][0]() is not synthetic or kept[key][1]() is not holdout:
+        trained = trials(train, synthetic, holdout, (task,))
+        found = tuple(_run(trial, stream(0, "utility", task, trial.learner))[0] for trial in trained)
+        kept[key] = ref(synthetic), ref(holdout), found
+    return kept[key][2]
 
 
 def error(told: FloatArray, truth: FloatArray, classes: bool) -> float:

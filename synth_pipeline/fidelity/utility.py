@@ -8,6 +8,7 @@ good as any other, and all ratios are 1.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import inf
 
 import numpy as np
@@ -17,7 +18,7 @@ from synth_pipeline.errors import MetricError
 from synth_pipeline.fidelity.metric import metric, window_metric
 from synth_pipeline.fidelity.sample import Sample
 from synth_pipeline.fidelity.trading_rules import sharpe_ratios
-from synth_pipeline.fidelity.usefulness import trials
+from synth_pipeline.fidelity.usefulness import TASKS, Errors, errors
 from synth_pipeline.fidelity.windows import Windows
 from synth_pipeline.series import FloatArray
 
@@ -35,9 +36,9 @@ _MINIMUM = 100
     unit="× the error of TRTR",
     cost="learned",
 )
-def tstr_direction(train: Windows, synthetic: Windows, holdout: Windows, *, rng: np.random.Generator) -> float:
+def tstr_direction(train: Windows, synthetic: Windows, holdout: Windows, **_: object) -> float:
     """Error in the next price change's sign after training on synthetic windows, over that after training on real."""
-    return _ratio("direction", train, synthetic, holdout, rng)
+    return _ratio("direction", train, synthetic, holdout)
 
 
 @window_metric(
@@ -50,9 +51,9 @@ def tstr_direction(train: Windows, synthetic: Windows, holdout: Windows, *, rng:
     unit="× the error of TRTR",
     cost="learned",
 )
-def tstr_volatility(train: Windows, synthetic: Windows, holdout: Windows, *, rng: np.random.Generator) -> float:
+def tstr_volatility(train: Windows, synthetic: Windows, holdout: Windows, **_: object) -> float:
     """Error in the next price change's size after training on synthetic windows, over that after training on real."""
-    return _ratio("volatility", train, synthetic, holdout, rng)
+    return _ratio("volatility", train, synthetic, holdout)
 
 
 @window_metric(
@@ -65,17 +66,18 @@ def tstr_volatility(train: Windows, synthetic: Windows, holdout: Windows, *, rng
     unit="× the error of TRTR",
     cost="learned",
 )
-def tstr_value(train: Windows, synthetic: Windows, holdout: Windows, *, rng: np.random.Generator) -> float:
+def tstr_value(train: Windows, synthetic: Windows, holdout: Windows, **_: object) -> float:
     """Error in the last feature's next value after training on synthetic windows, over that after training on real."""
-    return _ratio("value", train, synthetic, holdout, rng)
+    return _ratio("value", train, synthetic, holdout)
 
 
-def _ratio(task: str, train: Windows, synthetic: Windows, holdout: Windows, rng: np.random.Generator) -> float:
-    ratios = [
-        trial.after(trial.synthetic, trial.later, rng=rng) / trial.after(trial.real, trial.later, rng=rng)
-        for trial in trials(train, synthetic, holdout, (task,))
-    ]
-    return float(np.mean(ratios))
+def _ratio(task: str, train: Windows, synthetic: Windows, holdout: Windows) -> float:
+    return float(np.mean([found.ratio for found in errors(train, synthetic, holdout, task)]))
+
+
+def _all(train: Windows, synthetic: Windows, holdout: Windows) -> Iterator[Errors]:
+    for task in TASKS:
+        yield from errors(train, synthetic, holdout, task)
 
 
 @window_metric(
@@ -87,14 +89,9 @@ def _ratio(task: str, train: Windows, synthetic: Windows, holdout: Windows, rng:
     meaning="What models learned from real windows fails on synthetic ones, or does better there than it should.",
     cost="learned",
 )
-def trts_difference(train: Windows, synthetic: Windows, holdout: Windows, *, rng: np.random.Generator) -> float:
+def trts_difference(train: Windows, synthetic: Windows, holdout: Windows, **_: object) -> float:
     """How far the error of real-trained models on synthetic windows is from that on held-out ones, as a share of it."""
-    shares = []
-    for trial in trials(train, synthetic, holdout):
-        told = trial.told(trial.real, trial.later.joined(trial.synthetic), rng=rng)
-        ahead = trial.later.y.size
-        shares.append(trial.error(told[ahead:], trial.synthetic) / trial.error(told[:ahead], trial.later))
-    return float(np.mean(np.abs(np.array(shares) - 1)))
+    return float(np.mean([abs(found.trts / found.trtr - 1) for found in _all(train, synthetic, holdout)]))
 
 
 @window_metric(
@@ -107,15 +104,9 @@ def trts_difference(train: Windows, synthetic: Windows, holdout: Windows, *, rng
     unit="share of the error",
     cost="learned",
 )
-def augmentation_gain(train: Windows, synthetic: Windows, holdout: Windows, *, rng: np.random.Generator) -> float:
+def augmentation_gain(train: Windows, synthetic: Windows, holdout: Windows, **_: object) -> float:
     """Share of a model's error on held-out windows that training on real and synthetic ones together removes."""
-    gains = [
-        1
-        - trial.after(trial.real.joined(trial.synthetic), trial.later, rng=rng)
-        / trial.after(trial.real, trial.later, rng=rng)
-        for trial in trials(train, synthetic, holdout)
-    ]
-    return float(np.mean(gains))
+    return float(np.mean([found.gain for found in _all(train, synthetic, holdout)]))
 
 
 @metric(

@@ -62,8 +62,8 @@ LEVEL = np.dtype([(name, np.int64) for name in ("lots", "first", "last")])
 """One row of one price: lots in the queue, slots at its front and at its back."""
 SIDE = np.dtype([(name, np.int64) for name in ("best", "orders", "lots", "refreshes")])
 """Best price (or `NO_BID`, `NO_ASK`), orders and lots in the queues, parts that icebergs will still show."""
-STATE = np.dtype([(name, np.int64) for name in ("free_slots", "sequence", "low")])
-"""Height of the stack of free slots, ids given so far, lowest price of the band."""
+STATE = np.dtype([(name, np.int64) for name in ("free_slots", "sequence", "low", "traded")])
+"""Height of the stack of free slots, ids given so far, lowest price of the band, lots of all trades so far."""
 
 LEVEL_CHANGE = np.dtype([(name, np.int64) for name in ("side", "price", "before", "after")])
 """Lots displayed at one side of one price before and after an operation."""

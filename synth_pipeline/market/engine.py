@@ -335,6 +335,7 @@ def _fill(book: Book, journal: Journal, slot: int, lots: int, taker_id: int, own
     trade.price, trade.lots = maker.price, traded
     trade.maker_owner, trade.taker_owner = maker.owner, owner
     journal.rows[0].trades += 1
+    book.state[0].traded += traded
     _report_event(journal, maker, EXECUTE, traded)
     if traded < maker.lots:
         _shrink(book, maker, traded)

@@ -1,4 +1,4 @@
-"""The graph: raw_capture → trades, book_levels, quotes → features_500ms → per generator checkpoint, dataset, report.
+"""The graph: raw_capture → trades, book_levels, quotes → features_500ms → checkpoint, dataset, report → leaderboard.
 
 A body resolves its cell, calls one verb and returns the result; everything else is in `stages` and below.
 """
@@ -157,7 +157,19 @@ def generator_assets(generator: str) -> list[dg.AssetsDefinition]:
     return [checkpoint, synthetic_dataset, fidelity_report]
 
 
+@dg.asset(
+    deps=[dg.AssetKey([name, "fidelity_report"]) for name in plugins.names(generators)],
+    partitions_def=CELLS,
+    group_name="leaderboard",
+    kinds={"html"},
+)
+def leaderboard(context: dg.AssetExecutionContext, verbs: dg.ResourceParam[Verbs]) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """All datasets of a market, ranked by grade and fidelity, with floors and copying: HTML and JSON."""
+    workspace = verbs.workspace(context)
+    return result(context, workspace, stages.leaderboard(workspace, *cell_of(context)))
+
+
 def all_assets() -> list[dg.AssetsDefinition]:
     """Return the whole graph; every generator plug-in has its assets."""
     of_generators = [asset for name in plugins.names(generators) for asset in generator_assets(name)]
-    return [raw_capture, ticks, features, *of_generators]
+    return [raw_capture, ticks, features, *of_generators, leaderboard]

@@ -19,7 +19,7 @@ from synth_pipeline.fidelity.book_comparison import BookComparison
 from synth_pipeline.fidelity.impact import IMPACT
 from synth_pipeline.fidelity.order_book import STATISTICS
 from synth_pipeline.reports import figures, numbers
-from synth_pipeline.reports.page import _plotly, _read
+from synth_pipeline.reports.page import _read, plotly_library
 from synth_pipeline.series import FloatArray
 
 
@@ -156,7 +156,7 @@ def render(found: BookComparison, panels: BookPanels, provenance: Mapping[str, s
         rows=[_row(row) for row in found.rows],
         drawn={name: _specification(figure) for name, figure in drawn.items()},
         provenance=provenance,
-        plotly=_plotly(),
+        plotly=plotly_library(),
         style=_read("report.css"),
         script=_read("report.js"),
     )

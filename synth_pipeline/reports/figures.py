@@ -65,7 +65,7 @@ def _of_exhibits(shown: Exhibits | None) -> dict[str, go.Figure]:
     }
     drawn = {name: curves(panel, *rest) for name, (panel, *rest) in curves_of.items() if panel}
     fans = {"returns": (shown.returns, "return, %"), "rolling_volatility": (shown.rolling_volatility, "volatility, %")}
-    drawn |= {name: paths(panel, label) for name, (panel, label) in fans.items() if panel}
+    drawn |= {name: paths(panel, label, 1) for name, (panel, label) in fans.items() if panel}
     if shown.correlations:
         drawn |= correlations(shown.correlations)
     if shown.map:
@@ -75,14 +75,14 @@ def _of_exhibits(shown: Exhibits | None) -> dict[str, go.Figure]:
     return drawn
 
 
-def paths(panel: PathPanel, label: str) -> go.Figure:
-    """Draw the held-out path in the fan of synthetic ones."""
+def paths(panel: PathPanel, label: str, examples: int = 4) -> go.Figure:
+    """Draw the held-out path in the fan of synthetic ones, some of them as examples."""
     size, unit = numbers.duration(panel.seconds[-1])
     time = [second / size for second in panel.seconds]
     figure = _figure(f"time from the start, {unit}", label)
     for low, high, colour, name in (("5", "95", SYNTHETIC_BAND, "90 %"), ("25", "75", SYNTHETIC_CORE, "50 %")):
         _band(figure, time, panel.quantiles[low], panel.quantiles[high], colour, f"synthetic, {name} of paths")
-    for index, example in enumerate(panel.examples):
+    for index, example in enumerate(panel.examples[:examples]):
         style = {"color": SYNTHETIC, "width": 0.8}
         _line(figure, time, example, "synthetic, examples", style, legendgroup="examples", showlegend=index == 0)
     _line(figure, time, panel.fresh, "real, end of training", {"color": FRESH, "width": 1.6, "dash": "dot"})

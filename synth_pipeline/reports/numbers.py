@@ -27,20 +27,20 @@ def quantity(value: float | None, unit: str) -> str:
     return number(value)
 
 
-def measured(value: float | None, unit: str, digits: int = 3) -> str:
+def measured(value: float | None, unit: str) -> str:
     """Return a number with its unit behind it, as tables show metrics; a `share` in percent."""
     if value is None:
         return DASH
     if unit == "share":
-        return percent(value) if 0 <= value <= 1 else f"{number(100 * value, digits)} %"
-    return f"{number(value, digits)} {unit}".strip()
+        return percent(value) if 0 <= value <= 1 else f"{number(100 * value)} %"
+    return f"{number(value)} {unit}".strip()
 
 
 def severity(value: float | None, unit: str) -> str:
     """Return how severe an episode is; a number that is missing never ends."""
     if value is None:
         return "not seen to end"
-    return quantity(value, unit) if unit == "share" else f"{number(value)} {unit}"
+    return quantity(value, unit) if unit == "share" else f"{value:,.0f} {unit}"
 
 
 def interval(bounds: tuple[float, float] | None, unit: str = "") -> str:

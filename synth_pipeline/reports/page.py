@@ -43,7 +43,7 @@ def render(evaluation: Evaluation, provenance: Mapping[str, str] | None = None) 
         cards=words.cards(evaluation),
         findings=words.findings(evaluation),
         permissions=words.PERMISSIONS,
-        plotly=_plotly(),
+        plotly=plotly_library(),
     )
 
 
@@ -98,7 +98,12 @@ def _market(name: str, evaluation: Evaluation) -> _Market:
         twelve=[result for result in results if result.weight],
         others=sections.by_family(results),
         copying=[result for result in results if result.family in sections.COPYING],
-        why={section: sections.why(evaluation, section) for section in sections.SECTIONS},
+        why={
+            **{section: sections.why(evaluation, section) for section in sections.SECTIONS},
+            "validity": sections.why_invalid(evaluation),
+            "stress": sections.why_stress(evaluation),
+            "checklists": sections.why_checklists(evaluation),
+        },
         neighbours=[
             (f"neighbours_{at}", f"Pair {at}: distance {numbers.number(pair.distance)}.")
             for at, pair in enumerate(pairs, start=1)
@@ -151,7 +156,8 @@ def _environment() -> Environment:
 
 
 @cache
-def _plotly() -> str:
+def plotly_library() -> str:
+    """Return the library that draws, to be inlined once a page."""
     from plotly.offline import get_plotlyjs
 
     library: str = get_plotlyjs()

@@ -4,6 +4,8 @@
   for (const source of document.querySelectorAll("script[data-figure]")) {
     const target = document.getElementById(source.dataset.figure);
     const figure = JSON.parse(source.textContent);
+    // A narrow legend has many rows.
+    if (target.clientWidth < 480 && figure.data.length > 3) figure.layout.height += 90;
     Plotly.newPlot(target, figure.data, figure.layout, { displayModeBar: false, responsive: true });
     plots.push(target);
   }

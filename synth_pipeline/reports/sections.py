@@ -20,6 +20,8 @@ FAMILIES = {
 }
 """Titles of the families that are no copies, in the order of the page; what is not named here comes after them."""
 COPYING = ("copying", "privacy")
+EXTREME = 90.0
+"""Percentile among real episodes beyond which, on either side, scenarios are called too mild or too grave."""
 
 
 class _Rests(NamedTuple):
@@ -58,6 +60,7 @@ SECTIONS = {
     "features": _Rests({"cross"}, {"level_distance", "change_distance"}, "features together"),
     "windows": _Rests({"coverage", "signature", "learned", "utility"}, set(), "whole windows"),
     "copying": _Rests({*COPYING}, set(), "copies and near neighbours"),
+    "twelve": _Rests({"weighted"}, set(), "the weighted metrics"),
     "dependence": _Rests({"dependence"}, set(), "assets together"),
 }
 
@@ -79,7 +82,7 @@ def why(evaluation: Evaluation, section: str) -> Why:
     found = words.findings_of(judged)
     off = sum(each.verdict == "off" for each in found)
     if not found:
-        count = "The one number" if len(judged) == 1 else f"None of the {len(judged)} numbers"
+        count = "The one number" if len(judged) == 1 else f"Not one of the {len(judged)} numbers"
         verb = "can be told from real data" if len(judged) > 1 else "cannot be told from real data"
         return Why(f"{count} on {rests.about} {verb}.", [])
     return Why(
@@ -87,6 +90,48 @@ def why(evaluation: Evaluation, section: str) -> Why:
         f"{len(found) - off} {'is' if len(found) - off == 1 else 'are'} close.",
         found,
     )
+
+
+def why_invalid(evaluation: Evaluation) -> Why:
+    """Return which rules are broken."""
+    broken = [each for each in evaluation.checks if each.failures]
+    if not broken:
+        return Why(f"All {len(evaluation.checks)} rules hold everywhere.", [])
+    told = "; ".join(f"{each.title} ({each.failures:,} of {each.total:,} {each.unit})" for each in broken)
+    return Why(f"Of {len(evaluation.checks)} rules {len(broken)} are broken: {told}.", [])
+
+
+def why_stress(evaluation: Evaluation) -> Why:
+    """Return in which regimes synthetic episodes are far from the typical real one, or lacking."""
+    panels = evaluation.exhibits.stress if evaluation.exhibits else ()
+    lacking = [_plain(each.regime) for each in panels if each.real and not each.synthetic]
+    told = [f"never in the synthetic data: {', '.join(lacking)}"] if lacking else []
+    for word, low, high in (("too mild", 0.0, 100.0 - EXTREME), ("too grave", EXTREME, 100.0)):
+        found = [
+            f"{_plain(panel.regime)} ({place.title.lower()})"
+            for panel in panels
+            for place in panel.places
+            if low <= place.percentile <= high
+        ]
+        told += [f"{word}: {', '.join(found)}"] if found else []
+    if told:
+        return Why(f"As a rule {'; '.join(told)}.", [])
+    placed = any(each.places for each in panels)
+    return Why("Nothing is far from history." if placed else "It cannot be told: there are too few episodes.", [])
+
+
+def why_checklists(evaluation: Evaluation) -> Why:
+    """Return the checks that fresh real data pass and the synthetic data do not."""
+    lists = evaluation.exhibits.checklists if evaluation.exhibits else ()
+    checks = [each for one in lists for each in one.checks]
+    missed = [each.title for each in checks if each.applies and each.floor_passed and not each.passed]
+    asked = sum(each.floor is not None and not each.floor_passed for each in checks)
+    told = f"Failed where those pass: {', '.join(missed)}." if missed else "Whatever those pass is passed."
+    return Why(f"Fresh real data themselves fail {asked} of {len(checks)} checks. {told}", [])
+
+
+def _plain(regime: str) -> str:
+    return regime.replace("_", " ")
 
 
 def by_family(results: tuple[Result, ...]) -> list[tuple[str, list[Result]]]:

@@ -21,7 +21,7 @@ import polars as pl
 
 from synth_pipeline.bars import dates
 from synth_pipeline.bars.columns import ADJUSTED, ALIASES, plain_name
-from synth_pipeline.bars.values import decimal_mark, numbers
+from synth_pipeline.bars.values import decimal_mark, decimal_step, numbers
 from synth_pipeline.errors import InputError, NoDataError
 from synth_pipeline.schema import NS_PER_SECOND
 from synth_pipeline.series import FloatArray, IntArray, Series
@@ -35,6 +35,8 @@ TIMES = ("label ns", "open ns", "recv ns", "event ns", "time ns", "bucket end ns
 """Beside those of `bars.columns`."""
 BARS = ("open", "high", "low", "volume")
 COUNTERS = ("", "index", "unnamed 0", "index level 0", "level 0", "step", "row", "i", "t", "column 1")
+FINEST = 1e-8
+"""Share of the price below which decimals are those of a computation (1228.099976), no grid of a market."""
 _SAMPLE = 500
 _MOSTLY = 0.9
 _STEP_TOLERANCE = 0.01
@@ -50,8 +52,15 @@ class Reading:
     """Column of the price."""
     path: str | None = None
     """Column that tells paths apart."""
-    tick_size: float = 0.0
-    """Price of one tick; 0 without a grid."""
+    tick_size: float | None = None
+    """Price of one tick; 0 without a grid; None: the decimals of the prices, unless they are those of a computation."""
+
+    def tick_of(self, prices: FloatArray) -> float:
+        """Return the price of one tick; a grid that is not known would make prices of few decimals look like copies."""
+        if self.tick_size is not None:
+            return self.tick_size
+        step = decimal_step(prices)
+        return step if step > FINEST * float(np.nanmedian(prices)) else 0.0
 
 
 def series_of(data: object, name: str, reading: Reading = Reading(), *, like: Series | None = None) -> Series:
@@ -126,9 +135,9 @@ def _of_array(data: object, name: str, reading: Reading, like: Series | None) ->
         names = like.names if count > 1 else (like.price_name,)
     else:
         names = ("close", *(f"feature_{at}" for at in range(2, count + 1)))
-    _require_prices(values[:, :, names.index("mid" if "mid" in names else "close")], name, "the first feature")
-    starts = np.zeros(len(values), dtype=np.int64)
-    return Series(values, names, 0, starts, reading.tick_size)
+    prices = values[:, :, names.index("mid" if "mid" in names else "close")]
+    _require_prices(prices, name, "the first feature")
+    return Series(values, names, 0, np.zeros(len(values), dtype=np.int64), reading.tick_of(prices))
 
 
 # --- of frames
@@ -173,7 +182,7 @@ def _of_frame(frame: pl.DataFrame, name: str, reading: Reading) -> Series:
     values = _stacked(list(named.values()), starts)
     ordered = None if times is None else times[order]
     first = np.zeros(len(starts), dtype=np.int64) if ordered is None else ordered[starts]
-    return Series(values, tuple(named), _step_of(ordered, starts), first, reading.tick_size)
+    return Series(values, tuple(named), _step_of(ordered, starts), first, reading.tick_of(columns[price]))
 
 
 def _path_keys(frame: pl.DataFrame, name: str, given: str | None) -> IntArray:

@@ -13,7 +13,9 @@ from synth_pipeline.stages.days import ingest_days, recorded_days
 from synth_pipeline.stages.diagnosis import doctor
 from synth_pipeline.stages.exports import export
 from synth_pipeline.stages.features import feature_series, featurize
+from synth_pipeline.stages.file_reports import Files, evaluate_files, rendered, write_report
 from synth_pipeline.stages.history import parse_cell
+from synth_pipeline.stages.leaderboard import compare_datasets, leaderboard
 from synth_pipeline.stages.models import Scenario, evaluate, fit, load_generator, sample
 from synth_pipeline.stages.raw import identify, known_venues, record
 from synth_pipeline.stages.reproduction import bundle, reproduce
@@ -26,6 +28,7 @@ from synth_pipeline.stages.upkeep import compact, quarantine, verify
 from synth_pipeline.stages.workspace import Workspace
 
 __all__ = [
+    "Files",
     "Scenario",
     "Simulation",
     "Workspace",
@@ -35,9 +38,11 @@ __all__ = [
     "calibrate",
     "compact",
     "compare_books",
+    "compare_datasets",
     "days_of",
     "doctor",
     "evaluate",
+    "evaluate_files",
     "export",
     "export_ticks",
     "feature_series",
@@ -48,12 +53,14 @@ __all__ = [
     "ingest",
     "ingest_days",
     "known_venues",
+    "leaderboard",
     "load_flow",
     "load_generator",
     "parse_cell",
     "quarantine",
     "record",
     "recorded_days",
+    "rendered",
     "reproduce",
     "resample_bars",
     "sample",
@@ -61,4 +68,5 @@ __all__ = [
     "simulate_days",
     "summary",
     "verify",
+    "write_report",
 ]

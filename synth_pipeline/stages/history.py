@@ -17,6 +17,7 @@ import numpy as np
 
 from synth_pipeline import schema
 from synth_pipeline.bars.timeframe import Timeframe
+from synth_pipeline.bars.values import decimal_step
 from synth_pipeline.errors import InputError, NoDataError
 from synth_pipeline.generators import Generator
 from synth_pipeline.lineage.manifests import Manifest
@@ -34,9 +35,6 @@ Cell = date | Timeframe
 Labels = Callable[[IntArray], IntArray]
 """From the numbers of steps, 0 the first sampled one, to their labels in ns."""
 BAR_COLUMNS = ("open", "high", "low", "close", "volume")
-_MOST_DECIMALS = 12
-_MOST_UNITS = 1e15
-"""A double tells decimal numbers of fifteen digits apart: finer steps than these would fit any number."""
 
 
 def parse_cell(text: str) -> Cell:
@@ -198,16 +196,3 @@ def _bar_series(
         tick_size=decimal_step(prices),
         lot_size=decimal_step(table["volume"]) if "volume" in names else 0.0,
     )
-
-
-def decimal_step(values: np.ndarray) -> float:
-    """Return the decimal step that all known values are multiples of: 1, 0.1, …; 0 beyond twelve decimals."""
-    known = values[np.isfinite(values)]
-    largest = np.abs(known).max(initial=0.0)
-    for decimals in range(_MOST_DECIMALS + 1):
-        if not known.size or largest * 10.0**decimals > _MOST_UNITS:
-            break
-        # The quotient is rounded once, so it is the double of the decimal number that a text of it stands for.
-        if (np.rint(known * 10.0**decimals) / 10.0**decimals == known).all():
-            return 10.0**-decimals
-    return 0.0

@@ -35,6 +35,7 @@ _SERIES_SOURCES = (
     "features/transforms.py",
     "bars/calendars.py",
     "bars/timeframe.py",
+    "bars/values.py",
     "stages/features.py",
     "stages/history.py",
     "stages/models.py",
@@ -290,7 +291,7 @@ def _evaluate(
     workspace: Workspace, history: History, cell: Cell, sampled: Manifest, draft: Manifest, place: Path
 ) -> Built:
     from synth_pipeline.fidelity.evaluate import evaluate as compare
-    from synth_pipeline.reports.page import render
+    from synth_pipeline.reports.report import of_record
     from synth_pipeline.synthesis.dataset import read_dataset
 
     name = draft.key.rpartition("/")[2]
@@ -306,13 +307,22 @@ def _evaluate(
         "seed": str(workspace.settings.seed),
         "code": draft.code_version,
         "command": f"synth-pipeline evaluate {history.instrument} {cell} {name}",
+        "reproduce": f"synth-pipeline reproduce {draft.ref}",
+        "runs": f"synth-pipeline lineage {draft.ref}",
+        "render_again": "synth-pipeline evaluate --render report.json --to page.html",
     }
     provenance |= _conditions(sampled)
     provenance |= {f"input {name}": digest for name, digest in draft.inputs.items()}
+    report = of_record(evaluation, train, synthetic, holdout, provenance)
     page, data = place / "report.html", place / "report.json"
-    data.write_bytes(evaluation.to_json())
-    page.write_text(render(evaluation, provenance), encoding="utf-8")
-    facts = {"fidelity": evaluation.fidelity, "floor": evaluation.floor, **_conditions(sampled)}
+    report.save(data)
+    page.write_text(report.html(), encoding="utf-8")
+    facts = {
+        "grade": evaluation.grade,
+        "fidelity": evaluation.fidelity,
+        "floor": evaluation.floor,
+        **_conditions(sampled),
+    }
     return Built({"report": page, "evaluation": data}, facts, shown=("report",))
 
 

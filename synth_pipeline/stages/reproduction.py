@@ -250,8 +250,8 @@ def _features(workspace: Workspace, manifest: Manifest) -> Manifest:
 
 
 def _checkpoints(workspace: Workspace, manifest: Manifest) -> Manifest:
+    from synth_pipeline.stages.calibrate import calibrate
     from synth_pipeline.stages.models import fit
-    from synth_pipeline.stages.simulate import calibrate
 
     instrument, cell, name = _cell(manifest)
     config = manifest.config
@@ -273,9 +273,15 @@ def _synthetic(workspace: Workspace, manifest: Manifest) -> Manifest:
 
 
 def _reports(workspace: Workspace, manifest: Manifest) -> Manifest:
+    from synth_pipeline.stages.leaderboard import AGAINST, LEADERBOARD, compare_datasets, leaderboard
     from synth_pipeline.stages.models import evaluate
 
     instrument, cell, name = _cell(manifest)
+    if name == LEADERBOARD:
+        return leaderboard(workspace, instrument, parse_cell(cell))
+    first, against, second = name.partition(AGAINST)
+    if against:
+        return compare_datasets(workspace, instrument, parse_cell(cell), first, second)
     return evaluate(workspace, instrument, parse_cell(cell), name)
 
 

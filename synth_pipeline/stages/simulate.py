@@ -45,6 +45,7 @@ _RUN_SOURCES = (
     "ticks/parquet.py",
     "stages/paths.py",
 )
+_MOST_TICKS = 2**52
 _TABLES = ("orders", "book_levels", "quotes", "trades", "gaps", "quarantine")
 
 
@@ -71,7 +72,8 @@ class Simulation:
         object.__setattr__(self, "scenarios", tuple(str(Scenario.parse(text)) for text in self.scenarios))
         if not (0 <= self.start_s < 86_400 and 0 < self.seconds < math.inf):
             raise InputError(
-                f"{self.seconds:g} s from second {self.start_s:g} of a day are no part of it: begin before 86400"
+                f"{self.seconds:g} s from second {self.start_s:g} of a day are no part of it: begin before 86400, for "
+                "more than 0 s"
             )
 
     def span(self, day: date) -> tuple[int, int]:
@@ -388,6 +390,10 @@ def _moved(flow: Calibrated[Any], start_price: Decimal) -> Calibrated[Any]:
     Raises `InputError` where no bid would be left.
     """
     ticks = start_price / flow.opening.scale.tick_size
+    if ticks > _MOST_TICKS:
+        raise InputError(
+            f"start price {start_price} is more than 2^52 ticks of {flow.opening.scale.tick_size}: give less"
+        )
     levels = flow.opening.levels.copy()
     levels[:, 1] += round(float(ticks) - _mid_of(levels))
     levels = levels[levels[:, 1] > 0]

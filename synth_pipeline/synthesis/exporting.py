@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from synth_pipeline import plugins
 from synth_pipeline.errors import InputError
+from synth_pipeline.storage import aside
 from synth_pipeline.synthesis import exports
 from synth_pipeline.synthesis.exports import Export, Source
 
@@ -25,7 +21,7 @@ def export(source: Source, to: str, out: Path, *, force: bool = False) -> list[P
     made = kind()
     files = [out / name for name in made.names(source)] if kind.is_folder else [out]
     _refuse(kind, to, out, [] if force else files)
-    with _aside(out) as place:
+    with aside(out) as place:
         if kind.is_folder:
             place.mkdir()
         made.write(source, place)
@@ -47,18 +43,3 @@ def _refuse(kind: type[Export], to: str, out: Path, files: list[Path]) -> None:
         )
     if taken := next((file for file in files if file.exists()), None):
         raise InputError(f"{taken} exists already: choose another name, or replace it with --force")
-
-
-@contextmanager
-def _aside(out: Path) -> Iterator[Path]:
-    """Yield a path of the same file system that nobody looks at, and remove what is left there afterwards."""
-    staging = out.parent / f".{out.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    try:
-        staging.mkdir(parents=True)
-        yield staging / out.name
-    except OSError as error:
-        raise InputError(
-            f"cannot write {out}: {error.strerror or error}; make room, or choose another place"
-        ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)

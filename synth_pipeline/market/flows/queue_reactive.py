@@ -27,7 +27,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from synth_pipeline.market.book import Book, level_bit
-from synth_pipeline.market.compiling import kernel, njit
+from synth_pipeline.market.compiling import kernel
 from synth_pipeline.market.engine import ASK, BID, cancel, limit, modify
 from synth_pipeline.market.engine import market as send_market
 from synth_pipeline.market.flows import DONE, FULL, queues
@@ -91,8 +91,8 @@ class QueueReactive(Calibrated[Law]):
         return counts
 
     def _loop(self, market: Market, pace: Pace, rng: np.random.Generator) -> Loop:
-        law, state = self.law, _start_state(market)
-        return lambda until_ns, guide: int(_advance(market, law, pace, state, guide, until_ns, rng))
+        law, state, ceilings = self.law, _start_state(market), _ceilings_of(self.law)
+        return lambda until_ns, guide: int(_advance(market, law, pace, state, ceilings, guide, until_ns, rng))
 
 
 class State(NamedTuple):
@@ -122,46 +122,36 @@ class Ceilings(NamedTuple):
 
     rates: FloatArray
     """Per second: of each kind inside the spread and at the best on each side, at their highest of those behind, and of
-    comparisons with a fundamental price; shape (2 kinds · sides + 1,)."""
+    comparisons with a fundamental price; shape (2 kinds · sides + 1,). Set anew as they change, as the next."""
     paces: FloatArray
     """Factors of the rates, as in `Pace`."""
+    totals: FloatArray
+    """The highest rates of all prices behind the best together, shape (2 kinds,)."""
     cumulative: FloatArray
     """Probabilities of the classes of distances, shape (2 kinds, classes + 1)."""
     highest: FloatArray
     """The highest rate of a price of a class, shape (2 kinds, classes)."""
 
 
-@njit(cache=True)
-def _advance(
-    market: Market, law: Law, pace: Pace, state: State, guide: Guide, until_ns: int, rng: np.random.Generator
-) -> int:
-    """Run up to a time; the next candidate waits in `state`, so where the time is cut makes no difference."""
-    book, clock = market.book, market.clock[0]
-    widths = np.diff(law.grid.distances.edges)
-    highest = np.empty((2, widths.size))
-    for kind in range(2):
-        for which in range(widths.size):
-            highest[kind, which] = law.rates.behind[kind, which].max()
-    cumulative = np.zeros((2, widths.size + 1))
-    rates, paces = np.zeros(2 * _KIND_COUNT + 1), pace.speed[0] * pace.rates
-    for kind in range(2):
-        total = (highest[kind] * widths).sum()
-        cumulative[kind, 1:] = np.cumsum(highest[kind] * widths) / total
-        rates[2 * (_PLACE + kind) : 2 * (_PLACE + kind) + 2] = total * paces[CANCELS if kind else LIMITS]
-    rates[-1] = guide.rate * pace.response[0]
-    if (_watch(book, state) and state.next_ns[0] > 0) or pace.is_new[0]:
-        # Somebody else has changed the touch meanwhile, or the pace: from now on other rates hold.
-        state.since_ns[0], state.next_ns[0], pace.is_new[0] = clock.now_ns, 0, 0
-    return int(_run(market, law, pace, state, guide, Ceilings(rates, paces, cumulative, highest), until_ns, rng))
+def _ceilings_of(law: Law) -> Ceilings:
+    highest = law.rates.behind.max(axis=2)
+    sums = np.cumsum(highest * np.diff(law.grid.distances.edges), axis=1)
+    totals = sums[:, -1].copy()
+    cumulative = np.concatenate((np.zeros((2, 1)), sums / totals[:, None]), axis=1)
+    return Ceilings(np.zeros(2 * _KIND_COUNT + 1), np.ones((3, 2)), totals, cumulative, highest)
 
 
 @kernel
-def _run(
-    market: Market, law: Law, pace: Pace, state: State, guide: Guide, ceilings: Ceilings, until_ns: int,
+def _advance(
+    market: Market, law: Law, pace: Pace, state: State, ceilings: Ceilings, guide: Guide, until_ns: int,
     rng: np.random.Generator,
 ) -> int:  # fmt: skip
-    """Run up to a time, without counting references."""
+    """Run up to a time; the next candidate waits in `state`, so where the time is cut makes no difference."""
     book, clock, is_other = market.book, market.clock[0], True
+    _set_pace(pace, guide, ceilings)
+    if (_watch(book, state) and state.next_ns[0] > 0) or pace.is_new[0]:
+        # Somebody else has changed the touch meanwhile, or the pace: from now on other rates hold.
+        state.since_ns[0], state.next_ns[0], pace.is_new[0] = clock.now_ns, 0, 0
     while True:
         if not has_room(market, book.sides[BID].orders + book.sides[ASK].orders + _SPARE_ROWS):
             return FULL
@@ -200,6 +190,18 @@ _ENTER, _JOIN, _LEAVE, _TAKE, _PLACE, _DROP, _RESPOND = range(7)
 _KIND_COUNT = 6
 _AT = (LIMITS, CANCELS, TAKES)
 """What the kinds at the best are."""
+
+
+@kernel
+def _set_pace(pace: Pace, guide: Guide, ceilings: Ceilings) -> None:
+    """Set the factors, the rates behind the best, and that of comparisons."""
+    for side in range(2):
+        for row in range(3):
+            ceilings.paces[row, side] = pace.speed[0] * pace.rates[row, side]
+        for kind in range(2):
+            factor = ceilings.paces[CANCELS if kind else LIMITS, side]
+            ceilings.rates[2 * (_PLACE + kind) + side] = ceilings.totals[kind] * factor
+    ceilings.rates[-1] = guide.rate * pace.response[0]
 
 
 @kernel

@@ -152,7 +152,7 @@ def _notes(messages: Messages, one_sided_s: float) -> tuple[str, ...]:
         found.append("which order of a queue is cancelled is not observed")
     found += [f"not observed: {name}" for name in messages.unobserved if name.startswith(("changes between", "hidden"))]
     if messages.depth:
-        found.append(f"only {messages.depth} levels a side are seen: rates beyond are extrapolated")
+        found.append(f"levels seen on a side: {messages.depth}; rates beyond are extrapolated")
     if messages.seconds < _SHORT_SECONDS:
         found.append(
             f"only {messages.seconds:.1f} s are watched: what happens less than once in a while has no rate of its own"

@@ -45,11 +45,10 @@ class Agent(Protocol):
     next_ns: int
     """The next moment; `NEVER` after the last."""
 
-    def act(self, market: Market, now_ns: int, traded: int) -> bool:
+    def act(self, market: Market, now_ns: int) -> bool:
         """Do it and choose the next moment, later than now; False, with nothing done, when the tape is too full.
 
-        `traded` are the lots of all trades of the run so far. Now is later than the moment chosen where the venue was
-        halted then, or the run began after it.
+        Now is later than the moment chosen where the venue was halted then, or the run began after it.
         """
 
 

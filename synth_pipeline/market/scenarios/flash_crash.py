@@ -60,7 +60,7 @@ class Seller:
         self._began: tuple[int, int] | None = None
         """When it did, and what had been traded by then."""
 
-    def act(self, market: Market, now_ns: int, traded: int) -> bool:
+    def act(self, market: Market, now_ns: int) -> bool:
         """Sell what is due now; False where the tape is too full to."""
         book, sides = market.book, market.book.sides
         if not has_room(market, int(sides.orders[BID] + sides.orders[ASK]) + _SPARE_ROWS):
@@ -68,12 +68,12 @@ class Seller:
         if now_ns > self._end_ns:
             self.next_ns = NEVER
             return True
+        traded = int(book.state.traded[0])
         self._began = self._began or (now_ns, traded)
         lots = min(self._due(now_ns, traded) - self.sold, int(sides.lots[BID]) // 2)
         if lots > 0:
-            before = int(market.journal.rows.trades[0])
             send_market(book, market.journal, ASK, lots, SELLER)
-            self.sold += int(market.journal.trades.lots[before : market.journal.rows.trades[0]].sum())
+            self.sold += int(book.state.traded[0]) - traded
             record(market, now_ns)
         self.next_ns = NEVER if self.sold == self._plan.lots else now_ns + round(self._plan.every * NS_PER_SECOND)
         return True

@@ -58,16 +58,13 @@ class StagedRun(Run):
         self._stretches = [stretch for each in scenarios for stretch in each.stretches(origin_ns)]
         self._agents = [agent for each in scenarios for agent in each.agents(origin_ns)]
         self._edges = sorted({edge for each in self._stretches for edge in (each.start_ns, each.end_ns)})
-        self._traded = self._read = 0
 
     def advance(self, until_ns: int) -> bool:
         """Run up to a time, as `Run.advance` says."""
-        self._count()
         while True:
             stop_ns = min([*self._edges[:1], *(agent.next_ns for agent in self._agents)], default=NEVER)
             if stop_ns > self.now_ns or stop_ns > until_ns:
                 done = super().advance(min(until_ns, stop_ns))
-                self._count()
                 if not done or stop_ns > until_ns:
                     return done
             if not self._let_happen(stop_ns):
@@ -91,17 +88,10 @@ class StagedRun(Run):
                 continue
             if reopens_ns > now_ns:
                 agent.next_ns = reopens_ns
-            elif not agent.act(self.market, now_ns, self._traded):
+            elif not agent.act(self.market, now_ns):
                 return False
             self.pace.is_new[0] = 1
-            self._count()
         return True
-
-    def _count(self) -> None:
-        """Add up the lots traded since it was last looked; the reader may have emptied the journal meanwhile."""
-        rows = int(self.market.journal.rows.trades[0])
-        self._traded += int(self.market.journal.trades.lots[self._read if rows >= self._read else 0 : rows].sum())
-        self._read = rows
 
 
 def _pace_of(stretches: Sequence[Stretch], now_ns: int) -> Pace:

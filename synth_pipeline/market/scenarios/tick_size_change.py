@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from synth_pipeline.market.book import BID, Book, Journal
+from synth_pipeline.market.compiling import njit
 from synth_pipeline.market.engine import cancel, modify
 from synth_pipeline.market.flows.placement import on_tick
 from synth_pipeline.market.scenarios import NEVER, Agent, Scenario, choice, duration, number
@@ -49,7 +49,7 @@ class _Venue:
         self._end_ns, self._times, self._is_cancelling = end_ns, times, is_cancelling
         self._usual = 0
 
-    def act(self, market: Market, now_ns: int, traded: int) -> bool:  # noqa: ARG002 - it does not trade
+    def act(self, market: Market, now_ns: int) -> bool:
         if now_ns >= self._end_ns:
             market.book.rules.tick[0] = self._usual or market.book.rules.tick[0]
             self.next_ns = NEVER

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from synth_pipeline import plugins
 from synth_pipeline.errors import InputError, NoDataError
+from synth_pipeline.storage import aside
 from synth_pipeline.ticks import exports
 from synth_pipeline.ticks.exports import Source, TickExport, Written
 
@@ -34,24 +30,10 @@ def export(source: Source, to: str, folder: Path, *, force: bool = False) -> tup
         raise InputError(f"{folder} is a file and {to} writes into a folder: name another one")
     if taken := next((file for file in files if file.exists() and not force), None):
         raise InputError(f"{taken} exists already: choose another folder, or replace it with --force")
-    with _aside(folder) as place:
+    with aside(folder) as place:
+        place.mkdir()
         written = made.write(source, place)
         folder.mkdir(parents=True, exist_ok=True)
         for file in files:
             (place / file.name).replace(file)
     return files, written
-
-
-@contextmanager
-def _aside(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder of the same file system that nobody looks at, and remove what is left of it afterwards."""
-    staging = folder.parent / f".{folder.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    try:
-        staging.mkdir(parents=True)
-        yield staging
-    except OSError as error:
-        raise InputError(
-            f"cannot write {folder}: {error.strerror or error}; make room, or choose another place"
-        ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
