@@ -301,3 +301,13 @@ def test_symbols_are_kept_in_capitals() -> None:
     assert Instrument.parse("simulated.btcusdt") == Instrument("simulated", "BTCUSDT")
     with pytest.raises(InputError, match="is not of the form"):
         Instrument("simulated", "../etc")
+
+
+def test_a_capture_without_trades_names_what_a_generator_misses(workspace: Workspace, tmp_path: Path) -> None:
+    day = date(2023, 11, 15)
+    frames = [(at, payload) for at, payload in wire.market(30) if b"trade" not in payload.lower()]
+    stages.record(workspace, BTC, day, [wire.write_capture(tmp_path / "quotes.gz", frames)])
+    stages.ingest(workspace, BTC, day)
+    assert stages.featurize(workspace, BTC, day).facts["known_mid"] > 0
+    with pytest.raises(NoDataError, match=r"has no volume on .*: the capture lacks the stream"):
+        stages.fit(workspace, BTC, day, "geometric_brownian_motion")

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from synth_pipeline.reports.book_page import BookPanels, DepthPanel
     from synth_pipeline.ticks.messages import Messages
 
+BOOK = "book@"
+"""What the name of a comparison of books begins with; the real instrument and its day follow."""
 _SOURCES = ("schema.py", "rng.py", "ticks", "market/rows.py", "fidelity", "reports", "stages/book_reports.py")
 _LEAST_COMMON_S = 60.0
 """Seconds of the day that both must have in common for that time of day to be compared."""
@@ -57,7 +59,7 @@ def compare_books(
         workspace.require("ticks", "ingest", real, real_day),
         workspace.require("ticks", "simulate", simulated, simulated_day),
     ]
-    key = f"{simulated}/{simulated_day}/book@{real}@{real_day}"
+    key = f"{simulated}/{simulated_day}/{BOOK}{real}@{real_day}"
     inputs = {each.ref: each.digest for each in days}
     draft = draft_of(workspace, "reports", key, inputs, _SOURCES, {"seconds": seconds}, seeded=True)
     return materialize(workspace, draft, lambda place: _compared(workspace, days, draft, place))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from synth_pipeline import schema
-from synth_pipeline.errors import InputError
+from synth_pipeline.errors import InputError, NoDataError
 from synth_pipeline.lineage.manifests import Manifest
 from synth_pipeline.schema import NS_PER_DAY, Instrument, day_start_ns
 from synth_pipeline.series import Series
@@ -77,7 +77,10 @@ def look_back_of(workspace: Workspace, instrument: Instrument, day: date) -> dic
 def feature_series(
     workspace: Workspace, instrument: Instrument, look_back: Mapping[date, Manifest], names: tuple[str, ...]
 ) -> Series:
-    """Join days of features into one path on one unbroken grid; what no day covers is NaN."""
+    """Join days of features into one path on one unbroken grid; what no day covers is NaN.
+
+    Raises `NoDataError` where some of the columns are known and others never: together no row would be.
+    """
     from synth_pipeline.features.windows import series_from_grid
 
     paths = [workspace.file(manifest, "features") for manifest in look_back.values()]
@@ -97,6 +100,12 @@ def feature_series(
     for name in names:
         columns[name] = np.full(len(grid), np.nan)
         columns[name][rows] = np.concatenate([table[name] for table in tables])
+    unknown = [name for name in names if not np.isfinite(columns[name]).any()]
+    if 0 < len(unknown) < len(names):
+        raise NoDataError(
+            f"{instrument} has no {', '.join(unknown)} on {', '.join(map(str, look_back))}: the capture lacks the "
+            "stream that this is made of (trades, quotes or the book); record it too, or choose a generator without it"
+        )
     scales = [parquet.read_scale(path) for path in paths]
     return series_from_grid(
         columns,

@@ -273,10 +273,15 @@ def _synthetic(workspace: Workspace, manifest: Manifest) -> Manifest:
 
 
 def _reports(workspace: Workspace, manifest: Manifest) -> Manifest:
+    from synth_pipeline.stages.book_reports import BOOK, compare_books
     from synth_pipeline.stages.leaderboard import AGAINST, LEADERBOARD, compare_datasets, leaderboard
     from synth_pipeline.stages.models import evaluate
 
     instrument, cell, name = _cell(manifest)
+    if name.startswith(BOOK):
+        real, _, day = name.removeprefix(BOOK).partition("@")
+        days = Instrument.parse(real), parse_day(day), instrument, parse_day(cell)
+        return compare_books(workspace, *days, seconds=manifest.config["seconds"])
     if name == LEADERBOARD:
         return leaderboard(workspace, instrument, parse_cell(cell))
     first, against, second = name.partition(AGAINST)
