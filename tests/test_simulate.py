@@ -19,6 +19,7 @@ from synth_pipeline import cli, plugins, stages
 from synth_pipeline.errors import InputError, NoDataError, SynthError, TooLittleDataError
 from synth_pipeline.exchange.protocol import protocol_of
 from synth_pipeline.exchange.sources import Recorded
+from synth_pipeline.fidelity import book_prediction
 from synth_pipeline.generators import Generator
 from synth_pipeline.market import flows
 from synth_pipeline.market.flows.zero_intelligence import ZeroIntelligence
@@ -372,7 +373,9 @@ def run(
     return invoke
 
 
-def test_simulated_days_go_through_features_generators_and_reports(run: Callable[..., Any], home: Workspace) -> None:
+def test_simulated_days_go_through_features_generators_and_reports(
+    run: Callable[..., Any], home: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def done(*words: object) -> Any:
         code, out, err = run(*words, "--json")
         assert code == 0, err
@@ -412,7 +415,12 @@ def test_simulated_days_go_through_features_generators_and_reports(run: Callable
     page = Path(scores["report"]).read_text(encoding="utf-8")
     assert page.count("data-figure=") >= 2
     assert "http://" not in page.partition("<script>/**")[0]
-    code, out, _ = run("evaluate-book", "simulated.REAL", "2024-08-09", name, "2024-08-12", "--seconds", 100)
+    books = "simulated.REAL", "2024-08-09", name, "2024-08-12", "--seconds"
+    assert "messages" in done("evaluate-book", *books, 99, "--predict")["predictive_score"]["absent"]
+    told = book_prediction.BookPrediction(2.0, 3.0, 2.5, 1.2, 1.8)  # what is learned is tested elsewhere
+    monkeypatch.setattr(book_prediction, "predictive_score", lambda *_, **__: told)
+    assert done("evaluate-book", *books, 100, "--predict")["predictive_score"]["ratio"] == 1.5
+    code, out, _ = run("evaluate-book", *books, 100)
     assert code == 0
     assert "spread" in out
     assert "so many messages after one of a kind" in " ".join(page.split())

@@ -136,6 +136,9 @@ def evaluate_book(
     simulated: Annotated[str, typer.Argument(help="The simulated instrument, venue.SYMBOL.", metavar="SIMULATED")],
     simulated_day: Annotated[str, typer.Argument(help="Its UTC day.", metavar="DAY")],
     seconds: Annotated[float, typer.Option(help="Longest stretch of both days that is compared.")] = 1800.0,
+    predict: Annotated[
+        bool, typer.Option("--predict", help="Also train a network on either to tell the mid's next moves (TRADES).")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Score a day's order book and messages against a real day's by LOB-Bench, beside real against real."""
@@ -149,6 +152,7 @@ def evaluate_book(
             Instrument.parse(simulated),
             parse_day(simulated_day),
             seconds=seconds,
+            predict=predict,
         )
         page, data = workspace.file(made, "report"), workspace.file(made, "evaluation")
     if as_json:
@@ -161,4 +165,7 @@ def evaluate_book(
     for name, row in (*made.facts["statistics"].items(), ("mean", made.facts["means"])):
         table.add_row(name, *("–" if value is None else f"{value:.3f}" for value in row.values()))
     out.print(table)
+    if (score := made.facts.get("predictive_score")) is not None:
+        told = score.get("absent") or f"{score['ratio']:.3f} × the error after real messages"
+        out.print(f"predictive score: {told}", soft_wrap=True, highlight=False)
     out.print(f"report: {page}", soft_wrap=True, highlight=False)

@@ -44,12 +44,15 @@ def compare_books(
     simulated_day: date,
     *,
     seconds: float = 1800.0,
+    predict: bool = False,
 ) -> Manifest:
     """Score a simulated day's messages and book against a real day's; write HTML and JSON.
 
     The stretch of the day that both have is compared, of at most so many seconds; where there is none, the first of
     each. The simulated one is seen as the real source shows its market: with or without orders, at its rhythm, with as
-    many levels. Raises `NoDataError` where one of them is not stored, `InputError` for one day against itself.
+    many levels. With `predict` a network also learns the mid's next moves from either, which takes a minute or more:
+    TRADES' predictive score. Raises `NoDataError` where one of them is not stored, `InputError` for one day against
+    itself.
     """
     if (real, real_day) == (simulated, simulated_day):
         raise InputError(f"{real} on {real_day} would be compared with itself: name another day")
@@ -61,7 +64,7 @@ def compare_books(
     ]
     key = f"{simulated}/{simulated_day}/{BOOK}{real}@{real_day}"
     inputs = {each.ref: each.digest for each in days}
-    draft = draft_of(workspace, "reports", key, inputs, _SOURCES, {"seconds": seconds}, seeded=True)
+    draft = draft_of(workspace, "reports", key, inputs, _SOURCES, {"seconds": seconds, "predict": predict}, seeded=True)
     return materialize(workspace, draft, lambda place: _compared(workspace, days, draft, place))
 
 
@@ -96,8 +99,10 @@ def _compared(workspace: Workspace, days: list[Manifest], draft: Manifest, place
         "command": f"synth-pipeline evaluate-book {real} {real_day} {simulated} {simulated_day}",
     } | {f"input {name}": digest for name, digest in draft.inputs.items()}
     page, data = place / "report.html", place / "report.json"
-    page.write_text(render(found, _panels((messages, other), samples, found, scale), provenance), encoding="utf-8")
-    facts = _facts(found) | {"spans": spans, "messages": [len(sample) for sample in samples]}
+    predicted = _predicted(samples, draft, settings.seed) if draft.config["predict"] else {}
+    shown = provenance | {name.replace("_", " "): text for name, text in _in_words(predicted).items()}
+    page.write_text(render(found, _panels((messages, other), samples, found, scale), shown), encoding="utf-8")
+    facts = _facts(found) | predicted | {"spans": spans, "messages": [len(sample) for sample in samples]}
     told = {"provenance": provenance, **facts, "rows": [asdict(row) for row in found.rows], "absent": found.absent}
     data.write_text(json.dumps(_finite(told), indent=1), encoding="utf-8")
     return Built({"report": page, "evaluation": data}, facts, shown=("report",))
@@ -118,6 +123,30 @@ def _facts(found: BookComparison) -> dict[str, Any]:
         means |= {name: found.mean(name), f"{name}_floor": found.floor_mean(name)}
     facts: dict[str, Any] = _finite({"means": means, "statistics": statistics, "impact": found.impact})
     return facts
+
+
+def _predicted(samples: tuple[BookSample, BookSample], draft: Manifest, seed: int) -> dict[str, Any]:
+    """Return TRADES' predictive score, or the reason why there is none."""
+    from synth_pipeline.errors import MetricError
+    from synth_pipeline.fidelity.book_prediction import predictive_score
+
+    try:
+        found = predictive_score(*samples, rng=stream(seed, "predict", draft.key))
+    except MetricError as error:
+        return {"predictive_score": {"absent": str(error)}}
+    return {"predictive_score": asdict(found) | {"ratio": found.ratio}}
+
+
+def _in_words(predicted: dict[str, Any]) -> dict[str, str]:
+    if not predicted:
+        return {}
+    score = predicted["predictive_score"]
+    if "absent" in score:
+        return {"predictive_score": score["absent"]}
+    return {
+        "predictive_score": f"{score['synthetic']:.3g} ticks of error in the mid after simulated messages, "
+        f"{score['replay']:.3g} after real ones, {score['persistence']:.3g} of the last price (Berti et al. 2025)"
+    }
 
 
 def _finite(value: Any) -> Any:

@@ -281,7 +281,7 @@ def _reports(workspace: Workspace, manifest: Manifest) -> Manifest:
     if name.startswith(BOOK):
         real, _, day = name.removeprefix(BOOK).partition("@")
         days = Instrument.parse(real), parse_day(day), instrument, parse_day(cell)
-        return compare_books(workspace, *days, seconds=manifest.config["seconds"])
+        return compare_books(workspace, *days, **manifest.config)
     if name == LEADERBOARD:
         return leaderboard(workspace, instrument, parse_cell(cell))
     first, against, second = name.partition(AGAINST)
