@@ -456,7 +456,8 @@ def test_the_command(
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "or replace it with --force" in err
     assert run(*words, "--force")[0] == 0
-    for wrong in (("--start", "10:30", "--end", "10:00"), ("--start", "noon"), ("--end", "00:00")):
+    wrongs = (("--start", "10:30", "--end", "10:00"), ("--start", "noon"), ("--end", "00:00"), ("--levels", "5"))
+    for wrong in wrongs:
         code, out, err = run(*words, "--force", *wrong)
         assert (code, out, err.count("\n")) == (2, "", 1)
 

@@ -16,7 +16,7 @@ from datetime import date
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -171,6 +171,9 @@ class Written:
 
 class TickExport(ABC):
     """One format."""
+
+    has_levels: ClassVar[bool] = False
+    """Whether its files show so many levels of the book; the others tell every change."""
 
     @abstractmethod
     def names(self, source: Source) -> list[str]:

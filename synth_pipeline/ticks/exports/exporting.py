@@ -20,6 +20,8 @@ def export(source: Source, to: str, folder: Path, *, force: bool = False) -> tup
     """
     kind: type[TickExport] = plugins.load(exports, to)
     made = kind()
+    if source.levels is not None and not made.has_levels:
+        raise InputError(f"{to} files tell every change of the book, not {source.levels} levels: leave out --levels")
     if not source.coverage:
         raise NoDataError(
             f"nothing of {source.instrument} was recorded from {source.start_ns} to {source.end_ns} ns: the recording "

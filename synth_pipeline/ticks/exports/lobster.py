@@ -62,6 +62,8 @@ class _Session(NamedTuple):
 class Lobster(TickExport):
     """A pair of files a session."""
 
+    has_levels = True
+
     def names(self, source: Source) -> list[str]:
         """Return the names of the files."""
         source.require("orders", "LOBSTER")
