@@ -9,11 +9,12 @@ import ast
 import importlib
 import inspect
 import pkgutil
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from synth_pipeline.errors import UnknownNameError
+from synth_pipeline.errors import InputError, UnknownNameError
 
 
 def names(package: ModuleType) -> list[str]:
@@ -52,3 +53,21 @@ def headline(package: ModuleType, name: str) -> str:
     """Return the first line of a plug-in's docstring, read without importing the plug-in."""
     source = Path(package.__path__[0], f"{name}.py").read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0].rstrip(".")
+
+
+def parameters_of(plugin: type[Any], settings: dict[str, Any]) -> Any:
+    """Return a plug-in's `Parameters` made from plain values.
+
+    Raises `InputError` for a name that they lack or a value that does not fit.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    known = [field.name for field in fields(plugin.Parameters)]
+    if unknown := sorted(set(settings) - set(known)):
+        name = plugin.__module__.rpartition(".")[2]
+        raise InputError(f"{name} has no parameter {unknown[0]!r}: it has {', '.join(known) or 'none'}")
+    try:
+        return TypeAdapter(plugin.Parameters).validate_python(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"parameter {first['loc'][0]}={first['input']!r} does not fit: {first['msg']}") from None

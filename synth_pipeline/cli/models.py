@@ -45,15 +45,15 @@ def fit(
     """Fit a generator on the features of the look-back that ends with a day, or on stored bars."""
     from synth_pipeline import stages
 
-    parameters = dict(_setting(text) for text in settings or [])
+    parameters = dict(setting(text) for text in settings or [])
     with opened_workspace() as workspace:
         made = stages.fit(workspace, Instrument.parse(instrument), stages.parse_cell(cell), generator, parameters)
     print_manifests([made], as_json)
     if not as_json:
-        _print_estimates(made.facts)
+        print_estimates(made.facts)
 
 
-def _print_estimates(facts: dict[str, Any]) -> None:
+def print_estimates(facts: dict[str, Any]) -> None:
     """Show what was estimated, with standard errors where there are any, and what the fit fell back on."""
     table = Table("estimate", "value", "standard error")
     for name, value in facts.items():
@@ -65,7 +65,8 @@ def _print_estimates(facts: dict[str, Any]) -> None:
         out.print(f"note: {note}", highlight=False, soft_wrap=True)
 
 
-def _setting(text: str) -> tuple[str, Any]:
+def setting(text: str) -> tuple[str, Any]:
+    """Read `name=value`, the value as JSON where it is some. Raises `InputError` for any other form."""
     name, equals, value = text.partition("=")
     if not equals:
         raise InputError(f"parameter {text!r} is not of the form name=value")

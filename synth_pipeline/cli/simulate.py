@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from synth_pipeline.cli.face import InstrumentName, Json, app, opened_workspace, out, print_json, print_manifests
-from synth_pipeline.cli.models import _print_estimates, _setting
+from synth_pipeline.cli.models import print_estimates, setting
 from synth_pipeline.errors import InputError
 from synth_pipeline.schema import Instrument, parse_day
 
@@ -33,12 +33,12 @@ def calibrate(
     """Fit a model of order flow on stored ticks: book changes and trades, or orders."""
     from synth_pipeline import stages
 
-    parameters = dict(_setting(text) for text in settings or [])
+    parameters = dict(setting(text) for text in settings or [])
     with opened_workspace() as workspace:
         made = stages.calibrate(workspace, Instrument.parse(instrument), parse_day(day), flow, parameters, days=days)
     print_manifests([made], as_json)
     if not as_json:
-        _print_estimates(made.facts)
+        print_estimates(made.facts)
 
 
 @app.command(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from synth_pipeline import plugins
 from synth_pipeline.errors import InputError
 from synth_pipeline.generators.pieces import PIECE
 from synth_pipeline.progress import Progress, silent
@@ -87,21 +88,11 @@ class Generator(ABC):
 
         Raises `InputError` for a name that `Parameters` lacks, a value of another type, a number that is not positive.
         """
-        from pydantic import TypeAdapter, ValidationError
-
-        known = [field.name for field in fields(cls.Parameters)]
-        if unknown := sorted(set(settings) - set(known)):
-            name = cls.__module__.rpartition(".")[2]
-            raise InputError(f"{name} has no parameter {unknown[0]!r}: it has {', '.join(known)}")
-        try:
-            parameters = TypeAdapter(cls.Parameters).validate_python(settings)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise InputError(f"parameter {first['loc'][0]}={first['input']!r} does not fit: {first['msg']}") from None
-        for known_name in known:
-            value = getattr(parameters, known_name)
+        parameters = plugins.parameters_of(cls, settings)
+        for field in fields(parameters):
+            value = getattr(parameters, field.name)
             if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < math.inf:
-                raise InputError(f"parameter {known_name}={value!r} does not fit: it must be positive and finite")
+                raise InputError(f"parameter {field.name}={value!r} does not fit: it must be positive and finite")
         return cls(parameters)
 
     @abstractmethod

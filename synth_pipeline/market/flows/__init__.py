@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from synth_pipeline.errors import InputError, SynthError
+from synth_pipeline import plugins
+from synth_pipeline.errors import SynthError
 from synth_pipeline.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -131,17 +131,7 @@ class OrderFlow(ABC):
 
         Raises `InputError` for a name that `Parameters` lacks or a value that does not fit.
         """
-        from pydantic import TypeAdapter, ValidationError
-
-        known = [field.name for field in fields(cls.Parameters)]
-        if unknown := sorted(set(settings) - set(known)):
-            name = cls.__module__.rpartition(".")[2]
-            raise InputError(f"{name} has no parameter {unknown[0]!r}: it has {', '.join(known) or 'none'}")
-        try:
-            return cls(TypeAdapter(cls.Parameters).validate_python(settings))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise InputError(f"parameter {first['loc'][0]}={first['input']!r} does not fit: {first['msg']}") from None
+        return cls(plugins.parameters_of(cls, settings))
 
     @abstractmethod
     def fit(self, messages: Messages, *, rng: np.random.Generator, progress: Progress = silent) -> Self:
