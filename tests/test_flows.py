@@ -333,7 +333,7 @@ def test_too_little_is_said(blind: Messages) -> None:
 def test_one_level_is_enough_and_said(name: str, record: Messages) -> None:
     seen = naive.top_only(record)
     fitted = plugins.load(flows, name)().fit(seen, rng=stream(1, "fit"))
-    assert any("only 1 levels" in note for note in fitted.notes)
+    assert any(note.startswith("levels seen on a side: 1;") for note in fitted.notes)
     assert fitted.opening.levels.shape[0] > 20
     run = fitted.start(0, rng=stream(2, "run"))
     messages = orders_of(run, 60 * S, fitted.opening.scale)

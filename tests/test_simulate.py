@@ -428,7 +428,7 @@ def test_simulated_days_go_through_features_generators_and_reports(
         code, out, err = run("evaluate-book", "simulated.REAL", "2024-08-09", name, "2024-08-12", "--seconds", short)
         assert (code, err.count("\n"), "mean" in out) in ((0, 0, True), (2, 1, False)), err
     assert all(not each.problems for each in stages.verify(home, "ticks"))
-    assert stages.compact(home, "ticks", grace_s=0.0, dry_run=True) == []
+    assert stages.compact(home, f"ticks/{name}", grace_s=0.0, dry_run=True) == []
 
 
 def test_the_command_line_says_in_one_line_what_is_wrong(run: Callable[..., Any]) -> None:

@@ -190,8 +190,17 @@ def ranked_leverage(returns: FloatArray) -> FloatArray:
 
     Ranks, since single crashes decide the `leverage_effect`, which is of sizes.
     """
-    moves, sizes = (stats.rankdata(each, axis=1, nan_policy="omit") for each in (returns, np.abs(returns)))
-    return _lagged_mean(moves, sizes)
+    return _lagged_mean(_ranks(returns), _ranks(np.abs(returns)))
+
+
+def _ranks(rows: FloatArray) -> FloatArray:
+    """Return the rank of each value in its row, equal ones sharing theirs, NaN where there is none."""
+    known = np.isfinite(rows)
+    ranks = np.full(rows.shape, np.nan)
+    # Row by row: `nan_policy="omit"` takes ten times as long.
+    for row, is_known, out in zip(rows, known, ranks, strict=True):
+        out[is_known] = stats.rankdata(row[is_known])
+    return ranks
 
 
 @metric(
