@@ -11,7 +11,7 @@ from functools import cache
 from math import inf, sqrt
 
 import numpy as np
-from scipy import stats
+from numba import njit
 
 from synth_pipeline.errors import MetricError
 from synth_pipeline.fidelity import distributions, kernels, moments, weighted
@@ -19,7 +19,7 @@ from synth_pipeline.fidelity.kernels import autocorrelations
 from synth_pipeline.fidelity.metric import absolute_difference, metric, statistic_metric, window_metric
 from synth_pipeline.fidelity.sample import Sample
 from synth_pipeline.fidelity.windows import Windows
-from synth_pipeline.series import FloatArray
+from synth_pipeline.series import FloatArray, IntArray
 
 RETURN_LAGS = 20
 ABSOLUTE_RETURN_LAGS = 50
@@ -195,11 +195,22 @@ def ranked_leverage(returns: FloatArray) -> FloatArray:
 
 def _ranks(rows: FloatArray) -> FloatArray:
     """Return the rank of each value in its row, equal ones sharing theirs, NaN where there is none."""
-    known = np.isfinite(rows)
+    return _shared_ranks(rows, np.argsort(rows, axis=1))  # gaps come last
+
+
+@njit(cache=True)
+def _shared_ranks(rows: FloatArray, order: IntArray) -> FloatArray:
     ranks = np.full(rows.shape, np.nan)
-    # Row by row: `nan_policy="omit"` takes ten times as long.
-    for row, is_known, out in zip(rows, known, ranks, strict=True):
-        out[is_known] = stats.rankdata(row[is_known])
+    for number in range(len(rows)):
+        row, places = rows[number], order[number]
+        first = 0
+        while first < row.size and np.isfinite(row[places[first]]):
+            last = first
+            while last + 1 < row.size and row[places[last + 1]] == row[places[first]]:
+                last += 1
+            for place in range(first, last + 1):
+                ranks[number, places[place]] = 0.5 * (first + last)
+            first = last + 1
     return ranks
 
 
