@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 
 MACHINERY = frozenset(
     {
+        "adversarial",
         "basket",
         "block_length",
         "blocks",
         "companions",
         "conditional_variance",
         "diurnal",
+        "fixed_windows",
         "garch_margins",
         "hawkes",
         "hidden_markov",
@@ -45,6 +47,11 @@ MACHINERY = frozenset(
         "neural",
         "pieces",
         "price_process",
+        "recipe",
+        "regime_conditions",
+        "training",
+        "training_state",
+        "training_windows",
     }
 )
 """Files here that are shared machinery, not generators."""
@@ -71,7 +78,7 @@ class Generator(ABC):
     """Whether `sample` honours a regime."""
     multi_asset: ClassVar[bool] = False
     """Whether `fit` takes a series of several assets."""
-    max_steps: ClassVar[int | None] = None
+    max_steps: int | None = None
     """Longest connected path; None means unlimited."""
     minimum_steps: ClassVar[int] = 100
     """Fewest steps without a gap that `fit` accepts."""
@@ -183,7 +190,10 @@ class Generator(ABC):
                 f"or take {' or '.join(CONDITIONING)}"
             )
         if self.max_steps is not None and steps > self.max_steps:
-            raise InputError(f"{self._name} samples at most {self.max_steps} connected steps, not {steps}")
+            raise InputError(
+                f"{self._name} samples at most {self.max_steps} connected steps, not {steps}: it makes one window "
+                f"(parameter window); take a generator without one for longer paths"
+            )
         for anchor in self.anchors:
             if steps > (most := (_LAST_NS - anchor.next_ns) // anchor.step_ns):
                 raise InputError(
