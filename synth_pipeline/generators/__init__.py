@@ -55,7 +55,7 @@ MACHINERY = frozenset(
     }
 )
 """Files here that are shared machinery, not generators."""
-CONDITIONING = ("block_bootstrap", "regime_switching")
+CONDITIONING = ("block_bootstrap", "conditional_gan", "rcgan", "regime_switching")
 """Generators that sample under a regime, as an error names them."""
 _LAST_NS = 2**63 - 1
 
@@ -187,7 +187,7 @@ class Generator(ABC):
         if regime is not None and not self.conditions:
             raise InputError(
                 f"{self._name} does not condition on regimes: leave out regime {regime!r}, "
-                f"or take {' or '.join(CONDITIONING)}"
+                f"or take {', '.join(CONDITIONING[:-1])} or {CONDITIONING[-1]}"
             )
         if self.max_steps is not None and steps > self.max_steps:
             raise InputError(

@@ -72,33 +72,36 @@ def duel(
     settings: Parameters,
     generator: nn.Module,
     discriminator: nn.Module,
-    made: Callable[[int, torch.Generator], Tensor],
+    made: Callable[[Tensor, torch.Generator], Tensor],
     *,
-    judged: Callable[[Tensor], Tensor] | None = None,
+    features: int,
     betas: tuple[float, float] = (0.5, 0.999),
 ) -> tuple[Player, ...]:
     """Return discriminator and generator, taking turns.
 
-    `made` makes so many windows as the generator's network trains, `judged` turns windows into what the discriminator
-    sees of them; without it they are seen as they are.
+    `made` makes windows like a batch of real ones: as many, and under their conditions, which stand behind the first
+    `features` columns of both.
     """
     bce = nn.functional.binary_cross_entropy_with_logits
     wide = settings.instance_noise or 0.0
 
     def logits(windows: Tensor, noise: torch.Generator) -> Tensor:
-        seen = windows if judged is None else judged(windows)
-        verdict: Tensor = discriminator(seen + wide * normal(seen.shape, noise, seen) if wide else seen)
+        if wide:
+            blurred = windows[..., :features]
+            blurred = blurred + wide * normal(blurred.shape, noise, blurred)
+            windows = torch.cat((blurred, windows[..., features:]), dim=-1)
+        verdict: Tensor = discriminator(windows)
         return verdict
 
     def discriminate(real: Tensor, noise: torch.Generator) -> Tensor:
         with torch.no_grad():
-            fake = made(len(real), noise)
+            fake = made(real, noise)
         yes, no = logits(real, noise), logits(fake, noise)
         loss: Tensor = bce(yes, torch.full_like(yes, settings.real_target)) + bce(no, torch.zeros_like(no))
         return loss
 
     def generate(real: Tensor, noise: torch.Generator) -> Tensor:
-        verdict = logits(made(len(real), noise), noise)
+        verdict = logits(made(real, noise), noise)
         loss: Tensor = bce(verdict, torch.ones_like(verdict))
         return loss
 

@@ -121,12 +121,12 @@ class ConvolutionalGAN(WindowGenerator):
         assert isinstance(network, Upward)
         discriminator = Downward(settings.channels, settings.window, network.features)
 
-        def made(count: int, noise: torch.Generator) -> Tensor:
-            return self.windows(network, normal((count, settings.noise), noise, device_of(network)))
+        def made(like: Tensor, noise: torch.Generator) -> Tensor:
+            return self.windows(network, normal((len(like), settings.noise), noise, like))
 
         return Recipe(
-            phases=(Phase(settings.steps, duel(settings, network, discriminator, made)),),
+            phases=(Phase(settings.steps, duel(settings, network, discriminator, made, features=network.features)),),
             batch=settings.batch,
             average=network,
-            probe=lambda noise: made(settings.batch, noise),
+            probe=lambda noise: made(device_of(network).new_zeros(settings.batch), noise),
         )

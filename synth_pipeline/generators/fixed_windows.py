@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -86,20 +86,16 @@ class WindowGenerator(NeuralGenerator):
             self.too_near = float(nearest(held.at(some), data).quantile(_NEAREST_SHARE))
             self.fitted = data
 
-    def save(self, folder: Path) -> None:
-        """Write the fitted windows too, where samples are held against them."""
-        super().save(folder)
+    def keep(self, folder: Path) -> None:
+        """Write the fitted windows, where samples are held against them."""
         if self.fitted is not None:
             with (folder / "fitted.npz").open("wb") as file:
                 known = {"rows": self.fitted.rows.numpy(), "starts": self.fitted.starts}
                 np.savez(file, allow_pickle=False, too_near=self.too_near, **known)
 
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read back what `save` wrote."""
-        made = super().load(folder)
+    def recall(self, folder: Path) -> None:
+        """Read them back."""
         if (folder / "fitted.npz").exists():
             with np.load(folder / "fitted.npz", allow_pickle=False) as kept:
-                made.fitted = Windows(torch.from_numpy(kept["rows"]), kept["starts"], made.parameters.window)
-                made.too_near = float(kept["too_near"])
-        return made
+                self.fitted = Windows(torch.from_numpy(kept["rows"]), kept["starts"], self.parameters.window)
+                self.too_near = float(kept["too_near"])

@@ -157,9 +157,15 @@ class NeuralGenerator(Generator):
         del series
         return scores
 
-    def weighted(self, data: Windows) -> Windows:
-        """Say how often each window is drawn."""
+    def prepared(self, data: Windows) -> Windows:
+        """Look at the windows before the networks are made; return them, with how often each is drawn."""
         return data
+
+    def keep(self, folder: Path) -> None:
+        """Write what else the model needs; nothing, if not overridden."""
+
+    def recall(self, folder: Path) -> None:
+        """Read back what `keep` wrote, before the network is built."""
 
     def fit(self, series: Series, *, rng: np.random.Generator, progress: Progress = silent) -> Self:
         """Fit the transform, train on windows of its scores, calibrate on a path of the trained network."""
@@ -174,12 +180,10 @@ class NeuralGenerator(Generator):
     def fit_windows(self, values: FloatArray, *, rng: np.random.Generator, progress: Progress = silent) -> Self:
         """Fit windows of any features, shape (windows, steps, features), as benchmarks of windows have them.
 
-        Each feature becomes standard normal by its own law and nothing else is known of it. A generator fitted so
-        gives `sample_windows` only. Raises `InputError` for windows of another length than the parameter `window`,
-        and for a generator that conditions on regimes, which windows without prices do not tell.
+        Each feature becomes standard normal by its own law and nothing else is known of it, no regime either. A
+        generator fitted so gives `sample_windows` only. Raises `InputError` for windows of another length than the
+        parameter `window`.
         """
-        if self.conditions:
-            raise InputError(f"{self._name} learns regimes from prices: fit it on a series")
         if values.ndim != 3 or values.shape[1] != self.parameters.window:
             raise InputError(f"windows of shape {values.shape} are not of {self.parameters.window} steps: set window")
         features = range(values.shape[2])
@@ -200,7 +204,7 @@ class NeuralGenerator(Generator):
         held = None
         if self.parameters.preset == "release":
             data, held = data.parted(_HELD_OUT)
-        data = self.weighted(data)
+        data = self.prepared(data)
         with reproducible(rng):
             self.network = self.build(directions)
             recipe = replace(self.recipe(self.network), decay=self.parameters.decay, seconds=self.seconds)
@@ -308,6 +312,7 @@ class NeuralGenerator(Generator):
     def save(self, folder: Path) -> None:
         """Write transform, weights and calibration as npz, the rest as JSON."""
         self.transform.save(folder)
+        self.keep(folder)
         state = {"parameters": asdict(self.parameters), "history": asdict(self.history), "notes": self.notes}
         (folder / "training.json").write_text(json.dumps(state, sort_keys=True) + "\n")
         weights = {name: tensor.numpy() for name, tensor in self.network.state_dict().items()}
@@ -323,6 +328,7 @@ class NeuralGenerator(Generator):
         made = cls(cls.Parameters(**state["parameters"]))
         made.transform, made.history = SeriesTransform.load(folder), History(**state["history"])
         made.notes = state["notes"]
+        made.recall(folder)
         with torch.random.fork_rng(devices=[]):  # the initial weights, drawn and then replaced, are nobody's business
             made.network = made.build(made.transform.directions).requires_grad_(False).eval()
         with np.load(folder / "weights.npz", allow_pickle=False) as weights:

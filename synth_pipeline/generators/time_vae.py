@@ -84,7 +84,8 @@ class Autoencoder(nn.Module):
         """Return μ(z): level and trend, and what they leave."""
         left = self.weigh(self.residual(latent)[..., : self.steps].transpose(1, 2))
         trend: Tensor = self.trend(latent).unflatten(1, (self.features, -1)) @ self.powers
-        return left + trend.transpose(1, 2)
+        level: Tensor = left + trend.transpose(1, 2)
+        return level
 
 
 def negative_bound(network: Autoencoder, windows: Tensor, weight: float, noise: torch.Generator) -> Tensor:
@@ -117,8 +118,9 @@ class TimeVAE(WindowGenerator):
         made = network.decode(noise[:, : network.latent])
         if not self.parameters.observation:
             return made
-        around = noise[:, network.latent :].unflatten(1, (network.steps, network.features))
-        return made + network.log_scale.clamp(-4, 4).exp() * around
+        around = noise[:, network.latent :].reshape(made.shape)
+        drawn: Tensor = made + network.log_scale.clamp(-4, 4).exp() * around
+        return drawn
 
     def recipe(self, network: nn.Module) -> Recipe:
         """Raise the evidence bound."""

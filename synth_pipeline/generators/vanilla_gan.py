@@ -68,15 +68,16 @@ class VanillaGAN(WindowGenerator):
         """Let discriminator and generator take turns."""
         settings: Parameters = self.parameters
         last = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
+        features = last.out_features // settings.window
         inputs = nn.Sequential(nn.Flatten(1), perceptron(last.out_features, settings.hidden, 1, self.dropout))
 
-        def made(count: int, noise: torch.Generator) -> Tensor:
-            return self.windows(network, normal((count, settings.noise), noise, device_of(network)))
+        def made(like: Tensor, noise: torch.Generator) -> Tensor:
+            return self.windows(network, normal((len(like), settings.noise), noise, like))
 
-        players = duel(settings, network, inputs, made)
+        players = duel(settings, network, inputs, made, features=features)
         return Recipe(
             phases=(Phase(settings.steps, players),),
             batch=settings.batch,
             average=network,
-            probe=lambda noise: made(settings.batch, noise),
+            probe=lambda noise: made(device_of(network).new_zeros(settings.batch), noise),
         )
