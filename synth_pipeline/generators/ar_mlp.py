@@ -20,12 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from synth_pipeline.errors import InputError
 from synth_pipeline.generators import neural
 from synth_pipeline.generators.neural import NeuralGenerator, State, roll_out
 from synth_pipeline.generators.recipe import Phase, Player, Recipe
@@ -42,9 +44,9 @@ class Parameters(neural.Parameters):
     steps: int = 1_500
     batch: int = 256
     lags: int = 16
-    """Steps that the next one is drawn from; `window` is what training cuts, one longer than this at least."""
-    widths: tuple[int, int, int] = (256, 128, 64)
-    """Units of the three layers."""
+    """Steps that the next one is drawn from, fewer than the `window` that training cuts."""
+    width: int = 256
+    """Units of the first layer; the next have a half and a quarter of them."""
     laws: int = 5
     """[K] Normal laws in the mixture."""
     dropped: float = 0.3
@@ -69,7 +71,7 @@ class MixturePerceptron(nn.Module):
         self.register_buffer("mirror", torch.tensor(directions, dtype=torch.float32), persistent=False)
         layers: list[nn.Module] = []
         inputs = 2 * self.lags * self.features
-        for width in settings.widths:
+        for width in (settings.width, settings.width // 2, settings.width // 4):
             layers += [nn.Linear(inputs, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(settings.dropped)]
             inputs = width
         self.body = nn.Sequential(*layers)
@@ -102,17 +104,37 @@ class MixturePerceptron(nn.Module):
         found: Tensor = (logits + each.sum(dim=2)).logsumexp(dim=1).mean() / self.features
         return found
 
+    def folded(self) -> list[tuple[Tensor, Tensor]]:
+        """Return the layers with batch normalization multiplied in: a path runs them once a step."""
+        layers = []
+        for linear, norm in pairwise(self.body):
+            if not isinstance(linear, nn.Linear) or not isinstance(norm, nn.BatchNorm1d):
+                continue
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            gain = norm.weight / (norm.running_var + norm.eps).sqrt()
+            layers.append((linear.weight * gain[:, None], (linear.bias - norm.running_mean) * gain + norm.bias))
+        return [*layers, (self.head.weight, self.head.bias)]
+
     def advance(self, noise: Tensor, state: State) -> tuple[Tensor, State]:
-        """Draw step after step: the first number of each step chooses a law, the others are drawn from it."""
+        """Draw step after step: the first two numbers of each choose the image and the law, the others draw from it."""
         history = noise.new_zeros(len(noise), self.lags, self.features) if state is None else state
-        chance, rows, made = torch.special.ndtr(noise[..., :1]), torch.arange(len(noise)), []
-        for step in range(noise.shape[1]):
-            logits, means, scales = self(history)
-            chosen = (logits.exp().cumsum(dim=1) < chance[:, step]).sum(dim=1).clamp_max(logits.shape[1] - 1)
-            drawn = means[rows, chosen] + scales[rows, chosen].exp() * noise[:, step, 1:]
-            drawn = drawn.clamp(-_FARTHEST, _FARTHEST)
-            history = torch.cat((history[:, 1:], drawn.unsqueeze(1)), dim=1)
-            made.append(drawn)
+        *layers, (weight, bias) = self.folded()
+        flips = (noise[..., :1] < 0) & self.cured
+        signs = torch.where(flips, self.mirror, torch.ones_like(self.mirror)).unbind(1)
+        chance, drawn = torch.special.ndtr(noise[..., 1:2]).unbind(1), noise[..., 2:].unbind(1)
+        rows, made, size = torch.arange(len(noise)), [], self.laws
+        for step, sign in enumerate(signs):
+            image = history * sign.unsqueeze(1)
+            now = torch.cat((image, image.abs() - 0.8), dim=-1).flatten(1)
+            for matrix, shift in layers:
+                now = nn.functional.linear(now, matrix, shift).relu_()
+            now = nn.functional.linear(now, weight, bias)
+            law = (now[:, :size].softmax(dim=1).cumsum(dim=1) < chance[step]).sum(dim=1).clamp_max_(size - 1)
+            mean, scale = now[:, size:].reshape(len(now), size, 2, self.features)[rows, law].unbind(1)
+            found = (mean + scale.clamp(-4.0, 2.0).exp() * drawn[step]).clamp_(-_FARTHEST, _FARTHEST) * sign
+            history = torch.cat((history[:, 1:], found.unsqueeze(1)), dim=1)
+            made.append(found)
         return torch.stack(made, dim=1), history
 
 
@@ -122,6 +144,11 @@ class AutoregressivePerceptron(NeuralGenerator):
     Parameters: ClassVar[type[Any]] = Parameters
     # Its calibration is odd even where drift is not cured: so the drift of the network can be seen.
     mirrored = True
+
+    def __init__(self, parameters: Any = None) -> None:
+        super().__init__(parameters)
+        if not (self.parameters.lags < self.parameters.window and self.parameters.width >= 4):
+            raise InputError("ar_mlp: lags must be below window, and width 4 or more")
 
     def build(self, directions: FloatArray) -> nn.Module:
         """Make the perceptron."""
@@ -143,4 +170,6 @@ class AutoregressivePerceptron(NeuralGenerator):
     def roll(self, streams: Mapping[int, np.random.Generator], counts: Iterable[int]) -> Iterator[FloatArray]:
         """Draw step by step from the last `lags` steps."""
         assert isinstance(self.network, MixturePerceptron)
-        return roll_out(self.network.advance, streams, counts, width=1 + self.network.features, burn_in=256)
+        return roll_out(
+            self.network.advance, streams, counts, width=2 + self.network.features, burn_in=8 * self.network.lags
+        )

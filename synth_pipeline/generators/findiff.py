@@ -3,7 +3,8 @@
 A window x_0 is noised in T steps, x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε with β from 10⁻⁴ to β_T linearly, and a perceptron
 with an embedding of t learns ε by least squares (Ho, Jain and Abbeel 2020, NeurIPS, algorithms 1 and 2):
 
-    min E ‖ε - ε_θ(x_t, t)‖²,      x_{t-1} = (x_t - β_t / √(1 - ᾱ_t) ε_θ) / √α_t + σ_t z,   σ_t² = β_t (1 - ᾱ_{t-1}) / (1 - ᾱ_t).
+    min E ‖ε - ε_θ(x_t, t)‖²,
+    x_{t-1} = (x_t - β_t / √(1 - ᾱ_t) ε_θ) / √α_t + σ_t z,        σ_t² = β_t (1 - ᾱ_{t-1}) / (1 - ᾱ_t).
 
 What differs: the paper's rows are bank records with embedded categories, which series of prices have none of; here a
 row is a window of steps, so that the model is one of time too. T is smaller than the paper's 500, and β_T = 10 / T
@@ -47,6 +48,12 @@ class Parameters(neural.Parameters):
     """Largest norm of the gradient."""
 
 
+def residual_layer(wide: int, dropout: float) -> nn.Sequential:
+    """Return what is added to the stream in one layer."""
+    inner = (nn.Linear(wide, wide), nn.SiLU(), nn.Dropout(dropout), nn.Linear(wide, wide))
+    return nn.Sequential(nn.LayerNorm(wide), *inner)
+
+
 class Denoiser(nn.Module):
     """Noised windows, flattened, and their times → the noise in them."""
 
@@ -59,12 +66,7 @@ class Denoiser(nn.Module):
         size, wide = settings.window * features, settings.hidden
         self.inward, self.outward = nn.Linear(size, wide), nn.Linear(wide, size)
         self.time = nn.Sequential(nn.Linear(wide, wide), nn.SiLU(), nn.Linear(wide, wide))
-        self.layers = nn.ModuleList(
-            nn.Sequential(
-                nn.LayerNorm(wide), nn.Linear(wide, wide), nn.SiLU(), nn.Dropout(dropout), nn.Linear(wide, wide)
-            )
-            for _ in range(settings.layers)
-        )
+        self.layers = nn.ModuleList(residual_layer(wide, dropout) for _ in range(settings.layers))
         rates = torch.arange((wide + 1) // 2) / ((wide + 1) // 2)
         self.register_buffer("pace", 10_000.0**-rates, persistent=False)
         betas = torch.linspace(_SMALLEST, min(10 / self.times, _LARGEST), self.times, dtype=torch.float64)

@@ -57,7 +57,8 @@ def lambert_gaussian(values: FloatArray, delta: float) -> FloatArray:
     """Return what the heavy-tail Lambert W transform u · exp(δ u² / 2) made these values of."""
     if delta < 1e-9:
         return values
-    return np.asarray(np.sign(values) * np.sqrt(special.lambertw(delta * values**2).real / delta))
+    inner = special.lambertw(delta * values**2)  # type: ignore[call-overload]  # its stubs know no arrays of float64
+    return np.asarray(np.sign(values) * np.sqrt(inner.real / delta))
 
 
 def tail_parameter(values: FloatArray) -> float:
@@ -94,7 +95,8 @@ class Block(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Return fewer steps than came in: the last ones."""
         made: Tensor = self.body(inputs)
-        return made + self.around(inputs)[..., -made.shape[-1] :]
+        passed: Tensor = self.around(inputs)[..., -made.shape[-1] :]
+        return made + passed
 
 
 class TemporalNetwork(nn.Module):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from synth_pipeline.errors import InputError
 from synth_pipeline.features.regimes import UNKNOWN, Regimes, label
-from synth_pipeline.generators.adversarial import uniform
+from synth_pipeline.generators.adversarial import device_of, uniform
 from synth_pipeline.generators.neural import NeuralGenerator, State, roll_out
 from synth_pipeline.generators.training_windows import Windows
 from synth_pipeline.series import FloatArray, Series
@@ -59,7 +59,7 @@ class ConditionedLSTM(nn.Module):
 
     def probe(self, batch: int, steps: int, burn_in: int, noise: torch.Generator) -> Tensor:
         """Return windows, each under one regime drawn at random, without labels."""
-        where = self.lstm.weight_ih_l0
+        where = device_of(self)
         labels = torch.zeros(batch, steps, self.labels, device=where.device)
         if self.labels:
             chosen = (uniform((batch,), noise, where) * self.labels).long()

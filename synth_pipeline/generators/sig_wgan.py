@@ -65,9 +65,7 @@ def signature(increments: Tensor, depth: int) -> Tensor:
     signature of a straight step d being 1, d, d⊗d/2!, d⊗d⊗d/3!, …
     """
     paths = len(increments)
-    levels = [
-        torch.zeros(paths, increments.shape[2] ** level, device=increments.device) for level in range(1, depth + 1)
-    ]
+    levels = [increments.new_zeros(paths, increments.shape[2] ** level) for level in range(1, depth + 1)]
     for step in increments.unbind(1):
         straight = [step]
         for level in range(2, depth + 1):
@@ -83,7 +81,7 @@ def signature(increments: Tensor, depth: int) -> Tensor:
 
 
 def path_signature(scores: Tensor, depth: int, lead_lag: bool) -> Tensor:
-    """Return the signature of cumulated scores with time beside them, shape (windows, steps, features) → (windows, …)."""
+    """Return the signatures of cumulated scores, shape (windows, steps, features), with time beside them."""
     steps = scores.shape[1]
     moves = scores / steps**0.5
     time = torch.full_like(moves[..., :1], 1 / steps)
@@ -144,10 +142,8 @@ class SignatureWGAN(NeuralGenerator):
         """Regress the signature of the future on that of the past."""
         some = np.unique(np.linspace(0, len(data.starts) - 1, min(len(data.starts), _MOST_WINDOWS)).astype(np.int64))
         real = data.at(some)
-        past, future = (
-            self._signature(part).double()
-            for part in (real[:, : self.parameters.past], real[:, self.parameters.past :])
-        )
+        at = self.parameters.past
+        past, future = (self._signature(part).double() for part in (real[:, :at], real[:, at:]))
         seen = torch.cat((torch.ones(len(past), 1, dtype=past.dtype), past), dim=1)
         penalty = _RIDGE * len(seen) * torch.eye(seen.shape[1], dtype=seen.dtype)
         penalty[0, 0] = 0.0
@@ -175,7 +171,7 @@ class SignatureWGAN(NeuralGenerator):
             seen = self._signature(past)
             wanted = regression[0].to(real.device) + seen @ regression[1:].to(real.device)
             made = self._signature(drawn(past, settings.futures, noise))
-            apart = made.unflatten(0, (len(real), settings.futures)).mean(dim=1) - wanted
+            apart: Tensor = made.reshape(len(real), settings.futures, -1).mean(dim=1) - wanted
             return apart.square().sum(dim=1).mean()
 
         player = Player("generator", network, loss, settings.rate, betas=(0.9, 0.999), clip=settings.clip)
@@ -191,4 +187,4 @@ class SignatureWGAN(NeuralGenerator):
     def roll(self, streams: Mapping[int, np.random.Generator], counts: Iterable[int]) -> Iterator[FloatArray]:
         """Carry the last steps from chunk to chunk."""
         assert isinstance(self.network, FeedForward)
-        return roll_out(self.network.advance, streams, counts, width=self.parameters.noise, burn_in=256)
+        return roll_out(self.network.advance, streams, counts, width=self.parameters.noise, burn_in=64)

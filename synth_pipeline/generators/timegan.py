@@ -103,12 +103,14 @@ class Networks(nn.Module):
 
     def reconstruction(self, windows: Tensor) -> Tensor:
         """Return 10 √MSE of what the autoencoder gives back."""
-        return 10 * (self.recovery(self.embedder(windows)) - windows).square().mean().add(1e-8).sqrt()
+        left: Tensor = self.recovery(self.embedder(windows)) - windows
+        return 10 * left.square().mean().add(1e-8).sqrt()
 
     def supervised(self, windows: Tensor) -> Tensor:
         """Return how far the supervisor is off the next latent step."""
         latent = self.embedder(windows)
-        return (self.supervisor(latent)[:, :-1] - latent[:, 1:]).square().mean()
+        missed: Tensor = self.supervisor(latent)[:, :-1] - latent[:, 1:]
+        return missed.square().mean()
 
 
 def moment_distance(real: Tensor, made: Tensor) -> Tensor:
@@ -162,9 +164,7 @@ class TimeGAN(WindowGenerator):
         def generator_loss(real: Tensor, noise: torch.Generator) -> Tensor:
             raw = network.generator(torch.special.ndtr(normal((len(real), *shape), noise, real)))
             led = network.supervisor(raw)
-            fooled = sum(
-                weight * cross_entropy(judge(each), 1.0) for each, weight in ((led, 1.0), (raw, settings.gamma))
-            )
+            fooled = cross_entropy(judge(led), 1.0) + settings.gamma * cross_entropy(judge(raw), 1.0)
             drift = network.supervised(real).add(1e-8).sqrt()
             return fooled + 100 * drift + 100 * moment_distance(real, network.recovery(led))
 
