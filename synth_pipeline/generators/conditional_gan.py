@@ -65,7 +65,7 @@ class ConditionalGAN(ConditionedGenerator):
         settings: Parameters = self.parameters
         assert isinstance(network, ConditionedLSTM)
         features = network.features
-        critic = Critic(features + network.labels, settings.hidden)
+        critic = Critic(features, settings.hidden, network.labels)
 
         def critic_loss(real: Tensor, noise: torch.Generator) -> Tensor:
             with torch.no_grad():

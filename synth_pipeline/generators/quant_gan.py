@@ -41,7 +41,8 @@ class Parameters(adversarial.Parameters):
 
     steps: int = 1_000
     window: int = 64
-    hidden: int = 48
+    batch: int = 32
+    hidden: int = 24
     """Channels of both networks; the paper has 80."""
     dilations: int = 6
     """Blocks of dilated convolutions: they see 2^(dilations + 1) - 1 steps."""

@@ -92,7 +92,8 @@ class ConditionedGenerator(NeuralGenerator):
         labels = np.where(regimes.labels == UNKNOWN, len(self.regime_names), numbers[regimes.labels])
         states = len(self.regime_names) + 1
         moves = np.zeros((states, states))
-        np.add.at(moves, (labels[:, :-1].ravel(), labels[:, 1:].ravel()), 1.0)
+        # History is closed to a ring: so a long path has each regime as often as history does.
+        np.add.at(moves, (labels.ravel(), np.roll(labels, -1, axis=1).ravel()), 1.0)
         moves[:, -1] += 1e-9  # a state that nothing follows has a row too
         self.chain = moves / moves.sum(axis=1, keepdims=True)
         columns = np.eye(states)[labels][..., :-1]

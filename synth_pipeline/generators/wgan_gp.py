@@ -86,13 +86,14 @@ class MirroredLSTM(nn.Module):
 
 
 class Critic(nn.Module):
-    """Windows of shape (batch, steps, features) → one number each."""
+    """Windows of shape (batch, steps, features + labels) → one number each."""
 
-    def __init__(self, features: int, hidden: int) -> None:
+    def __init__(self, features: int, hidden: int, labels: int = 0) -> None:
         super().__init__()
+        self.features = features
         seen = 2 * features
         self.rows, self.columns = torch.triu_indices(seen, seen, 1).unbind()
-        self.embed = nn.Linear(seen + len(self.rows) + seen * seen, hidden)
+        self.embed = nn.Linear(seen + len(self.rows) + seen * seen + labels, hidden)
         self.merge = nn.Linear(_PATCH * hidden, hidden)
         self.lstm = nn.LSTM(hidden, hidden, batch_first=True)
         self.head = nn.Sequential(nn.Linear(2 * hidden, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, 1))
@@ -100,11 +101,12 @@ class Critic(nn.Module):
 
     def forward(self, windows: Tensor) -> Tensor:
         """Average the LSTM's verdict over the stretches."""
+        windows, labels = windows[..., : self.features], windows[..., self.features :]
         seen = torch.cat((windows, windows.abs() - 0.8), dim=-1)
         now = seen[..., self.rows] * seen[..., self.columns]
         before = torch.cat((torch.zeros_like(seen[:, :1]), seen[:, :-1]), dim=1)
         lagged = (seen.unsqueeze(-1) * before.unsqueeze(-2)).flatten(2)
-        steps = self.bend(self.embed(torch.cat((seen, 0.5 * now, 0.5 * lagged), dim=-1)))
+        steps = self.bend(self.embed(torch.cat((seen, 0.5 * now, 0.5 * lagged, labels), dim=-1)))
         stretches = self.bend(self.merge(steps[:, steps.shape[1] % _PATCH :].unflatten(1, (-1, _PATCH)).flatten(2)))
         hidden, _ = self.lstm(stretches)
         verdict: Tensor = self.head(torch.cat((hidden, stretches), dim=-1)).mean(dim=(1, 2))
