@@ -20,7 +20,7 @@ from scipy import stats
 
 from synth_pipeline import generators, plugins
 from synth_pipeline.errors import InputError, TooLittleDataError
-from synth_pipeline.generators import Generator
+from synth_pipeline.generators import Generator, neural
 from synth_pipeline.generators.adversarial import gradient_penalty
 from synth_pipeline.generators.basket import Basket
 from synth_pipeline.generators.wgan_gp import Critic, MirroredLSTM, Parameters, WassersteinGAN
@@ -264,7 +264,7 @@ def test_a_streamed_path_is_the_sampled_one(name: str, of_bars: bool, monkeypatc
 @every_generator
 def test_a_stream_holds_no_more_than_a_piece(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = fitted(name)
-    fewer = 5 if name in QUICK and generator.max_steps is None else 1  # a network that rolls on is slow
+    fewer = 10 if name in QUICK and generator.max_steps is None else 1  # a network that rolls on is slow
     cut_at(1_000 // fewer, monkeypatch)
 
     def peak_of(steps: int) -> int:
@@ -437,7 +437,10 @@ def test_any_tick_size_gives_lawful_samples(name: str, tick: float, price: float
         made.values[0, at::9, 0] += 2 * tick
         return replace(made, tick_size=tick)
 
-    generator = make(name).fit(markets_of(name, one), rng=stream(seed, "fit"))
+    with pytest.MonkeyPatch.context() as patch:  # networks are calibrated on shorter paths: the laws hold on any
+        patch.setattr(neural, "_CALIBRATION_STEPS", 200)
+        patch.setattr(neural, "_CALIBRATION_ROWS", 3_000)
+        generator = make(name).fit(markets_of(name, one), rng=stream(seed, "fit"))
     assert_lawful(generator.sample(2, most(generator, 80), rng=stream(seed, "sample")))
 
 

@@ -94,7 +94,8 @@ class ConditionedGenerator(NeuralGenerator):
         moves = np.zeros((states, states))
         # History is closed to a ring: so a long path has each regime as often as history does.
         np.add.at(moves, (labels.ravel(), np.roll(labels, -1, axis=1).ravel()), 1.0)
-        moves[:, -1] += 1e-9  # a state that nothing follows has a row too
+        # A path comes from the last state, that of no regime: where history has none of it, anything may follow.
+        moves[moves.sum(axis=1) == 0] = moves.sum(axis=0)
         self.chain = moves / moves.sum(axis=1, keepdims=True)
         columns = np.eye(states)[labels][..., :-1]
         names = (*scores.names, *(f"regime_{name}" for name in self.regime_names))
