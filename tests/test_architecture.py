@@ -105,7 +105,7 @@ def test_randomness_and_clocks_come_from_one_place(path: Path) -> None:
     if path.name != "rng.py":
         makers = {call for call in calls if call.startswith(("np.random.", "numpy.random."))}
         assert not makers, f"{path} makes randomness: {makers}"
-    assert not {call for call in calls if call in {"torch.manual_seed", "np.random.seed"}} or path.name == "neural.py"
+    assert not {call for call in calls if call in {"torch.manual_seed", "np.random.seed"}} or path.name == "training.py"
     if path.name != "workspace.py":
         assert not calls & {"datetime.now", "time.time", "datetime.utcnow", "date.today"}, f"{path} reads the clock"
     if path.name != "settings.py" and _part(path) not in {"orchestration", "lineage"}:

@@ -30,12 +30,14 @@ if TYPE_CHECKING:
 
 MACHINERY = frozenset(
     {
+        "adversarial",
         "basket",
         "block_length",
         "blocks",
         "companions",
         "conditional_variance",
         "diurnal",
+        "fixed_windows",
         "garch_margins",
         "hawkes",
         "hidden_markov",
@@ -46,10 +48,15 @@ MACHINERY = frozenset(
         "neural",
         "pieces",
         "price_process",
+        "recipe",
+        "regime_conditions",
+        "training",
+        "training_state",
+        "training_windows",
     }
 )
 """Files here that are shared machinery, not generators."""
-CONDITIONING = ("block_bootstrap", "regime_switching")
+CONDITIONING = ("block_bootstrap", "conditional_gan", "rcgan", "regime_switching")
 """Generators that sample under a regime, as an error names them."""
 _LAST_NS = 2**63 - 1
 
@@ -72,7 +79,7 @@ class Generator(ABC):
     """Whether `sample` honours a regime."""
     multi_asset: ClassVar[bool] = False
     """Whether `fit` takes a series of several assets."""
-    max_steps: ClassVar[int | None] = None
+    max_steps: int | None = None
     """Longest connected path; None means unlimited."""
     minimum_steps: ClassVar[int] = 100
     """Fewest steps without a gap that `fit` accepts."""
@@ -171,10 +178,13 @@ class Generator(ABC):
         if regime is not None and not self.conditions:
             raise InputError(
                 f"{self._name} does not condition on regimes: leave out regime {regime!r}, "
-                f"or take {' or '.join(CONDITIONING)}"
+                f"or take {', '.join(CONDITIONING[:-1])} or {CONDITIONING[-1]}"
             )
         if self.max_steps is not None and steps > self.max_steps:
-            raise InputError(f"{self._name} samples at most {self.max_steps} connected steps, not {steps}")
+            raise InputError(
+                f"{self._name} samples at most {self.max_steps} connected steps, not {steps}: it makes one window "
+                f"(parameter window); take a generator without one for longer paths"
+            )
         for anchor in self.anchors:
             if steps > (most := (_LAST_NS - anchor.next_ns) // anchor.step_ns):
                 raise InputError(

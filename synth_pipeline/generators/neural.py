@@ -1,48 +1,46 @@
-"""The one training run, the one way to sample and the one checkpoint of all neural generators.
+"""What all neural generators share: networks over standard normal scores, calibrated, rolled on, saved.
 
-A model file states networks and losses as a `Recipe` and how its network rolls on; it knows nothing of Lightning. Here
-lie the optimizers, the average of the weights, the alarms, the budget, determinism and silence. What is kept is the
-last average of the weights: no model is selected by a score that is reported later.
+A model file adds networks and losses as a `Recipe` (see `training`, which trains it) and how its network rolls on.
+Models that make one window of a fixed length are `fixed_windows.WindowGenerator`.
 """
 
 from __future__ import annotations
 
-import copy
 import json
-import logging
-import time
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from synth_pipeline.errors import TooLittleDataError, TrainingError
+from synth_pipeline.errors import InputError
 from synth_pipeline.features.marginals import Marginal
 from synth_pipeline.features.transforms import Anchor, SeriesTransform, checked, known_columns
-from synth_pipeline.features.windows import segments
 from synth_pipeline.generators import Generator
 from synth_pipeline.generators.pieces import PIECE, counts_of, recut
+from synth_pipeline.generators.recipe import History, Recipe, Watch, budget_seconds
+from synth_pipeline.generators.training import one_thread, reproducible, train
+from synth_pipeline.generators.training_windows import Windows
 from synth_pipeline.progress import Progress, silent
 from synth_pipeline.rng import Paths, per_path
-from synth_pipeline.series import FloatArray, IntArray, Series
+from synth_pipeline.series import FloatArray, Series
 
 State = Any
 """What a network carries from one stretch of a path to the next: a tree of tensors, or None at the start."""
 
+COLUMNS = ("mid", "spread", "open", "high", "low", "close", "volume", "imbalance_1")
 ROWS = 16
 """Paths of a batch; `roll_out` pads to it."""
 _CHUNK = 64
-_CALIBRATION_PATHS, _CALIBRATION_STEPS = 16, 1_500
-_DIVERGED = 1e5
-_COLLAPSED, _PATIENCE, _PROBES, _SETTLED = 0.05, 3, 40, 100
+_CALIBRATION_STEPS = 1_500
+_CALIBRATION_ROWS = 24_000
+_HELD_OUT = 0.1
+_DROPOUT = 0.1
 
 
 def gpu_names() -> list[str]:
@@ -51,250 +49,22 @@ def gpu_names() -> list[str]:
 
 
 @dataclass(frozen=True)
-class Player:
-    """One optimizer: what it moves, down which loss, how often a step."""
+class Parameters:
+    """What a user may set of every neural generator."""
 
-    name: str
-    network: nn.Module
-    loss: Callable[[Tensor, torch.Generator], Tensor]
-    """Of a batch of windows, shape (batch, steps, features), and the source of noise; a scalar."""
-    learning_rate: float
-    updates: int = 1
-    betas: tuple[float, float] = (0.5, 0.9)
-    clip: float = 10.0
-    """Largest norm of the gradient."""
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Steps in which the same players take turns, in this order."""
-
-    steps: int
-    players: tuple[Player, ...]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a model is trained."""
-
-    phases: tuple[Phase, ...]
-    batch: int
-    average: nn.Module
-    """What is sampled from later: it ends as the exponential average of its own weights."""
-    probe: Callable[[torch.Generator], Tensor] | None = None
-    """Makes a few windows, shape (paths, steps, features), on which the alarm for collapse looks."""
+    steps: int = 500
+    """Training steps; with several phases, of all of them together."""
+    budget: str | None = None
+    """Train for this time, such as 90s, 5m or 1h30m, instead of the steps; the result then depends on the machine."""
+    preset: Literal["benchmark", "release"] = "benchmark"
+    """`benchmark` fits all windows. `release` holds the last tenth out and stops where their loss rises, drops out a
+    tenth of the units, and samples no window nearer to a fitted one than 99% of those held out are."""
+    window: int = 24
+    """Steps of the grid that are learnt from at once."""
+    batch: int = 64
+    """Windows an update."""
     decay: float = 0.99
-    seconds: float | None = None
-    """Stop after this time even with steps left. The result then depends on the machine; None is reproducible."""
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Every window of `length` steps without a gap, cut on demand: a day of rows is small, its windows are not."""
-
-    rows: Tensor
-    starts: IntArray
-    length: int
-
-    @classmethod
-    def of(cls, scores: Series, length: int, fewest: int) -> Self:
-        """Find them. Raises `TooLittleDataError` for fewer than `fewest`."""
-        starts = [
-            np.arange(path * scores.steps + start, path * scores.steps + stop - length + 1)
-            for path, start, stop in segments(scores)
-        ]
-        found = np.concatenate(starts) if starts else np.empty(0, dtype=np.int64)
-        if len(found) < fewest:
-            raise TooLittleDataError(
-                f"{len(found)} windows of {length} steps without a gap and {fewest} are needed: "
-                f"record for longer or choose a shorter window"
-            )
-        rows = np.nan_to_num(scores.values.reshape(-1, len(scores.names)))
-        return cls(torch.from_numpy(rows).to(torch.float32), found, length)
-
-    def batch(self, size: int, noise: torch.Generator) -> Tensor:
-        """Return windows drawn at random, shape (size, length, features)."""
-        drawn = torch.randint(len(self.starts), (size,), generator=noise).numpy()
-        return self.rows[torch.from_numpy(self.starts[drawn][:, np.newaxis] + np.arange(self.length))]
-
-
-@dataclass
-class History:
-    """What a training run leaves behind."""
-
-    steps: int = 0
-    losses: dict[str, list[float]] = field(default_factory=dict)
-    """Per player, the loss of its last update in every step."""
-
-    def summary(self) -> dict[str, float]:
-        """Return the steps taken and, per player, the mean loss over the last tenth."""
-        tail = {f"{name}_loss": float(np.mean(past[-max(1, len(past) // 10) :])) for name, past in self.losses.items()}
-        return {"training_steps": float(self.steps)} | tail
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch on one thread inside the block: a sum that is split over threads depends on how many there are."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@contextmanager
-def reproducible(rng: np.random.Generator) -> Iterator[torch.Generator]:
-    """Seed torch from `rng` and run it on one thread inside the block; leave the process as it was after it.
-
-    Layers draw their initial weights and dropout from the seeded global generator; everything else draws from the one
-    that is given.
-    """
-    noise = torch.Generator()
-    with torch.random.fork_rng(devices=[]), one_thread():
-        torch.manual_seed(int(rng.integers(0, 2**63)))
-        noise.manual_seed(int(rng.integers(0, 2**63)))
-        yield noise
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Lightning from announcing its hardware, its tips and its own deprecations."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
-
-
-class _Run:
-    """The steps of one training run; the Lightning module hands it batches and optimizers."""
-
-    def __init__(self, name: str, recipe: Recipe, spread: Tensor, noise: torch.Generator, progress: Progress) -> None:
-        self.name, self.recipe, self.spread, self.noise, self.progress = name, recipe, spread, noise, progress
-        self.total = sum(phase.steps for phase in recipe.phases)
-        self.history = History()
-        self.average = copy.deepcopy(recipe.average).requires_grad_(False)
-        self.collapsed = 0
-
-    def updates(self) -> Iterator[list[tuple[int, float]]]:
-        """Yield, for every step, the updates to make: number of the player, share of its learning rate.
-
-        The rate is constant for the first half of a phase and then falls linearly.
-        """
-        first = 0
-        for phase in self.recipe.phases:
-            for step in range(phase.steps):
-                share = min(1.0, 2 * (1 - step / phase.steps) + 0.02)
-                yield [(first + at, share) for at, who in enumerate(phase.players) for _ in range(who.updates)]
-            first += len(phase.players)
-
-    def check(self, player: Player, loss: float, norm: float) -> None:
-        """Raise `TrainingError` for a loss or gradient that is no number, and for a loss that runs away."""
-        where = f"{self.name}: {player.name} at step {self.history.steps}"
-        remedy = f"lower its learning rate ({player.learning_rate:g})"
-        if not np.isfinite(loss):
-            raise TrainingError(f"{where}: non-finite loss {loss}; {remedy}")
-        if not np.isfinite(norm):
-            raise TrainingError(f"{where}: non-finite gradient; {remedy}")
-        if abs(loss) > _DIVERGED:
-            raise TrainingError(f"{where}: diverged, its loss is {loss:.3g}; {remedy}")
-
-    def finish_step(self, losses: dict[str, float]) -> None:
-        """Average the weights, look for collapse, report."""
-        for name, loss in losses.items():
-            self.history.losses.setdefault(name, []).append(loss)
-        self.history.steps += 1
-        done = self.history.steps
-        keep = min(self.recipe.decay, done / (done + 9))
-        with torch.no_grad():
-            for mean, now in zip(
-                self.average.state_dict().values(), self.recipe.average.state_dict().values(), strict=True
-            ):
-                mean.lerp_(now, 1 - keep) if mean.is_floating_point() else mean.copy_(now)
-        if done % max(1, self.total // _PROBES) == 0:
-            if done > max(_SETTLED, self.total // 4):  # an untrained network may vary little: that is no collapse
-                self.look_for_collapse()
-            self.progress(done, self.total, ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items()))
-
-    def look_for_collapse(self) -> None:
-        """Raise `TrainingError` when, some probes in a row, a feature hardly varies from path to path."""
-        if self.recipe.probe is None:
-            return
-        with torch.no_grad():
-            varies = self.recipe.probe(self.noise).std(dim=0).mean(dim=0) / self.spread
-        low = int(varies.argmin())
-        self.collapsed = self.collapsed + 1 if float(varies[low]) < _COLLAPSED else 0
-        if self.collapsed >= _PATIENCE:
-            raise TrainingError(
-                f"{self.name}: collapsed by step {self.history.steps}, feature {low} of different paths varies by "
-                f"{float(varies[low]):.1%} of what the data do; use another seed or a lower learning rate"
-            )
-
-
-def train(
-    name: str, recipe: Recipe, data: Windows, *, rng: np.random.Generator, progress: Progress = silent
-) -> History:
-    """Train in place; `recipe.average` ends with averaged weights.
-
-    Runs on the CPU, writes no file and no log; the same `rng` gives the same bytes. Raises `TrainingError` naming what
-    went wrong: a loss or gradient that is no number, divergence, collapse.
-    """
-    import pytorch_lightning as lightning
-    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-
-    with reproducible(rng) as noise, _quiet():
-        run = _Run(name, recipe, data.rows.std(dim=0), noise, progress)
-        ends = time.monotonic() + (recipe.seconds or np.inf)
-        players = [player for phase in recipe.phases for player in phase.players]
-
-        class Module(lightning.LightningModule):
-            automatic_optimization = False
-
-            def __init__(self) -> None:
-                super().__init__()
-                self.networks = nn.ModuleList([player.network for player in players])
-
-            def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-                return [torch.optim.Adam(p.network.parameters(), p.learning_rate, p.betas) for p in players]
-
-            def training_step(self, updates: list[tuple[int, float]], _: int) -> None:
-                losses = {}
-                optimizers = self.optimizers()
-                for at, share in updates:
-                    player = players[at]
-                    optimizer = optimizers[at] if isinstance(optimizers, list) else optimizers
-                    self.toggle_optimizer(optimizer)
-                    optimizer.param_groups[0]["lr"] = player.learning_rate * share
-                    loss = player.loss(data.batch(recipe.batch, noise), noise)
-                    optimizer.zero_grad()
-                    self.manual_backward(loss)
-                    norm = nn.utils.clip_grad_norm_(player.network.parameters(), player.clip)
-                    losses[player.name] = loss.item()
-                    run.check(player, losses[player.name], float(norm))
-                    optimizer.step()
-                    self.untoggle_optimizer(optimizer)
-                run.finish_step(losses)
-                self.trainer.should_stop = time.monotonic() > ends
-
-        trainer = lightning.Trainer(
-            accelerator="cpu",
-            devices=1,
-            max_epochs=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            plugins=[LightningEnvironment()],
-        )
-        trainer.fit(Module(), train_dataloaders=run.updates())
-    recipe.average.load_state_dict(run.average.state_dict())
-    recipe.average.requires_grad_(False).eval()
-    return run.history
+    """Of the exponential average of the weights, which is what samples."""
 
 
 def roll_out(
@@ -329,22 +99,40 @@ def _chunks(
         yield made.numpy()[list(streams)].astype(np.float64)
 
 
-def _batches(first: int, n: int) -> Iterator[range]:
-    """Yield the numbers of the paths that share a batch: the same ones wherever the first is."""
-    return (range(max(at, first), min(at + ROWS, n)) for at in range(first - first % ROWS, n, ROWS))
-
-
 class NeuralGenerator(Generator):
     """A generator whose law is a network over standard normal scores.
 
-    A model file adds `build`, `recipe` and `roll`. Its `Parameters` hold at least `window`. After training, each score
-    is calibrated: a monotone map, fitted on long paths of the network itself, gives it the N(0, 1) law, so that the
-    marginals in market units are those of the data; the network answers for the dependence.
+    A model file adds `build`, `recipe` and `roll`. After training, each score is calibrated: a monotone map, fitted on
+    long paths of the network itself, gives it the N(0, 1) law, so that the marginals in market units are those of the
+    data; the network answers for the dependence.
     """
 
     fewest_windows: ClassVar[int] = 100
     """Windows that a fit asks for at least; they may overlap."""
+    rows: ClassVar[int] = ROWS
+    """Paths that are made together."""
+    mirrored: ClassVar[bool] = False
+    """Whether the network's law is symmetric under the exchange of bid and ask; its calibration is then odd.
+
+    That of others is not: it takes the mean out of a return, and with it the drift.
+    """
+    columns = COLUMNS
+    minimum_steps = 200
     notes: list[str]
+    watch: Watch | None = None
+    """Set before `fit`: where its state is kept, what it starts from, who is told of its losses."""
+
+    def __init__(self, parameters: Any = None) -> None:
+        super().__init__(parameters)
+        self.notes = []
+        self.opponents: dict[str, FloatArray] = {}
+        budget = self.parameters.budget
+        self.seconds = None if budget is None else budget_seconds(budget)
+
+    @property
+    def dropout(self) -> float:
+        """Share of units that a network leaves out in training."""
+        return _DROPOUT if self.parameters.preset == "release" else 0.0
 
     @abstractmethod
     def build(self, directions: FloatArray) -> nn.Module:
@@ -358,25 +146,121 @@ class NeuralGenerator(Generator):
     def roll(self, streams: Mapping[int, np.random.Generator], counts: Iterable[int]) -> Iterator[FloatArray]:
         """Sample uncalibrated scores with `self.network` in pieces, shape (paths, count, features); see `roll_out`."""
 
+    def roll_regime(
+        self, streams: Mapping[int, np.random.Generator], counts: Iterable[int], regime: str
+    ) -> Iterator[FloatArray]:
+        """Do the same under a regime; asked only of one that `conditions`."""
+        raise NotImplementedError
+
+    def inputs(self, scores: Series, series: Series) -> Series:
+        """Return what windows are cut from: the scores of a series, and after them what conditions them."""
+        del series
+        return scores
+
+    def prepared(self, data: Windows) -> Windows:
+        """Look at the windows before the networks are made; return them, with how often each is drawn."""
+        return data
+
+    def keep(self, folder: Path) -> None:
+        """Write what else the model needs; nothing, if not overridden."""
+
+    def recall(self, folder: Path) -> None:
+        """Read back what `keep` wrote, before the network is built."""
+
     def fit(self, series: Series, *, rng: np.random.Generator, progress: Progress = silent) -> Self:
         """Fit the transform, train on windows of its scores, calibrate on a path of the trained network."""
         self.check_assets(series)
         known, self.notes = known_columns(series, self.columns)
         chosen = checked(known, self.columns, self.required, max(self.minimum_steps, self.parameters.window + 1))
         self.transform = SeriesTransform.fit(chosen)
-        data = Windows.of(self.transform.encode(chosen, rng=rng), self.parameters.window, self.fewest_windows)
+        scores = self.inputs(self.transform.encode(chosen, rng=rng), chosen)
+        data = Windows.of(scores, self.parameters.window, self.fewest_windows)
+        return self._learnt(data, self.transform.directions, rng, progress)
+
+    def fit_windows(self, values: FloatArray, *, rng: np.random.Generator, progress: Progress = silent) -> Self:
+        """Fit windows of any features, shape (windows, steps, features), as benchmarks of windows have them.
+
+        Each feature becomes standard normal by its own law and nothing else is known of it, no regime either. A
+        generator fitted so gives `sample_windows` only. Raises `InputError` for windows of another length than the
+        parameter `window`.
+        """
+        if values.ndim != 3 or values.shape[1] != self.parameters.window:
+            raise InputError(f"windows of shape {values.shape} are not of {self.parameters.window} steps: set window")
+        features = range(values.shape[2])
+        self.marginals = tuple(Marginal.fit(values[:, :, at].ravel(), heaviest=0.0) for at in features)
+        scores = np.stack([self.marginals[at].normal(values[:, :, at], rng) for at in features], axis=2)
+        return self._learnt(Windows.cut(scores), np.ones(values.shape[2]), rng, progress)
+
+    def sample_windows(self, n: int, *, rng: np.random.Generator) -> FloatArray:
+        """Return n windows like those of `fit_windows`, in their units; window k is the same whatever n is."""
+        streams, made = per_path(rng, n), []
+        for first in range(0, n, self.rows):
+            some = {at: streams[first + at] for at in range(min(self.rows, n - first))}
+            made.append(self.calibrated(next(iter(self.roll(some, (self.parameters.window,))))))
+        scores = np.concatenate(made)
+        return np.stack([marginal.value(scores[:, :, at]) for at, marginal in enumerate(self.marginals)], axis=2)
+
+    def _learnt(self, data: Windows, directions: FloatArray, rng: np.random.Generator, progress: Progress) -> Self:
+        held = None
+        if self.parameters.preset == "release":
+            data, held = data.parted(_HELD_OUT)
+        data = self.prepared(data)
         with reproducible(rng):
-            self.network = self.build(self.transform.directions)
-            recipe = self.recipe(self.network)
-        self.history = train(type(self).__module__.rpartition(".")[2], recipe, data, rng=rng, progress=progress)
-        self.calibration = self._calibrated(rng)
+            self.network = self.build(directions)
+            recipe = replace(self.recipe(self.network), decay=self.parameters.decay, seconds=self.seconds)
+        players = {player.name: player.network for phase in recipe.phases for player in phase.players}
+        if self.watch is not None and self.watch.start_from is not None:
+            self._start_from(self.watch.start_from, players)
+        self.history = train(self._name, recipe, data, rng=rng, progress=progress, held=held, watch=self.watch)
+        self.opponents = {
+            f"{name}.{key}": tensor.numpy()
+            for name, network in players.items()
+            if network is not self.network
+            for key, tensor in network.state_dict().items()
+        }
+        self.calibration = self._calibrated(directions < 0, rng)
+        self.learnt(data, held)
         return self
 
-    def _calibrated(self, rng: np.random.Generator) -> tuple[Marginal, ...]:
+    def learnt(self, data: Windows, held: Windows | None) -> None:
+        """Keep what sampling needs of the windows; nothing, if not overridden."""
+
+    def _start_from(self, folder: Path, players: Mapping[str, nn.Module]) -> None:
+        """Load the weights of an earlier fit. Raises `InputError` where they are of other networks."""
+        weights, others = folder / "weights.npz", folder / "opponents.npz"
+        if not weights.exists() or not others.exists():
+            raise InputError(f"{folder} holds no weights to start from: name the folder of a saved {self._name}")
+        try:
+            with np.load(weights, allow_pickle=False) as kept:
+                self.network.load_state_dict({name: torch.from_numpy(kept[name]) for name in kept})
+            with np.load(others, allow_pickle=False) as kept:
+                for name, network in players.items():
+                    if network is not self.network:
+                        own = {key: torch.from_numpy(kept[f"{name}.{key}"]) for key in network.state_dict()}
+                        network.load_state_dict(own)
+        except (RuntimeError, KeyError):
+            raise InputError(
+                f"{folder} holds weights of other networks: start from a {self._name} of the same features and sizes"
+            ) from None
+
+    def _calibrated(self, directions: np.ndarray, rng: np.random.Generator) -> tuple[Marginal, ...]:
         steps = min(_CALIBRATION_STEPS, self.max_steps or _CALIBRATION_STEPS)
-        made = next(self.roll(dict(enumerate(per_path(rng, ROWS))), (steps,)))
-        odd = self.transform.directions < 0
-        return tuple(Marginal.fit(made[:, :, at].ravel(), odd=bool(odd[at]), heaviest=0.0) for at in range(len(odd)))
+        batches = -(-_CALIBRATION_ROWS // (self.rows * steps))
+        streams = per_path(rng, self.rows * batches)
+        made = np.concatenate(
+            [
+                next(iter(self.roll({at: streams[batch * self.rows + at] for at in range(self.rows)}, (steps,))))
+                for batch in range(batches)
+            ]
+        )
+        return tuple(
+            Marginal.fit(made[:, :, at].ravel(), odd=bool(self.mirrored and odd), heaviest=0.0)
+            for at, odd in enumerate(directions)
+        )
+
+    def calibrated(self, scores: FloatArray) -> FloatArray:
+        """Return what the network made, shape (paths, steps, features), as standard normal scores."""
+        return np.stack([each.normal(scores[:, :, at]) for at, each in enumerate(self.calibration)], axis=2)
 
     @property
     def anchors(self) -> tuple[Anchor, ...]:
@@ -388,9 +272,9 @@ class NeuralGenerator(Generator):
         self.check_request(n, steps, regime)
         streams = per_path(rng, n)
         values = np.empty((n, steps, len(self.transform.anchor.names)))
-        for numbers in _batches(0, n):
+        for numbers in self._batches(0, n):
             start = 0
-            for piece in self._pieces(streams, numbers, steps):
+            for piece in self._pieces(streams, numbers, steps, regime):
                 values[numbers.start : numbers.stop, start : start + piece.steps] = piece.values
                 start += piece.steps
         return self.transform.anchor.series(values)
@@ -405,46 +289,52 @@ class NeuralGenerator(Generator):
         """
         self.check_request(n, steps, regime)
         streams = per_path(rng, n)
-        batches = _batches(first, n) if steps <= PIECE else (range(number, number + 1) for number in range(first, n))
+        one_by_one = (range(number, number + 1) for number in range(first, n))
         return (
             (number, replace(piece, values=piece.values[at : at + 1], start_ns=piece.start_ns[at : at + 1]))
-            for numbers in batches
-            for piece in self._pieces(streams, numbers, steps)
+            for numbers in (self._batches(first, n) if steps <= PIECE else one_by_one)
+            for piece in self._pieces(streams, numbers, steps, regime)
             for at, number in enumerate(numbers)
         )
 
-    def _pieces(self, streams: Paths, numbers: range, steps: int) -> Iterator[Series]:
-        """Yield pieces of the paths of these numbers, at most `ROWS` of them, in market units."""
-        made = self.roll({number % ROWS: streams[number] for number in numbers}, counts_of(steps))
-        scores = (
-            np.stack([marginal.normal(piece[:, :, at]) for at, marginal in enumerate(self.calibration)], axis=2)
-            for piece in made
-        )
-        return self.transform.decoded(scores)
+    def _batches(self, first: int, n: int) -> Iterator[range]:
+        """Yield the numbers of the paths that share a batch: the same ones wherever the first is."""
+        rows = self.rows
+        return (range(max(at, first), min(at + rows, n)) for at in range(first - first % rows, n, rows))
+
+    def _pieces(self, streams: Paths, numbers: range, steps: int, regime: str | None) -> Iterator[Series]:
+        """Yield pieces of the paths of these numbers, at most a batch of them, in market units."""
+        own = {number % self.rows: streams[number] for number in numbers}
+        counts = counts_of(steps)
+        made = self.roll(own, counts) if regime is None else self.roll_regime(own, counts, regime)
+        return self.transform.decoded(map(self.calibrated, made))
 
     def save(self, folder: Path) -> None:
         """Write transform, weights and calibration as npz, the rest as JSON."""
         self.transform.save(folder)
+        self.keep(folder)
         state = {"parameters": asdict(self.parameters), "history": asdict(self.history), "notes": self.notes}
         (folder / "training.json").write_text(json.dumps(state, sort_keys=True) + "\n")
         weights = {name: tensor.numpy() for name, tensor in self.network.state_dict().items()}
         maps = {f"{at}.{key}": a for at, m in enumerate(self.calibration) for key, a in m.arrays().items()}
-        with (folder / "weights.npz").open("wb") as file:
-            np.savez(file, allow_pickle=False, **weights)
-        with (folder / "calibration.npz").open("wb") as file:
-            np.savez(file, allow_pickle=False, **maps)
+        for name, arrays in (("weights", weights), ("opponents", self.opponents), ("calibration", maps)):
+            with (folder / f"{name}.npz").open("wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read back what `save` wrote."""
         state = json.loads((folder / "training.json").read_text())
-        made = cls.from_settings(state["parameters"])
+        made = cls(cls.Parameters(**state["parameters"]))
         made.transform, made.history = SeriesTransform.load(folder), History(**state["history"])
         made.notes = state["notes"]
+        made.recall(folder)
         with torch.random.fork_rng(devices=[]):  # the initial weights, drawn and then replaced, are nobody's business
             made.network = made.build(made.transform.directions).requires_grad_(False).eval()
         with np.load(folder / "weights.npz", allow_pickle=False) as weights:
             made.network.load_state_dict({name: torch.from_numpy(weights[name]) for name in weights})
+        with np.load(folder / "opponents.npz", allow_pickle=False) as opponents:
+            made.opponents = dict(opponents)
         with np.load(folder / "calibration.npz", allow_pickle=False) as maps:
             count = len(made.transform.marginals)
             parts = [{key: maps[f"{at}.{key}"] for key in ("knots", "levels", "tails")} for at in range(count)]

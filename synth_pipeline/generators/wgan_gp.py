@@ -18,7 +18,7 @@ likely, and the mean return is zero at every step. Real windows are mirrored at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,7 +26,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from synth_pipeline.generators.neural import NeuralGenerator, Phase, Player, Recipe, State, roll_out
+from synth_pipeline.generators import neural
+from synth_pipeline.generators.adversarial import gradient_penalty, normal, uniform
+from synth_pipeline.generators.neural import NeuralGenerator, State, roll_out
+from synth_pipeline.generators.recipe import Phase, Player, Recipe
 from synth_pipeline.series import FloatArray
 
 _PATCH = 4
@@ -36,31 +39,23 @@ _BETAS = (0.0, 0.9)
 
 
 @dataclass(frozen=True)
-class Parameters:
+class Parameters(neural.Parameters):
     """What a user may set."""
 
-    steps: int = 500
-    """Training steps: one update of the generator each."""
     critic_updates: int = 2
     """Updates of the critic a step."""
-    window: int = 24
-    """Steps of the grid that the critic sees at once."""
     burn_in: int = 8
-    """Steps before them that it does not see."""
+    """Steps before the window that the critic does not see."""
     hidden: int = 32
     """Width of both LSTMs."""
     noise: int = 8
     """Random numbers a step, an even count."""
-    batch: int = 64
-    """Windows an update."""
     generator_rate: float = 5e-3
     """Learning rate of the generator."""
     critic_rate: float = 1e-2
     """Learning rate of the critic."""
     penalty: float = 10.0
     """[λ] Weight of the gradient penalty."""
-    seconds: float | None = None
-    """Stop training after this time; the result then depends on the machine."""
 
 
 class MirroredLSTM(nn.Module):
@@ -91,13 +86,14 @@ class MirroredLSTM(nn.Module):
 
 
 class Critic(nn.Module):
-    """Windows of shape (batch, steps, features) → one number each."""
+    """Windows of shape (batch, steps, features + labels) → one number each."""
 
-    def __init__(self, features: int, hidden: int) -> None:
+    def __init__(self, features: int, hidden: int, labels: int = 0) -> None:
         super().__init__()
+        self.features = features
         seen = 2 * features
         self.rows, self.columns = torch.triu_indices(seen, seen, 1).unbind()
-        self.embed = nn.Linear(seen + len(self.rows) + seen * seen, hidden)
+        self.embed = nn.Linear(seen + len(self.rows) + seen * seen + labels, hidden)
         self.merge = nn.Linear(_PATCH * hidden, hidden)
         self.lstm = nn.LSTM(hidden, hidden, batch_first=True)
         self.head = nn.Sequential(nn.Linear(2 * hidden, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, 1))
@@ -105,32 +101,23 @@ class Critic(nn.Module):
 
     def forward(self, windows: Tensor) -> Tensor:
         """Average the LSTM's verdict over the stretches."""
+        windows, labels = windows[..., : self.features], windows[..., self.features :]
         seen = torch.cat((windows, windows.abs() - 0.8), dim=-1)
         now = seen[..., self.rows] * seen[..., self.columns]
         before = torch.cat((torch.zeros_like(seen[:, :1]), seen[:, :-1]), dim=1)
         lagged = (seen.unsqueeze(-1) * before.unsqueeze(-2)).flatten(2)
-        steps = self.bend(self.embed(torch.cat((seen, 0.5 * now, 0.5 * lagged), dim=-1)))
+        steps = self.bend(self.embed(torch.cat((seen, 0.5 * now, 0.5 * lagged, labels), dim=-1)))
         stretches = self.bend(self.merge(steps[:, steps.shape[1] % _PATCH :].unflatten(1, (-1, _PATCH)).flatten(2)))
         hidden, _ = self.lstm(stretches)
         verdict: Tensor = self.head(torch.cat((hidden, stretches), dim=-1)).mean(dim=(1, 2))
         return verdict
 
 
-def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, made: Tensor, noise: torch.Generator) -> Tensor:
-    """Return E[(‖∇D(x̂)‖₂ - 1)²] on random interpolates of the two batches, shape (batch, steps, features)."""
-    share = torch.rand(len(real), 1, 1, generator=noise)
-    between = (share * real + (1 - share) * made).requires_grad_()
-    (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-    excess: Tensor = gradient.flatten(1).norm(dim=1) - 1
-    return (excess**2).mean()
-
-
 class WassersteinGAN(NeuralGenerator):
     """LSTM generator against LSTM critic, with gradient penalty; connected paths of any length. See the module."""
 
     Parameters: ClassVar[type[Any]] = Parameters
-    columns = ("mid", "spread", "open", "high", "low", "close", "volume", "imbalance_1")
-    minimum_steps = 200
+    mirrored = True
 
     def build(self, directions: FloatArray) -> nn.Module:
         """Make the generator network."""
@@ -144,11 +131,11 @@ class WassersteinGAN(NeuralGenerator):
 
         def made(paths: int, noise: torch.Generator) -> Tensor:
             shape = (paths, settings.burn_in + settings.window, settings.noise)
-            windows: Tensor = network(torch.randn(shape, generator=noise))[0][:, settings.burn_in :]
+            windows: Tensor = network(normal(shape, noise, mirror))[0][:, settings.burn_in :]
             return windows
 
         def critic_loss(real: Tensor, noise: torch.Generator) -> Tensor:
-            flip = torch.rand(len(real), 1, 1, generator=noise) < 0.5
+            flip = uniform((len(real), 1, 1), noise, real) < 0.5
             real = torch.where(flip, real * mirror, real)
             with torch.no_grad():
                 fake = made(len(real), noise)
@@ -169,7 +156,6 @@ class WassersteinGAN(NeuralGenerator):
             batch=settings.batch,
             average=network,
             probe=lambda noise: made(settings.batch, noise),
-            seconds=settings.seconds,
         )
 
     def roll(self, streams: Mapping[int, np.random.Generator], counts: Iterable[int]) -> Iterator[FloatArray]:

@@ -1,0 +1,109 @@
+"""How a neural generator is trained, in words: players, phases, a recipe; what surrounds a run, and what it leaves.
+
+What belongs here: what a model file or a caller says. What does not: doing it (`training`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from synth_pipeline.errors import InputError
+
+_BUDGET = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+
+
+def budget_seconds(text: str) -> float:
+    """Return the seconds of a budget such as `5m`, `1h30m` or `90s`. Raises `InputError` for other words and for 0."""
+    found = _BUDGET.fullmatch(text.strip())
+    hours, minutes, seconds = (float(part or 0) for part in found.groups()) if found else (0.0, 0.0, 0.0)
+    total = 3_600 * hours + 60 * minutes + seconds
+    if total <= 0:
+        raise InputError(f"budget {text!r} is no time: write it like 90s, 5m or 1h30m")
+    return total
+
+
+@dataclass(frozen=True)
+class Player:
+    """One optimizer: what it moves, down which loss, how often a step."""
+
+    name: str
+    network: nn.Module
+    loss: Callable[[Tensor, torch.Generator], Tensor]
+    """Of a batch of windows, shape (batch, steps, features), and the source of noise; a scalar."""
+    learning_rate: float
+    updates: int = 1
+    betas: tuple[float, float] = (0.5, 0.9)
+    clip: float = 10.0
+    """Largest norm of the gradient."""
+    rests_below: float | None = None
+    """Its weights are left alone while its loss is below this: an adversary that wins lets the other catch up."""
+    dead_below: float | None = None
+    """A loss that stays below this is an alarm: it tells real from made without fail, and teaches nothing."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps in which the same players take turns, in this order."""
+
+    steps: int
+    players: tuple[Player, ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained."""
+
+    phases: tuple[Phase, ...]
+    batch: int
+    average: nn.Module
+    """What is sampled from later: it ends as the exponential average of its own weights."""
+    probe: Callable[[torch.Generator], Tensor] | None = None
+    """Makes a few windows, shape (paths, steps, features), on which the alarm for collapse looks."""
+    held_out: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    """Loss of windows that training never sees; where it rises, the last phase ends. Never a score that is reported."""
+    decay: float = 0.99
+    seconds: float | None = None
+    """Train for this time instead of the steps, which then only say how the phases share it.
+
+    The result then depends on the machine; None is reproducible.
+    """
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What surrounds a training run without changing what it learns from its data."""
+
+    state: Path | None = None
+    """File in which the run is kept, and from which it goes on; remove it once the generator is saved."""
+    every_seconds: float = 30.0
+    """How often it is written."""
+    start_from: Path | None = None
+    """Folder of an earlier saved generator whose weights training starts from: yesterday's, for a nightly run."""
+    on_losses: Callable[[int, Mapping[str, float]], None] | None = None
+    """Called after every step with its number and the losses of its players."""
+    accelerator: str = "auto"
+    """`cpu`, `gpu`, or the one GPU where there is one."""
+
+
+@dataclass
+class History:
+    """What a training run leaves behind."""
+
+    steps: int = 0
+    losses: dict[str, list[float]] = field(default_factory=dict)
+    """Per player, the loss of its last update in every step."""
+    held_out: list[float] = field(default_factory=list)
+    """Loss of the averaged weights on held-out windows, at every probe."""
+
+    def summary(self) -> dict[str, float]:
+        """Return the steps taken, per player the mean loss over the last tenth, and the least held-out loss."""
+        tail = {f"{name}_loss": float(np.mean(past[-max(1, len(past) // 10) :])) for name, past in self.losses.items()}
+        least = {"held_out_loss": min(self.held_out)} if self.held_out else {}
+        return {"training_steps": float(self.steps)} | tail | least

@@ -1,0 +1,406 @@
+"""The one training run of all neural generators: turns, averages, alarms, budget, early stop, exact resume.
+
+A model file states networks and losses as a `Recipe`; it knows nothing of Lightning. Here lie the optimizers, the
+average of the weights, the alarms, the clock, the device, determinism and silence. What is kept is the last average of
+the weights or, where a recipe has a loss on held-out windows, the average with the least one: no model is selected by
+a score that is reported later. What surrounds a run and does not change what it learns is its `Watch`: where its state
+is kept, from which it goes on after a kill, what it starts from, who is told of its losses.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from synth_pipeline.errors import InputError, TrainingError
+from synth_pipeline.generators import training_state
+from synth_pipeline.generators.recipe import History, Player, Recipe, Watch
+from synth_pipeline.generators.training_windows import Windows
+from synth_pipeline.progress import Progress, silent
+
+_DIVERGED = 1e5
+_COLLAPSED, _PATIENCE, _PROBES, _SETTLED = 0.05, 3, 40, 100
+_DEAD_STEPS = 200
+_HELD_WINDOWS, _HELD_PATIENCE = 256, 10
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread inside the block: a sum that is split over threads depends on how many there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def reproducible(rng: np.random.Generator) -> Iterator[torch.Generator]:
+    """Seed torch from `rng` and run it on one thread inside the block; leave the process as it was after it.
+
+    Layers draw their initial weights and dropout from the seeded global generator; everything else draws from the one
+    that is given.
+    """
+    noise = torch.Generator()
+    with torch.random.fork_rng(devices=[]), one_thread():
+        torch.manual_seed(int(rng.integers(0, 2**63)))
+        noise.manual_seed(int(rng.integers(0, 2**63)))
+        yield noise
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning from announcing its hardware, its tips and its own deprecations."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+@dataclass
+class _Run:
+    """The steps of one training run; the Lightning module hands it batches and optimizers."""
+
+    name: str
+    recipe: Recipe
+    spread: Tensor
+    held: Tensor | None
+    noise: torch.Generator
+    progress: Progress
+    elapsed: float = 0.0
+    """Seconds spent before this process took over."""
+
+    def __post_init__(self) -> None:
+        self.total = sum(phase.steps for phase in self.recipe.phases)
+        self.history = History()
+        self.average = copy.deepcopy(self.recipe.average).requires_grad_(False)
+        self.done = [0] * len(self.recipe.phases)
+        self.collapsed, self.dead = 0, dict.fromkeys((p.name for phase in self.recipe.phases for p in phase.players), 0)
+        self.worse, self.best = 0, copy.deepcopy(self.average.state_dict())
+        self.started = time.monotonic()
+
+    @property
+    def spent(self) -> float:
+        """Seconds of training, those before a kill included."""
+        return self.elapsed + time.monotonic() - self.started
+
+    @property
+    def overfits(self) -> bool:
+        """Whether the held-out loss has not fallen for so long that training ends."""
+        return self.worse >= _HELD_PATIENCE
+
+    def share(self, at: int, step: int) -> float:
+        """Return how much of a phase is over, before a step of it."""
+        phases, seconds = self.recipe.phases, self.recipe.seconds
+        if seconds is None:
+            return step / phases[at].steps
+        begins = sum(phase.steps for phase in phases[:at]) / self.total
+        return (self.spent / seconds - begins) * self.total / phases[at].steps
+
+    def updates(self) -> Iterator[tuple[int, list[tuple[int, float]]]]:
+        """Yield, for every step to come, its phase and the updates to make: number of the player, share of its rate.
+
+        The rate is constant for the first half of a phase and then falls linearly. A phase has one step at least.
+        """
+        first = 0
+        for at, phase in enumerate(self.recipe.phases):
+            step = self.done[at]
+            while step == 0 or self.share(at, step) < 1:
+                rate = min(1.0, 2 * (1 - max(self.share(at, step), 0.0)) + 0.02) if step else 1.0
+                yield at, [(first + who, rate) for who, each in enumerate(phase.players) for _ in range(each.updates)]
+                step += 1
+            first += len(phase.players)
+
+    def check(self, player: Player, loss: float, norm: float) -> None:
+        """Raise `TrainingError` for a loss or gradient that is no number, one that runs away, and a dead player."""
+        where = f"{self.name}: {player.name} at step {self.history.steps}"
+        remedy = f"lower its learning rate ({player.learning_rate:g})"
+        if not np.isfinite(loss):
+            raise TrainingError(f"{where}: non-finite loss {loss}; {remedy}")
+        if not np.isfinite(norm):
+            raise TrainingError(f"{where}: non-finite gradient; {remedy}")
+        if abs(loss) > _DIVERGED:
+            raise TrainingError(f"{where}: diverged, its loss is {loss:.3g}; {remedy}")
+        if player.dead_below is None:
+            return
+        self.dead[player.name] = self.dead[player.name] + 1 if loss < player.dead_below or norm == 0 else 0
+        if self.dead[player.name] >= _DEAD_STEPS * player.updates:
+            raise TrainingError(
+                f"{where}: dead, its loss has been below {player.dead_below:g} or without a gradient for {_DEAD_STEPS} "
+                f"steps, so nothing is learnt from it; {remedy} or add instance noise"
+            )
+
+    def finish_step(self, at: int, losses: dict[str, float]) -> None:
+        """Average the weights, look for collapse and for overfitting, report."""
+        for name, loss in losses.items():
+            self.history.losses.setdefault(name, []).append(loss)
+        self.history.steps += 1
+        self.done[at] += 1
+        done = self.history.steps
+        keep = min(self.recipe.decay, done / (done + 9))
+        with torch.no_grad():
+            for mean, now in zip(
+                self.average.state_dict().values(), self.recipe.average.state_dict().values(), strict=True
+            ):
+                mean.lerp_(now, 1 - keep) if mean.is_floating_point() else mean.copy_(now)
+        if done % max(1, self.total // _PROBES) == 0:
+            if done > max(_SETTLED, self.total // 4):  # an untrained network may vary little: that is no collapse
+                self.look_for_collapse()
+            if at == len(self.done) - 1:
+                self.look_at_held_out()
+            self.report(", ".join(f"{name} {loss:.3f}" for name, loss in losses.items()))
+
+    def report(self, note: str) -> None:
+        """Say how far training is, in steps or in time."""
+        over = self.history.steps / self.total if self.recipe.seconds is None else self.spent / self.recipe.seconds
+        self.progress(min(int(over * self.total + 1e-9), self.total), self.total, note)
+
+    def look_for_collapse(self) -> None:
+        """Raise `TrainingError` when, some probes in a row, a feature hardly varies from path to path."""
+        if self.recipe.probe is None:
+            return
+        with torch.no_grad(), _judged(self.recipe.average):
+            made = self.recipe.probe(self.noise)
+        varies = made.std(dim=0).mean(dim=0).cpu() / self.spread[: made.shape[2]]
+        low = int(varies.argmin())
+        self.collapsed = self.collapsed + 1 if float(varies[low]) < _COLLAPSED else 0
+        if self.collapsed >= _PATIENCE:
+            raise TrainingError(
+                f"{self.name}: collapsed by step {self.history.steps}, feature {low} of different paths varies by "
+                f"{float(varies[low]):.1%} of what the data do; use another seed or a lower learning rate"
+            )
+
+    def look_at_held_out(self) -> None:
+        """Keep the averaged weights with the least loss on held-out windows, and count how often it did not fall."""
+        if self.held is None or self.recipe.held_out is None:
+            return
+        network, now = self.recipe.average, copy.deepcopy(self.recipe.average.state_dict())
+        network.load_state_dict(self.average.state_dict())
+        with torch.no_grad(), _judged(network):  # the same noise every time: the losses differ by the weights alone
+            loss = float(self.recipe.held_out(self.held, torch.Generator().manual_seed(0)))
+        network.load_state_dict(now)
+        if loss < min(self.history.held_out, default=np.inf):
+            self.worse, self.best = 0, copy.deepcopy(self.average.state_dict())
+        else:
+            self.worse += 1
+        self.history.held_out.append(loss)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return what is kept: the average, of the least held-out loss where there is one."""
+        kept: dict[str, Tensor] = self.best if self.history.held_out else self.average.state_dict()
+        return kept
+
+    def state(self) -> dict[str, Any]:
+        """Return what a run needs to go on."""
+        plain = {key: getattr(self, key) for key in ("done", "collapsed", "dead", "worse", "best")}
+        both = {"noise": self.noise.get_state(), "layers": torch.random.get_rng_state()}
+        return (
+            plain
+            | both
+            | {
+                "history": vars(self.history),
+                "average": self.average.state_dict(),
+                "elapsed": self.spent,
+            }
+        )
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        for key in ("done", "collapsed", "dead", "worse", "best", "elapsed"):
+            setattr(self, key, state[key])
+        self.history = History(**state["history"])
+        self.average.load_state_dict(state["average"])
+        self.noise.set_state(state["noise"])
+        torch.random.set_rng_state(state["layers"])
+
+
+@contextmanager
+def _judged(network: nn.Module) -> Iterator[None]:
+    """Put a network into the mode that it samples in: no dropout, fixed batch statistics."""
+    trained = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(trained)
+
+
+def device_of(accelerator: str) -> torch.device:
+    """Return the device to train on. Raises `InputError` for a GPU that is not there."""
+    if accelerator not in {"auto", "cpu", "gpu"}:
+        raise InputError(f"accelerator {accelerator!r} is none of ours: choose auto, cpu or gpu")
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise InputError("there is no GPU that torch can use: choose accelerator auto or cpu")
+    return torch.device("cpu" if accelerator == "cpu" or not torch.cuda.is_available() else "cuda")
+
+
+def train(
+    name: str,
+    recipe: Recipe,
+    data: Windows,
+    *,
+    rng: np.random.Generator,
+    progress: Progress = silent,
+    held: Windows | None = None,
+    watch: Watch | None = None,
+) -> History:
+    """Train in place; `recipe.average` ends with averaged weights.
+
+    Writes no file but the state that `watch` names, and no log; the same `rng` gives the same bytes on a CPU, however
+    often the run was killed and taken up again. Raises `TrainingError` naming what went wrong: a loss or gradient that
+    is no number, divergence, collapse, a dead discriminator; `InputError` for a state of another run.
+    """
+    watch = watch or Watch()
+    device = device_of(watch.accelerator)
+    players = [player for phase in recipe.phases for player in phase.players]
+    with reproducible(rng) as noise:
+        networks = nn.ModuleList([*(player.network for player in players), recipe.average]).to(device)
+        run = _Run(name, recipe, data.rows.std(dim=0), _held_windows(held, device), noise, progress)
+        mark = _mark(run, networks, data)
+        kept = training_state.read(watch.state, mark) if watch.state else None
+        if kept is not None:
+            networks.load_state_dict(kept["networks"])
+            run.restore(kept)
+        _fit(_Turns(run, networks, players, data, device, watch, mark), kept)
+        recipe.average.load_state_dict(run.weights())
+    networks.to("cpu")
+    recipe.average.requires_grad_(False).eval()
+    progress(run.total, run.total)
+    return run.history
+
+
+def _held_windows(held: Windows | None, device: torch.device) -> Tensor | None:
+    """Return some of the held-out windows, evenly spread."""
+    if held is None:
+        return None
+    count = len(held.starts)
+    return held.at(np.unique(np.linspace(0, count - 1, min(count, _HELD_WINDOWS)).astype(np.int64))).to(device)
+
+
+def _mark(run: _Run, networks: nn.ModuleList, data: Windows) -> str:
+    settings = [
+        (phase.steps, p.name, p.learning_rate, p.updates, p.betas, p.clip, p.rests_below)
+        for phase in run.recipe.phases
+        for p in phase.players
+    ]
+    words = (torch.__version__, run.name, run.recipe.batch, run.recipe.decay, run.recipe.seconds, data.length, settings)
+    starts = torch.from_numpy(data.starts)
+    return training_state.fingerprint(
+        [data.rows, starts, run.noise.get_state(), torch.random.get_rng_state(), *networks.state_dict().values()], words
+    )
+
+
+@dataclass
+class _Turns:
+    """What the Lightning module does with players, optimizers and the file that a run is kept in."""
+
+    run: _Run
+    networks: nn.ModuleList
+    players: list[Player]
+    data: Windows
+    device: torch.device
+    watch: Watch
+    mark: str
+    written: float = field(default_factory=time.monotonic)
+
+    def take(self, module: Any, optimizers: list[Any], step: tuple[int, list[tuple[int, float]]]) -> None:
+        """Make the updates of one step."""
+        phase, updates = step
+        losses: dict[str, float] = {}
+        for at, share in updates:
+            losses[self.players[at].name] = self.update(module, self.players[at], optimizers[at], share)
+        self.run.finish_step(phase, losses)
+        if self.watch.on_losses is not None:
+            self.watch.on_losses(self.run.history.steps, losses)
+        self.keep(optimizers, self.watch.every_seconds)
+
+    def update(self, module: Any, player: Player, optimizer: Any, share: float) -> float:
+        """Move one player down its loss and return it."""
+        module.toggle_optimizer(optimizer)
+        optimizer.param_groups[0]["lr"] = player.learning_rate * share
+        batch = self.data.batch(self.run.recipe.batch, self.run.noise).to(self.device)
+        loss = player.loss(batch, self.run.noise)
+        optimizer.zero_grad()
+        module.manual_backward(loss)
+        norm = nn.utils.clip_grad_norm_(player.network.parameters(), player.clip)
+        found = loss.item()
+        self.run.check(player, found, float(norm))
+        if player.rests_below is None or found >= player.rests_below:
+            optimizer.step()
+        module.untoggle_optimizer(optimizer)
+        return found
+
+    def keep(self, optimizers: list[Any], every_seconds: float) -> None:
+        """Write the run's state when it is time."""
+        if self.watch.state is None or time.monotonic() - self.written < every_seconds:
+            return
+        states = [optimizer.optimizer.state_dict() for optimizer in optimizers]
+        known = {"fingerprint": self.mark, "networks": self.networks.state_dict(), "optimizers": states}
+        training_state.write(self.watch.state, self.run.state() | known)
+        self.written = time.monotonic()
+
+
+def _fit(turns: _Turns, kept: dict[str, Any] | None) -> None:
+    import pytorch_lightning as lightning
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+
+    class Module(lightning.LightningModule):
+        automatic_optimization = False
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.networks = turns.networks
+
+        def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+            return [torch.optim.Adam(p.network.parameters(), p.learning_rate, p.betas) for p in turns.players]
+
+        def all_optimizers(self) -> list[Any]:
+            optimizers = self.optimizers()
+            return optimizers if isinstance(optimizers, list) else [optimizers]
+
+        def on_train_start(self) -> None:
+            if kept is not None:
+                for optimizer, state in zip(self.all_optimizers(), kept["optimizers"], strict=True):
+                    optimizer.optimizer.load_state_dict(state)
+
+        def training_step(self, step: tuple[int, list[tuple[int, float]]], _: int) -> None:
+            turns.take(self, self.all_optimizers(), step)
+            self.trainer.should_stop = turns.run.overfits
+
+        def on_train_end(self) -> None:
+            turns.keep(self.all_optimizers(), 0.0)
+
+    class Schedule:
+        """The steps to come."""
+
+        def __iter__(self) -> Iterator[tuple[int, list[tuple[int, float]]]]:
+            return turns.run.updates()
+
+    with _quiet():
+        trainer = lightning.Trainer(
+            accelerator="cpu" if turns.device.type == "cpu" else "gpu",
+            devices=1,
+            max_epochs=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            plugins=[LightningEnvironment()],
+        )
+        trainer.fit(Module(), train_dataloaders=Schedule())
