@@ -1,4 +1,4 @@
-"""MLflow: the only importer of mlflow, and only when the first run is opened.
+"""MLflow: with `registry.py` the only importer of mlflow, and only when the first run is opened.
 
 One experiment a stage, one run a materialization, checkpoints in the model registry. What a manifest says as tags,
 parameters and metrics is decided in `runs.py`.
@@ -24,8 +24,9 @@ from urllib.request import urlopen
 
 import synth_pipeline
 from synth_pipeline.errors import InputError
+from synth_pipeline.lineage import registry
 from synth_pipeline.lineage.manifests import FILE_INPUT, NAME, Manifest, encode
-from synth_pipeline.lineage.runs import numbers, run_tags, texts
+from synth_pipeline.lineage.runs import Champion, numbers, run_tags, texts
 from synth_pipeline.storage import Place
 
 if TYPE_CHECKING:
@@ -73,6 +74,18 @@ class MlflowTracker:
     def url(self, run_id: str) -> str | None:
         """Return the run's page in the MLflow UI; None when no UI is configured."""
         return f"{self.mlflow_url}/#/runs/{run_id}" if self.mlflow_url else None
+
+    def champion(self, model: str) -> Champion | None:
+        """Return the version of a model that has the alias `champion`. Raises `InputError` as `run` does."""
+        client = self._client
+        with _store_errors(self.uri):
+            return registry.champion(client, model)
+
+    def judge(self, model: str, run_id: str, verdict: Mapping[str, Any], *, promoted: bool) -> None:
+        """Tag the version that a run registered; promoted, it becomes `champion`. Raises `InputError` as `run` does."""
+        client = self._client
+        with _store_errors(self.uri):
+            registry.judge(client, model, run_id, texts(verdict), promoted=promoted)
 
     @cached_property
     def _client(self) -> MlflowClient:

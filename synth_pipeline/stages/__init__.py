@@ -1,4 +1,4 @@
-"""The verbs: record, bars, ingest, featurize, fit, sample, evaluate, calibrate, simulate.
+"""The verbs: record, bars, ingest, featurize, fit, sample, evaluate, promote, calibrate, simulate.
 
 Plain functions on files, one partition a call.
 
@@ -9,12 +9,15 @@ one at once when nothing changed (`skipped`), and otherwise builds the partition
 from synth_pipeline.stages.bars import bars_from_file, bars_from_source, resample_bars
 from synth_pipeline.stages.book_reports import compare_books
 from synth_pipeline.stages.calibrate import calibrate
+from synth_pipeline.stages.codes import code_versions
 from synth_pipeline.stages.days import ingest_days, recorded_days
 from synth_pipeline.stages.diagnosis import doctor
 from synth_pipeline.stages.exports import export
 from synth_pipeline.stages.features import feature_series, featurize
 from synth_pipeline.stages.history import parse_cell
 from synth_pipeline.stages.models import Scenario, evaluate, fit, load_generator, sample
+from synth_pipeline.stages.nights import Night, day_is_current, models_are_current, night
+from synth_pipeline.stages.promotion import promote
 from synth_pipeline.stages.raw import identify, known_venues, record
 from synth_pipeline.stages.reproduction import bundle, reproduce
 from synth_pipeline.stages.retention import gc
@@ -26,6 +29,7 @@ from synth_pipeline.stages.upkeep import compact, quarantine, verify
 from synth_pipeline.stages.workspace import Workspace
 
 __all__ = [
+    "Night",
     "Scenario",
     "Simulation",
     "Workspace",
@@ -33,8 +37,10 @@ __all__ = [
     "bars_from_source",
     "bundle",
     "calibrate",
+    "code_versions",
     "compact",
     "compare_books",
+    "day_is_current",
     "days_of",
     "doctor",
     "evaluate",
@@ -50,7 +56,10 @@ __all__ = [
     "known_venues",
     "load_flow",
     "load_generator",
+    "models_are_current",
+    "night",
     "parse_cell",
+    "promote",
     "quarantine",
     "record",
     "recorded_days",

@@ -250,8 +250,8 @@ def _features(workspace: Workspace, manifest: Manifest) -> Manifest:
 
 
 def _checkpoints(workspace: Workspace, manifest: Manifest) -> Manifest:
+    from synth_pipeline.stages.calibrate import calibrate
     from synth_pipeline.stages.models import fit
-    from synth_pipeline.stages.simulate import calibrate
 
     instrument, cell, name = _cell(manifest)
     config = manifest.config
