@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from synth_pipeline.progress import Progress
 
 
-@app.command(
-    epilog="Example: synth-pipeline backfill binance_usdm.BTCUSDT,binance_usdm.ETHUSDT 2024-08-01:2024-10-29 --workers 2"
-)
+@app.command(epilog="Example: synth-pipeline backfill binance_usdm.BTCUSDT,binance_usdm.ETHUSDT 2024-08-01:2024-10-29")
 def backfill(
     instruments: Annotated[str, typer.Argument(help="venue.SYMBOL, several by comma.", metavar="INSTRUMENTS")],
     days: Annotated[str, typer.Argument(help="UTC days FIRST:LAST, both included.", metavar="FIRST:LAST")],

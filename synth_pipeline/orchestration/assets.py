@@ -2,7 +2,7 @@
 champion.
 
 A body hands one verb to `materialized`, which calls it for every cell of the run; everything else is in `stages` and
-below. A backfill takes the cells up to features in chunks, a run each, and everything of a generator one at a time.
+below. A backfill takes the cells in chunks, a run each.
 """
 
 from collections.abc import Iterator
@@ -200,5 +200,4 @@ def all_assets() -> list[dg.AssetsDefinition]:
     """Return the whole graph; every generator plug-in has its assets."""
     of_generators = [asset for name in plugins.names(generators) for asset in generator_assets(name)]
     chunks = dg.BackfillPolicy.multi_run(max_partitions_per_run=CHUNK)
-    base = [each.with_attributes(backfill_policy=chunks) for each in (raw_capture, ticks, features)]
-    return [*base, *of_generators]
+    return [each.with_attributes(backfill_policy=chunks) for each in (raw_capture, ticks, features, *of_generators)]

@@ -9,7 +9,7 @@ second night that begins meanwhile asks for nothing that is on its way, and find
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
@@ -53,14 +53,19 @@ NIGHT = dg.define_asset_job(
 def nightly(context: dg.ScheduleEvaluationContext, verbs: dg.ResourceParam[Verbs]) -> list[dg.RunRequest]:
     """Ask for the due days of every instrument and for its fit; say what is missing."""
     settings = verbs.settings
-    last = context.scheduled_execution_time.astimezone(UTC).date() - timedelta(days=1)
+    at = context.scheduled_execution_time
     wanted: list[dg.RunRequest] = []
     for instrument in _instruments(context, settings):
         try:
-            wanted += _night(context, settings, instrument, last)
+            wanted += _night(context, settings, instrument, at)
         except SynthError as error:
             context.log.error(f"{instrument}: {error}")  # noqa: TRY400 - one line, as a user reads it
     return wanted
+
+
+def last_whole_day(at: datetime) -> date:
+    """Return the last UTC day that is over at a moment."""
+    return at.astimezone(UTC).date() - timedelta(days=1)
 
 
 def _instruments(context: dg.ScheduleEvaluationContext, settings: Settings) -> list[Instrument]:
@@ -72,26 +77,26 @@ def _instruments(context: dg.ScheduleEvaluationContext, settings: Settings) -> l
 
 
 def _night(
-    context: dg.ScheduleEvaluationContext, settings: Settings, instrument: Instrument, last: date
+    context: dg.ScheduleEvaluationContext, settings: Settings, instrument: Instrument, at: datetime
 ) -> list[dg.RunRequest]:
     names, back = settings.generator_names, settings.nightly_catch_up_days
     # Without a tracker: a look at the store opens no MLflow.
-    found = stages.night(stages.Workspace(settings), instrument, last, back, names)
+    found = stages.night(stages.Workspace(settings), instrument, last_whole_day(at), back, names)
     if found.missing:
         told = ", ".join(day.isoformat() for day in found.missing)
         context.log.warning(f"{instrument}: nothing is recorded of {told}; what comes late is taken the next night")
     coming = _coming(context.instance, instrument)
     days = [day for day in found.due if day.isoformat() not in coming and _is_partition(day)]
-    runs = [_request(instrument, day, _DAY, last, "day") for day in days]
+    runs = [_request(instrument, day, _DAY, at, "day") for day in days]
     if found.fit_on is not None and f"{found.fit_on} models" not in coming:
-        runs.append(_request(instrument, found.fit_on, _models(names), last, "models"))
+        runs.append(_request(instrument, found.fit_on, _models(names), at, "models"))
     return runs
 
 
-def _request(instrument: Instrument, day: date, assets: list[dg.AssetKey], night: date, what: str) -> dg.RunRequest:
+def _request(instrument: Instrument, day: date, assets: list[dg.AssetKey], at: datetime, what: str) -> dg.RunRequest:
     own = day.isoformat() if what == "day" else f"{day} {what}"
     return dg.RunRequest(
-        run_key=f"{night}/{instrument}/{own}",
+        run_key=f"{at.date()}/{instrument}/{own}",
         partition_key=cell(instrument, day),
         asset_selection=assets,
         tags={

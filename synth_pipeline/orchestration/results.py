@@ -34,6 +34,8 @@ _FACTS_IN_FIGURES = (
 
 Checks = Mapping[str, tuple[bool, str, Any]]
 """By name of the check: whether it passed, what was seen, the value."""
+FAILED = "failed"
+"""The data version of a cell that a chunk could not make."""
 Verb = Callable[[Workspace, Instrument, date], Manifest]
 
 
@@ -57,7 +59,8 @@ def materialized(
 
     `assets` are the assets of the step and, for each, the one file of the partition that it is. Of several cells each
     has an event of its own, since its data version is that of its manifest, and one that fails does not stop the
-    others: the step fails when all were tried. Raises what the verb raises for a single cell, else `dg.Failure`.
+    others: the run fails when all were tried, in the last of its steps, where the cell fails again for want of what it
+    is made from. Raises what the verb raises for a single cell, else `dg.Failure`.
     """
     assets = assets or {context.asset_key: None}
     keys = cells_of(context)
@@ -67,16 +70,26 @@ def materialized(
             yield _result(context, cell, asset, output, checks(output, cell.manifest))
         return
     made, failed = _all_made(context, verbs, verb, keys)
-    if failed:
+    if not failed or not _is_last(context, [*assets]):
         for asset, output in assets.items():
-            _tell_each(context, made, asset, output)
+            seen = [(cell.key, checks(output, cell.manifest)) for cell in made]
+            yield dg.MaterializeResult(asset_key=asset, check_results=_check_results(asset, _joint(seen)))
+    # After Dagster's own events, which take every cell of a step that ends well for made, with one version: the last
+    # event of a partition counts.
+    for asset, output in assets.items():
+        _tell_each(context, made, asset, output)
+        if failed and not _is_last(context, [*assets]):
+            _tell_failed(context, failed, asset)
+    if failed and _is_last(context, [*assets]):
         told = "; ".join(f"{key}: {error}" for key, error in list(failed.items())[:5])
         raise dg.Failure(f"{len(failed)} of {len(keys)} cells failed, the others are made: {told}", allow_retries=False)
-    for asset, output in assets.items():
-        seen = [(cell.key, checks(output, cell.manifest)) for cell in made]
-        yield dg.MaterializeResult(asset_key=asset, check_results=_check_results(asset, _joint(seen)))
-        # After Dagster's own, which give all cells one version: the last event of a partition counts.
-        _tell_each(context, made, asset, output)
+
+
+def _is_last(context: dg.AssetExecutionContext, assets: Sequence[dg.AssetKey]) -> bool:
+    """Whether no asset of this run is made from these; the last one reports for all of its cells."""
+    layer = context.op_execution_context.job_def.asset_layer
+    children = {child for asset in assets for child in layer.asset_graph.get(asset).child_keys}
+    return not children & layer.selected_asset_keys
 
 
 def _all_made(
@@ -130,6 +143,13 @@ def _tell_each(context: dg.AssetExecutionContext, made: list[Cell], asset: dg.As
                 },
             )
         )
+
+
+def _tell_failed(context: dg.AssetExecutionContext, failed: Mapping[str, Exception], asset: dg.AssetKey) -> None:
+    for key, error in failed.items():
+        told = {"failed": f"{type(error).__name__}: {error}"}
+        tags = {"dagster/data_version": FAILED, "dagster/data_version_is_user_provided": "true"}
+        context.log_event(dg.AssetMaterialization(asset, partition=key, metadata=told, tags=tags))
 
 
 def _joint(seen: Sequence[tuple[dg.MultiPartitionKey, Checks]]) -> Checks:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from synth_pipeline.errors import NoDataError, SynthError
-from synth_pipeline.lineage import commit, copies, manifests
+from synth_pipeline.lineage import commit, copies, manifests, outbox
 from synth_pipeline.lineage.digests import code_version
 from synth_pipeline.lineage.environment import environment
 from synth_pipeline.lineage.manifests import Manifest, Stage
+from synth_pipeline.lineage.outbox import QueuedTracker
 from synth_pipeline.lineage.runs import NullTracker, Tracker
 from synth_pipeline.lineage.tracking import MlflowTracker
 from synth_pipeline.progress import Progress, silent
@@ -75,7 +76,8 @@ def _tracker(settings: Settings) -> Tracker:
     if not settings.tracking:
         return NullTracker()
     urls = {"mlflow_url": settings.mlflow_url, "dagster_url": settings.dagster_url}
-    return MlflowTracker(settings.tracking_uri, settings.home, data=settings.data, **urls)
+    tracker = MlflowTracker(settings.tracking_uri, settings.home, data=settings.data, **urls)
+    return QueuedTracker(tracker, settings.home / outbox.FOLDER)
 
 
 @dataclass(frozen=True)
