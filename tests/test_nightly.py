@@ -112,7 +112,7 @@ class TestSchedule:
         made_days.record(settings, [0, 1])
         first = _tick(settings, instance, _at(2))
         for request in first:
-            instance.add_run(dg.DagsterRun("night", status=dg.DagsterRunStatus.QUEUED, tags=dict(request.tags)))
+            instance.add_run(dg.DagsterRun("night", status=dg.DagsterRunStatus.STARTED, tags=dict(request.tags)))
         assert _tick(settings, instance, _at(2, hour=2)) == []
 
     def test_an_instrument_of_the_settings_becomes_a_partition(

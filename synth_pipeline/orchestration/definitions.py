@@ -11,6 +11,14 @@ from synth_pipeline.orchestration.inbox import inbox
 from synth_pipeline.orchestration.nightly import NIGHT, nightly
 from synth_pipeline.orchestration.resources import Verbs
 
+# Forked steps import the package once; a spawned one pays two seconds for it every time.
+EXECUTOR = dg.multiprocess_executor.configured(
+    {
+        "max_concurrent": pools.STEPS,
+        "start_method": {"forkserver": {"preload_modules": ["synth_pipeline.orchestration.definitions"]}},
+    }
+)
+
 
 @dg.definitions
 def definitions() -> dg.Definitions:
@@ -22,11 +30,5 @@ def definitions() -> dg.Definitions:
         schedules=[nightly],
         sensors=[inbox, alerts],
         resources={"verbs": Verbs()},
-        # Forked steps import the package once; a spawned one pays two seconds for it every time.
-        executor=dg.multiprocess_executor.configured(
-            {
-                "max_concurrent": pools.STEPS,
-                "start_method": {"forkserver": {"preload_modules": ["synth_pipeline.orchestration.definitions"]}},
-            }
-        ),
+        executor=EXECUTOR,
     )
