@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -47,6 +48,19 @@ class Settings(BaseSettings):
         "self_exciting_jump_diffusion,block_bootstrap,wgan_gp",
         description="Generators that get assets and that `run` fits, by comma.",
     )
+    nightly_hour: int = Field(1, ge=0, le=23, description="Hour of the nightly schedule; the day ends at 0 UTC.")
+    nightly_timezone: str = Field("UTC", description="Time zone of that hour, such as Europe/Berlin.")
+    nightly_instruments: str = Field(
+        "", description="Instruments of the nightly schedule, by comma; empty means all that Dagster knows."
+    )
+    nightly_catch_up_days: int = Field(
+        7, ge=1, le=366, description="Days, yesterday included, that a night looks back over for late and missed ones."
+    )
+    alert_url: str = Field(
+        "",
+        description="Who hears of failed runs: a Slack or other webhook, or "
+        "smtp://USER:PASSWORD@HOST:PORT/?from=A@X&to=B@X; empty means nobody.",
+    )
     venue_urls: dict[str, dict[Literal["websocket", "rest"], str]] = Field(
         default_factory=dict,
         description="Other addresses of venues, as JSON: "
@@ -86,6 +100,15 @@ class Settings(BaseSettings):
         # Without a valid home there is an error of its own.
         return Path(info.data.get("home", "."), inbox.expanduser())
 
+    @field_validator("nightly_timezone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("no time zone of this name is known, such as UTC or Europe/Berlin") from None
+        return name
+
     @field_validator("step_ms")
     @classmethod
     def _divides_a_day(cls, step_ms: int) -> int:
@@ -117,6 +140,12 @@ class Settings(BaseSettings):
     def generator_names(self) -> tuple[str, ...]:
         """The generators in effect, in the order given."""
         return tuple(name.strip() for name in self.generators.split(",") if name.strip())
+
+    @property
+    def nightly_names(self) -> tuple[Instrument, ...]:
+        """The instruments of the nightly schedule, in the order given. Raises `InputError` for what is no name."""
+        names = (name.strip() for name in self.nightly_instruments.split(","))
+        return tuple(Instrument.parse(name) for name in names if name)
 
     def partition(self, stage: str, instrument: Instrument, cell: object, *more: str) -> Place:
         """Return the folder of one partition of one stage; the cell is a day, or a timeframe of bars."""

@@ -54,6 +54,7 @@ def test_the_graph_is_the_one_of_the_design() -> None:
             f"{name}/checkpoint": {"features_500ms"},
             f"{name}/synthetic_dataset": {f"{name}/checkpoint"},
             f"{name}/fidelity_report": {f"{name}/synthetic_dataset", "features_500ms"},
+            f"{name}/champion": {f"{name}/checkpoint", f"{name}/fidelity_report"},
         }
     expected["leaderboard"] = {f"{name}/fidelity_report" for name in plugins.names(generators)}
     assert parents == expected

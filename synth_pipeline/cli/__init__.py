@@ -13,6 +13,7 @@ import typer
 
 from synth_pipeline import __version__
 from synth_pipeline.cli import (
+    backfill,
     bars,
     capture,
     exchange,
@@ -32,6 +33,7 @@ from synth_pipeline.errors import InputError, SynthError
 
 __all__ = [
     "app",
+    "backfill",
     "bars",
     "capture",
     "exchange",

@@ -93,7 +93,7 @@ def commit(
             _place(source, beside / Path(next(iter(found.values())).path).parts[0], found)
         outputs |= found
     manifest = replace(draft, outputs=outputs, facts={**draft.facts, **(facts or {})}, skipped=False)
-    _publish(folder, encode(manifest))
+    publish(folder, encode(manifest))
     return manifest
 
 
@@ -144,7 +144,7 @@ def _holds(path: Path, artifact: Artifact) -> bool:
     return path.is_file() and sha256_file(path) == artifact.sha256
 
 
-def _publish(folder: Place, content: bytes) -> None:
+def publish(folder: Place, content: bytes) -> None:
     """Write the manifest, aside and renamed into place or in one put: the commit point."""
     if not isinstance(folder, Path):
         storage.put(folder / NAME, content)

@@ -52,10 +52,16 @@ def code_version(*sources: str) -> str:
     A source is a file or folder of `synth_pipeline` (`"ticks"`, `"schema.py"`); the order does not matter. Read once a
     process, so a run keeps one version even when the files change under it. Raises `SynthError` for an unknown source.
     """
-    digests = {path.relative_to(_PACKAGE).as_posix(): sha256_file(path) for name in sources for path in _files(name)}
+    digests = {path.relative_to(_PACKAGE).as_posix(): _source_digest(path) for name in sources for path in _files(name)}
     return f"{synth_pipeline.__version__}+{sha256_json(digests)[:12]}"
 
 
+@cache
+def _source_digest(path: Path) -> str:
+    return sha256_file(path)
+
+
+@cache
 def _files(name: str) -> list[Path]:
     source = _PACKAGE / name
     if not source.exists():

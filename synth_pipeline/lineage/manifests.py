@@ -19,7 +19,7 @@ from synth_pipeline.errors import SynthError
 from synth_pipeline.lineage.digests import json_value, sha256_file, sha256_json
 from synth_pipeline.storage import Place
 
-Stage = Literal["raw", "bars", "ticks", "features", "checkpoints", "synthetic", "reports"]
+Stage = Literal["raw", "bars", "ticks", "features", "checkpoints", "synthetic", "reports", "promotions"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 """Every stage, upstream first; each is a folder of the home."""
 

@@ -20,6 +20,18 @@ _VALUE_LENGTH = 6000
 _FORBIDDEN = re.compile(r"[^/\w.\- :]")
 
 
+@dataclass(frozen=True)
+class Champion:
+    """The version of a model that is in use."""
+
+    version: str
+    ref: str
+    """Of its checkpoint."""
+    digest: str
+    fidelity: float | None
+    """As it was judged when it was promoted; None when it never was."""
+
+
 class Run(Protocol):
     """One materialization as the tracker sees it; every log call may be repeated."""
 
@@ -59,6 +71,12 @@ class Tracker(Protocol):
 
     def url(self, run_id: str) -> str | None:
         """Return where a person looks at the run; None when there is no such place."""
+
+    def champion(self, model: str) -> Champion | None:
+        """Return the version of a model that has the alias `champion`; None when none has."""
+
+    def judge(self, model: str, run_id: str, verdict: Mapping[str, Any], *, promoted: bool) -> None:
+        """Tag the version of a model that a run registered with what was decided; promoted, it becomes `champion`."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +121,12 @@ class NullTracker:
 
     def url(self, run_id: str) -> None:
         """Return None: nothing is kept, so nothing can be looked at."""
+
+    def champion(self, model: str) -> None:
+        """Return None: nothing is registered."""
+
+    def judge(self, model: str, run_id: str, verdict: Mapping[str, Any], *, promoted: bool) -> None:
+        """Tag nothing."""
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

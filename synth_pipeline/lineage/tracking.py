@@ -1,4 +1,4 @@
-"""MLflow: the only importer of mlflow, and only when the first run is opened.
+"""MLflow: with `registry.py` the only importer of mlflow, and only when the first run is opened.
 
 One experiment a stage, one run a materialization, checkpoints in the model registry. What a manifest says as tags,
 parameters and metrics is decided in `runs.py`.
@@ -24,8 +24,9 @@ from urllib.request import urlopen
 
 import synth_pipeline
 from synth_pipeline.errors import InputError
+from synth_pipeline.lineage import registry
 from synth_pipeline.lineage.manifests import FILE_INPUT, NAME, Manifest, encode
-from synth_pipeline.lineage.runs import numbers, run_tags, texts
+from synth_pipeline.lineage.runs import Champion, numbers, run_tags, texts
 from synth_pipeline.storage import Place
 
 if TYPE_CHECKING:
@@ -57,32 +58,65 @@ class MlflowTracker:
 
         Raises `InputError` when the store cannot be reached. A failing body leaves the run FAILED, its error as a tag.
         """
-        client = self._client
-        with _store_errors(self.uri):
-            run = self._open(draft, tags)
+        run = self.open(draft, tags)
         try:
-            run.log_params(draft.config | ({} if draft.seed is None else {"seed": draft.seed}))
-            run.log_datasets(self._inputs(draft), _CONTEXT.get(draft.stage, draft.stage))
             yield run
         except BaseException as error:
             run.fail(error)
             raise
+        run.finish()
+
+    def open(self, draft: Manifest, tags: Mapping[str, str], started_ms: int | None = None) -> MlflowRun:
+        """Open a run as `run` does, for the caller to end. Raises `InputError` when the store cannot be reached."""
+        client = self._client
         with _store_errors(self.uri):
-            client.set_terminated(run.run_id, "FINISHED")
+            experiment_id = self._experiment(draft.stage)
+            note = {"mlflow.note.content": self._note(draft, tags)}
+            all_tags = run_tags(draft) | _commit() | texts(tags) | note
+            made = client.create_run(experiment_id, started_ms, tags=all_tags, run_name=draft.key)
+        run = MlflowRun(client, self.uri, made.info.run_id, experiment_id)
+        try:
+            run.log_params(draft.config | ({} if draft.seed is None else {"seed": draft.seed}))
+            run.log_datasets(self._inputs(draft), _CONTEXT.get(draft.stage, draft.stage))
+        except BaseException as error:
+            run.fail(error)
+            raise
+        return run
+
+    def opened(self, run_id: str) -> MlflowRun:
+        """Return a run that was opened before. Raises `InputError` as `open` does."""
+        client = self._client
+        with _store_errors(self.uri):
+            return MlflowRun(client, self.uri, run_id, client.get_run(run_id).info.experiment_id)
+
+    def answers(self) -> bool:
+        """Whether the store is there at all; one that is a file of this machine always is."""
+        try:
+            if self.uri.startswith(_SERVED):
+                _knock(self.uri)
+        except OSError:
+            return False
+        return True
 
     def url(self, run_id: str) -> str | None:
         """Return the run's page in the MLflow UI; None when no UI is configured."""
         return f"{self.mlflow_url}/#/runs/{run_id}" if self.mlflow_url else None
 
+    def champion(self, model: str) -> Champion | None:
+        """Return the version of a model that has the alias `champion`. Raises `InputError` as `run` does."""
+        client = self._client
+        with _store_errors(self.uri):
+            return registry.champion(client, model)
+
+    def judge(self, model: str, run_id: str, verdict: Mapping[str, Any], *, promoted: bool) -> None:
+        """Tag the version that a run registered; promoted, it becomes `champion`. Raises `InputError` as `run` does."""
+        client = self._client
+        with _store_errors(self.uri):
+            registry.judge(client, model, run_id, texts(verdict), promoted=promoted)
+
     @cached_property
     def _client(self) -> MlflowClient:
         return _connect(self.uri, self.home)
-
-    def _open(self, draft: Manifest, tags: Mapping[str, str]) -> MlflowRun:
-        experiment_id = self._experiment(draft.stage)
-        all_tags = run_tags(draft) | _commit() | texts(tags) | {"mlflow.note.content": self._note(draft, tags)}
-        opened = self._client.create_run(experiment_id, tags=all_tags, run_name=draft.key)
-        return MlflowRun(self._client, self.uri, opened.info.run_id, experiment_id)
 
     def _inputs(self, draft: Manifest) -> list[tuple[str, str, Place]]:
         """Return name, digest and place of the draft's inputs."""
@@ -197,6 +231,11 @@ class MlflowRun:
             self._client.set_tag(self.run_id, "synth/model", f"models:/{name}/{version}")
         return version
 
+    def is_registered(self, name: str) -> bool:
+        """Whether this run has registered a version of a model."""
+        with _store_errors(self._uri):
+            return registry.version_of(self._client, name, self.run_id) is not None
+
     def _new_version(self, name: str, model_id: str, location: str, alias: str) -> str:
         from mlflow.exceptions import MlflowException
 
@@ -215,6 +254,11 @@ class MlflowRun:
             self._client.set_registered_model_alias(name, "champion", version)
         return version
 
+    def finish(self, ended_ms: int | None = None) -> None:
+        """End the run as FINISHED."""
+        with _store_errors(self._uri):
+            self._client.set_terminated(self.run_id, "FINISHED", ended_ms)
+
     def fail(self, error: BaseException) -> None:
         """End the run as FAILED; when the store fails too, say so beside the error that matters."""
         try:
@@ -229,6 +273,8 @@ def _connect(uri: str, home: Path) -> MlflowClient:
     """Return a client of a store that answers, its schema in place. Raises `InputError` when there is none."""
     # mlflow reports its use over the network and prints links on stdout, both by default; neither is wanted here.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # Its own seven tries would hold a run up for minutes when a server goes away; what fails is queued (`outbox.py`).
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     # Its log of the schema's creation is noise, its log of database errors repeats what we raise.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)

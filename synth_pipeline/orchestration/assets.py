@@ -1,9 +1,13 @@
-"""The graph: raw_capture → trades, book_levels, quotes → features_500ms → checkpoint, dataset, report → leaderboard.
+"""The graph: raw_capture → trades, book_levels, quotes → features_500ms → per generator checkpoint, dataset, report,
+champion → leaderboard.
 
-A body resolves its cell, calls one verb and returns the result; everything else is in `stages` and below.
+A body hands one verb to `materialized`, which calls it for every cell of the run; everything else is in `stages` and
+below. A backfill takes the cells in chunks, a run each.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +16,28 @@ from pydantic import Field
 
 from synth_pipeline import generators, plugins, stages
 from synth_pipeline.archives import Form
-from synth_pipeline.orchestration.partitions import CELLS, cell_of, days_back
+from synth_pipeline.lineage.manifests import Manifest
+from synth_pipeline.orchestration import pools
+from synth_pipeline.orchestration.partitions import CELLS, days_back
 from synth_pipeline.orchestration.resources import Verbs
-from synth_pipeline.orchestration.results import result
+from synth_pipeline.orchestration.results import Checks, materialized
+from synth_pipeline.schema import Instrument
 from synth_pipeline.settings import Settings
+from synth_pipeline.stages import Workspace
 
 SETTINGS = Settings()
 TICKS = ("trades", "book_levels", "quotes")
 FEATURES = dg.AssetKey(f"features_{SETTINGS.step_ms}ms")
+CHUNK = 10
+"""Cells of one run of a backfill."""
+_CODE = stages.code_versions()
+_DAILY = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=50), warn_window=timedelta(hours=26))
+"""A night that failed warns, a second one fails."""
+
+GENERATOR_ASSETS = ("checkpoint", "synthetic_dataset", "fidelity_report", "champion")
+"""What every generator has, upstream first."""
+
+Results = Iterator[dg.MaterializeResult[Any]]
 
 
 class RawCaptureConfig(dg.Config):
@@ -37,18 +55,24 @@ class RawCaptureConfig(dg.Config):
     partitions_def=CELLS,
     group_name="capture",
     kinds={"zstd"},
+    code_version=_CODE["record"],
     check_specs=[dg.AssetCheckSpec("non_empty", asset="raw_capture")],
+    pool=pools.CPU,
 )
-def raw_capture(
-    context: dg.AssetExecutionContext, config: RawCaptureConfig, verbs: dg.ResourceParam[Verbs]
-) -> dg.MaterializeResult:  # type: ignore[type-arg]
+def raw_capture(context: dg.AssetExecutionContext, config: RawCaptureConfig, verbs: dg.ResourceParam[Verbs]) -> Results:
     """Bytes as received: one raw log (or one archive file) a day."""
-    workspace = verbs.workspace(context)
-    form = Form(config.columns, config.timezone)
+    form = Form(config.columns, config.timezone) or None
     sources = [Path(path) for path in config.sources]
-    manifest = stages.record(workspace, *cell_of(context), sources, seconds=config.seconds, form=form or None)
+
+    def verb(workspace: Workspace, instrument: Instrument, day: date) -> Manifest:
+        return stages.record(workspace, instrument, day, sources, seconds=config.seconds, form=form)
+
+    yield from materialized(context, verbs, verb, checks=_raw_checks)
+
+
+def _raw_checks(_: str | None, manifest: Manifest) -> Checks:
     size = sum(artifact.bytes for artifact in manifest.outputs.values())
-    return result(context, workspace, manifest, checks={"non_empty": (size > 0, f"{size} bytes", size)})
+    return {"non_empty": (size > 0, f"{size} bytes", size)}
 
 
 @dg.multi_asset(
@@ -58,6 +82,7 @@ def raw_capture(
             deps=[dg.AssetDep(raw_capture, partition_mapping=days_back(2))],
             group_name="ticks",
             kinds={"parquet"},
+            code_version=_CODE["ingest"],
             description=f"{name} of one day, exact integers, sorted by receive time",
             partitions_def=CELLS,
         )
@@ -71,17 +96,16 @@ def raw_capture(
         dg.AssetCheckSpec("trade_id_gaps", asset="trades"),
     ],
     partitions_def=CELLS,
+    pool=pools.CPU,
 )
-def ticks(context: dg.AssetExecutionContext, verbs: dg.ResourceParam[Verbs]) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
+def ticks(context: dg.AssetExecutionContext, verbs: dg.ResourceParam[Verbs]) -> Results:
     """Typed rows of one day; the day before gives the opening book where the recording goes on over midnight."""
-    workspace = verbs.workspace(context)
-    manifest = stages.ingest(workspace, *cell_of(context))
-    for name in TICKS:
-        checks = _tick_checks(name, manifest.facts)
-        yield result(context, workspace, manifest, asset=dg.AssetKey(name), output=name, checks=checks)
+    assets = {dg.AssetKey(name): name for name in TICKS}
+    yield from materialized(context, verbs, stages.ingest, assets, checks=_tick_checks)
 
 
-def _tick_checks(table: str, facts: dict[str, Any]) -> dict[str, tuple[bool, str, Any]]:
+def _tick_checks(table: str | None, manifest: Manifest) -> Checks:
+    facts = manifest.facts
     rows = facts["rows"][table]
     checks: dict[str, tuple[bool, str, Any]] = {"non_empty": (rows > 0, f"{rows} rows", rows)}
     if table == "book_levels":
@@ -110,51 +134,66 @@ def _tick_checks(table: str, facts: dict[str, Any]) -> dict[str, tuple[bool, str
     partitions_def=CELLS,
     group_name="features",
     kinds={"parquet", "numba"},
+    code_version=_CODE["featurize"],
     check_specs=[dg.AssetCheckSpec("known_mid", asset=FEATURES)],
+    freshness_policy=_DAILY,
+    pool=pools.CPU,
 )
-def features(context: dg.AssetExecutionContext, verbs: dg.ResourceParam[Verbs]) -> dg.MaterializeResult:  # type: ignore[type-arg]
+def features(context: dg.AssetExecutionContext, verbs: dg.ResourceParam[Verbs]) -> Results:
     """Grid features, one row a bucket, labelled by the bucket's end."""
-    workspace = verbs.workspace(context)
-    manifest = stages.featurize(workspace, *cell_of(context))
+    yield from materialized(context, verbs, stages.featurize, checks=_feature_checks)
+
+
+def _feature_checks(_: str | None, manifest: Manifest) -> Checks:
     known, rows = manifest.facts["known_mid"], manifest.facts["rows"]
-    return result(
-        context, workspace, manifest, checks={"known_mid": (known > 0, f"{known} of {rows} rows know the mid", known)}
-    )
+    return {"known_mid": (known > 0, f"{known} of {rows} rows know the mid", known)}
+
+
+def _report_checks(least: float, manifest: Manifest) -> Checks:
+    fidelity, floor = manifest.facts["fidelity"], manifest.facts["floor"]
+    seen = f"fidelity {fidelity:.1f}, fresh real data {floor:.1f}, threshold {least:g}"
+    return {"fidelity_threshold": (fidelity >= least, seen, fidelity)}
 
 
 def generator_assets(generator: str) -> list[dg.AssetsDefinition]:
-    """Return the three assets of one generator."""
+    """Return the four assets of one generator."""
     common: dict[str, Any] = {"partitions_def": CELLS, "group_name": generator, "key_prefix": generator}
     window = dg.AssetDep(FEATURES, partition_mapping=days_back(SETTINGS.lookback_days))
+    code = stages.code_versions(generator)
+    training = pools.training_pool()
 
-    @dg.asset(deps=[window], kinds={"checkpoint"}, **common)
-    def checkpoint(context: dg.AssetExecutionContext, verbs: dg.ResourceParam[Verbs]) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    @dg.asset(deps=[window], kinds={"checkpoint"}, code_version=code["fit"], pool=training, **common)
+    def checkpoint(context: dg.AssetExecutionContext, verbs: dg.ResourceParam[Verbs]) -> Results:
         """Fitted on the training split of the look-back; also a registered MLflow model."""
-        workspace = verbs.workspace(context)
-        return result(context, workspace, stages.fit(workspace, *cell_of(context), generator))
+        yield from materialized(context, verbs, partial(stages.fit, generator=generator))
 
-    @dg.asset(deps=[checkpoint], kinds={"parquet"}, **common)
-    def synthetic_dataset(context: dg.AssetExecutionContext, verbs: dg.ResourceParam[Verbs]) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    @dg.asset(deps=[checkpoint], kinds={"parquet"}, code_version=code["sample"], pool=training, **common)
+    def synthetic_dataset(context: dg.AssetExecutionContext, verbs: dg.ResourceParam[Verbs]) -> Results:
         """Connected paths in market units, one row a path and step."""
-        workspace = verbs.workspace(context)
-        return result(context, workspace, stages.sample(workspace, *cell_of(context), generator))
+        yield from materialized(context, verbs, partial(stages.sample, generator=generator))
 
     spec = dg.AssetCheckSpec("fidelity_threshold", asset=dg.AssetKey([generator, "fidelity_report"]))
 
-    @dg.asset(deps=[synthetic_dataset, window], kinds={"html"}, check_specs=[spec], **common)
-    def fidelity_report(context: dg.AssetExecutionContext, verbs: dg.ResourceParam[Verbs]) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    @dg.asset(
+        deps=[synthetic_dataset, window],
+        kinds={"html"},
+        code_version=code["evaluate"],
+        check_specs=[spec],
+        pool=pools.CPU,
+        **common,
+    )
+    def fidelity_report(context: dg.AssetExecutionContext, verbs: dg.ResourceParam[Verbs]) -> Results:
         """Scores against held-out real data, beside those of real against real: HTML and JSON."""
-        workspace = verbs.workspace(context)
-        manifest = stages.evaluate(workspace, *cell_of(context), generator)
-        fidelity, floor, least = (
-            manifest.facts["fidelity"],
-            manifest.facts["floor"],
-            workspace.settings.fidelity_threshold,
-        )
-        seen = f"fidelity {fidelity:.1f}, fresh real data {floor:.1f}, threshold {least:g}"
-        return result(context, workspace, manifest, checks={"fidelity_threshold": (fidelity >= least, seen, fidelity)})
+        least = verbs.settings.fidelity_threshold
+        verb = partial(stages.evaluate, dataset=generator)
+        yield from materialized(context, verbs, verb, checks=lambda _, manifest: _report_checks(least, manifest))
 
-    return [checkpoint, synthetic_dataset, fidelity_report]
+    @dg.asset(deps=[checkpoint, fidelity_report], kinds={"mlflow"}, code_version=code["promote"], **common)
+    def champion(context: dg.AssetExecutionContext, verbs: dg.ResourceParam[Verbs]) -> Results:
+        """Whether the checkpoint became the champion of its model, and why."""
+        yield from materialized(context, verbs, partial(stages.promote, generator=generator))
+
+    return [checkpoint, synthetic_dataset, fidelity_report, champion]
 
 
 @dg.asset(
@@ -162,14 +201,22 @@ def generator_assets(generator: str) -> list[dg.AssetsDefinition]:
     partitions_def=CELLS,
     group_name="leaderboard",
     kinds={"html"},
+    code_version=_CODE["leaderboard"],
+    pool=pools.CPU,
 )
-def leaderboard(context: dg.AssetExecutionContext, verbs: dg.ResourceParam[Verbs]) -> dg.MaterializeResult:  # type: ignore[type-arg]
+def leaderboard(context: dg.AssetExecutionContext, verbs: dg.ResourceParam[Verbs]) -> Results:
     """All datasets of a market, ranked by grade and fidelity, with floors and copying: HTML and JSON."""
-    workspace = verbs.workspace(context)
-    return result(context, workspace, stages.leaderboard(workspace, *cell_of(context)))
+    yield from materialized(context, verbs, stages.leaderboard)
+
+
+def model_keys(names: Iterable[str]) -> list[dg.AssetKey]:
+    """Return what is made of the generators named, upstream first, and the leaderboard last."""
+    return [*(dg.AssetKey([name, asset]) for name in names for asset in GENERATOR_ASSETS), leaderboard.key]
 
 
 def all_assets() -> list[dg.AssetsDefinition]:
     """Return the whole graph; every generator plug-in has its assets."""
     of_generators = [asset for name in plugins.names(generators) for asset in generator_assets(name)]
-    return [raw_capture, ticks, features, *of_generators, leaderboard]
+    chunks = dg.BackfillPolicy.multi_run(max_partitions_per_run=CHUNK)
+    graph = (raw_capture, ticks, features, *of_generators, leaderboard)
+    return [each.with_attributes(backfill_policy=chunks) for each in graph]

@@ -1,24 +1,34 @@
 """What Dagster loads. Nothing here or above imports torch, mlflow or pytorch_lightning: a test asserts it."""
 
+import os
+
 import dagster as dg
 
+from synth_pipeline.orchestration import pools
+from synth_pipeline.orchestration.alerts import alerts
 from synth_pipeline.orchestration.assets import all_assets
 from synth_pipeline.orchestration.inbox import inbox
+from synth_pipeline.orchestration.nightly import NIGHT, nightly
 from synth_pipeline.orchestration.resources import Verbs
+
+# Forked steps import the package once; a spawned one pays two seconds for it every time.
+EXECUTOR = dg.multiprocess_executor.configured(
+    {
+        "max_concurrent": pools.STEPS,
+        "start_method": {"forkserver": {"preload_modules": ["synth_pipeline.orchestration.definitions"]}},
+    }
+)
 
 
 @dg.definitions
 def definitions() -> dg.Definitions:
     """Return the code location."""
+    os.environ.update(pools.threads())  # before a step loads what reads them
     return dg.Definitions(
         assets=all_assets(),
-        sensors=[inbox],
+        jobs=[NIGHT],
+        schedules=[nightly],
+        sensors=[inbox, alerts],
         resources={"verbs": Verbs()},
-        # Forked steps import the package once; a spawned one pays two seconds for it every time.
-        executor=dg.multiprocess_executor.configured(
-            {
-                "max_concurrent": 2,
-                "start_method": {"forkserver": {"preload_modules": ["synth_pipeline.orchestration.definitions"]}},
-            }
-        ),
+        executor=EXECUTOR,
     )

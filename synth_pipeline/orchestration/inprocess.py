@@ -6,7 +6,8 @@ The runs land in the instance that `synth-pipeline up` shows, so a person finds 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ import dagster as dg
 
 from synth_pipeline.archives import Form
 from synth_pipeline.errors import InputError
+from synth_pipeline.orchestration import pools
 from synth_pipeline.orchestration.assets import FEATURES, TICKS, all_assets
 from synth_pipeline.orchestration.partitions import DAYS, INSTRUMENTS, cell
 from synth_pipeline.orchestration.resources import Verbs
@@ -36,8 +38,8 @@ class Materialized(NamedTuple):
     """Dagster's."""
 
 
-GENERATOR_ASSETS = ("checkpoint", "synthetic_dataset", "fidelity_report")
-"""What every generator has, upstream first."""
+_RUN_ASSETS = ("checkpoint", "synthetic_dataset", "fidelity_report")
+"""What is made of every generator, upstream first; who is champion is decided at night."""
 
 
 def instance_folder(settings: Settings) -> Path:
@@ -67,32 +69,61 @@ def materialize(
     """
     assets = all_assets()
     base = [dg.AssetKey("raw_capture"), *map(dg.AssetKey, TICKS), FEATURES]
-    of_generators = [dg.AssetKey([name, asset]) for name in generators for asset in GENERATOR_ASSETS]
+    of_generators = [dg.AssetKey([name, asset]) for name in generators for asset in _RUN_ASSETS]
     config: dict[str, Any] = {"sources": [str(path.resolve()) for path in sources], "seconds": seconds}
     if form:
         config |= {"columns": dict(form.columns), "timezone": form.timezone}
-    raw = {"ops": {"raw_capture": {"config": config}}}
-    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    raw = {"raw_capture": {"config": config}}
     for day in days:
-        if not DAYS.has_partition_key(day.isoformat()):
-            raise InputError(
-                f"day {day} is no partition, which run from SYNTH_FIRST_DAY={settings.first_day} to today: set it"
-            )
-    with dg.DagsterInstance.from_config(str(instance_folder(settings))) as instance:
-        instance.add_dynamic_partitions(INSTRUMENTS.name or "", [str(instrument)])
+        require_partition(settings, day)
+    with opened_instance(settings, [instrument]) as instance:
         done: list[Materialized] = []
         for day in days:
-            run = dg.materialize(
-                assets,
-                selection=dg.AssetSelection.assets(*base, *(of_generators if day == days[-1] else [])),
-                partition_key=cell(instrument, day),
-                resources={"verbs": Verbs(settings, progress)},
-                instance=instance,
-                run_config=raw | quiet,
-                tags=_tags(instrument, day),
-            )
-            done += _materialized(run, day)
+            selected = [*base, *(of_generators if day == days[-1] else [])]
+            done += run_cell(instance, assets, Verbs(settings, progress), instrument, day, selected, ops=raw)
     return done
+
+
+@contextmanager
+def opened_instance(settings: Settings, instruments: Sequence[Instrument]) -> Iterator[dg.DagsterInstance]:
+    """Open the instance of a home with these instruments among its partitions."""
+    with dg.DagsterInstance.from_config(str(instance_folder(settings))) as instance:
+        pools.set_slots(instance)
+        known = set(instance.get_dynamic_partitions(INSTRUMENTS.name or ""))
+        if fresh := [str(each) for each in instruments if str(each) not in known]:
+            instance.add_dynamic_partitions(INSTRUMENTS.name or "", fresh)
+        yield instance
+
+
+def run_cell(
+    instance: dg.DagsterInstance,
+    assets: Sequence[dg.AssetsDefinition],
+    verbs: Verbs,
+    instrument: Instrument,
+    day: date,
+    selected: Sequence[dg.AssetKey],
+    *,
+    ops: Mapping[str, Any] | None = None,
+) -> list[Materialized]:
+    """Run some assets of one cell in this process. An error of a verb is raised as it is."""
+    run = dg.materialize(
+        assets,
+        selection=dg.AssetSelection.assets(*selected),
+        partition_key=cell(instrument, day),
+        resources={"verbs": verbs},
+        instance=instance,
+        run_config={"ops": dict(ops or {}), "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        tags=_tags(instrument, day),
+    )
+    return _materialized(run, day)
+
+
+def require_partition(settings: Settings, day: date) -> None:
+    """Raise `InputError` for a day that Dagster has no partition for."""
+    if not DAYS.has_partition_key(day.isoformat()):
+        raise InputError(
+            f"day {day} is no partition, which run from SYNTH_FIRST_DAY={settings.first_day} to today: set it"
+        )
 
 
 def _materialized(run: dg.ExecuteInProcessResult, day: date) -> list[Materialized]:

@@ -19,11 +19,18 @@ def cell(instrument: Instrument, day: date) -> dg.MultiPartitionKey:
     return dg.MultiPartitionKey({"instrument": str(instrument), "day": day.isoformat()})
 
 
-def cell_of(context: dg.AssetExecutionContext) -> tuple[Instrument, date]:
-    """Return the cell that a step works on."""
-    key = context.partition_key
-    if not isinstance(key, dg.MultiPartitionKey):
-        raise TypeError(f"partition key {key!r} is not instrument × day")
+def cells_of(context: dg.AssetExecutionContext) -> list[dg.MultiPartitionKey]:
+    """Return the keys of the cells that a step works on."""
+    keys = list(context.partition_keys)
+    return [key if isinstance(key, dg.MultiPartitionKey) else _parsed(key) for key in keys]
+
+
+def _parsed(key: str) -> dg.MultiPartitionKey:
+    return CELLS.get_partition_key_from_str(key)
+
+
+def instrument_and_day(key: dg.MultiPartitionKey) -> tuple[Instrument, date]:
+    """Return the cell that a key names."""
     keys = key.keys_by_dimension
     return Instrument.parse(keys["instrument"]), parse_day(keys["day"])
 

@@ -19,12 +19,12 @@ class Verbs:
         """The settings in effect."""
         return self._settings or Settings()
 
-    def workspace(self, context: dg.AssetExecutionContext) -> Workspace:
-        """Return the workspace of one step; without a progress of its own it reports into the step's log."""
+    def workspace(self, context: dg.AssetExecutionContext, key: str) -> Workspace:
+        """Return the workspace of one cell of a step; without a progress of its own it reports into the step's log."""
         tags = {
             "dagster/run_id": context.run.run_id,
             "dagster/asset_key": context.op_execution_context.op_handle.name.replace("__", "/"),
-            "dagster/partition": str(context.partition_key),
+            "dagster/partition": str(key),
         }
         return Workspace.of(self.settings, tags=tags, progress=self._progress or _to_log(context))
 

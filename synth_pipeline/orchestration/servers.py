@@ -14,7 +14,10 @@ from types import FrameType
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import dagster as dg
+
 from synth_pipeline.errors import InputError, SynthError
+from synth_pipeline.orchestration import pools
 from synth_pipeline.orchestration.inprocess import instance_folder
 from synth_pipeline.settings import Settings
 
@@ -37,8 +40,11 @@ def up(settings: Settings, port: int, mlflow_port: int, say: Callable[[str], Non
         "SYNTH_DAGSTER_URL": f"http://{HOST}:{port}",
         "SYNTH_MLFLOW_URL": f"http://{HOST}:{mlflow_port}",
         "DAGSTER_DISABLE_TELEMETRY": "1",
+        **pools.threads(),
     }
     commands = {"Dagster UI": (_dagster(port), port), "MLflow UI": (_mlflow(settings, mlflow_port), mlflow_port)}
+    with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
+        pools.set_slots(instance)
     _stop_on_terminate()
     with ExitStack() as stack:
         running = {

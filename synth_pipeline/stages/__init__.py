@@ -1,4 +1,4 @@
-"""The verbs: record, bars, ingest, featurize, fit, sample, evaluate, calibrate, simulate.
+"""The verbs: record, bars, ingest, featurize, fit, sample, evaluate, promote, calibrate, simulate.
 
 Plain functions on files, one partition a call.
 
@@ -9,6 +9,7 @@ one at once when nothing changed (`skipped`), and otherwise builds the partition
 from synth_pipeline.stages.bars import bars_from_file, bars_from_source, resample_bars
 from synth_pipeline.stages.book_reports import compare_books
 from synth_pipeline.stages.calibrate import calibrate
+from synth_pipeline.stages.codes import code_versions
 from synth_pipeline.stages.days import ingest_days, recorded_days
 from synth_pipeline.stages.diagnosis import doctor
 from synth_pipeline.stages.exports import export
@@ -17,6 +18,8 @@ from synth_pipeline.stages.file_reports import Files, evaluate_files, rendered, 
 from synth_pipeline.stages.history import parse_cell
 from synth_pipeline.stages.leaderboard import compare_datasets, leaderboard
 from synth_pipeline.stages.models import Scenario, evaluate, fit, load_generator, sample
+from synth_pipeline.stages.nights import Night, day_is_current, models_are_current, night
+from synth_pipeline.stages.promotion import promote
 from synth_pipeline.stages.raw import identify, known_venues, record
 from synth_pipeline.stages.reproduction import bundle, reproduce
 from synth_pipeline.stages.retention import gc
@@ -29,6 +32,7 @@ from synth_pipeline.stages.workspace import Workspace
 
 __all__ = [
     "Files",
+    "Night",
     "Scenario",
     "Simulation",
     "Workspace",
@@ -36,9 +40,11 @@ __all__ = [
     "bars_from_source",
     "bundle",
     "calibrate",
+    "code_versions",
     "compact",
     "compare_books",
     "compare_datasets",
+    "day_is_current",
     "days_of",
     "doctor",
     "evaluate",
@@ -56,7 +62,10 @@ __all__ = [
     "leaderboard",
     "load_flow",
     "load_generator",
+    "models_are_current",
+    "night",
     "parse_cell",
+    "promote",
     "quarantine",
     "record",
     "recorded_days",

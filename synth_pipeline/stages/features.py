@@ -16,7 +16,7 @@ from synth_pipeline.series import Series
 from synth_pipeline.stages.workspace import Built, Workspace, draft_of, materialize
 from synth_pipeline.ticks import parquet
 
-_SOURCES = (
+SOURCES = (
     "schema.py",
     "features/kernels.py",
     "features/buckets.py",
@@ -35,7 +35,7 @@ def featurize(workspace: Workspace, instrument: Instrument, day: date) -> Manife
     """Compute one day of grid features from its ticks. Raises `NoDataError` when there are none."""
     ticks = workspace.require("ticks", "ingest", instrument, day)
     config = {"step_ms": workspace.settings.step_ms}
-    draft = draft_of(workspace, "features", f"{instrument}/{day}", {ticks.ref: ticks.digest}, _SOURCES, config)
+    draft = draft_of(workspace, "features", f"{instrument}/{day}", {ticks.ref: ticks.digest}, SOURCES, config)
     return materialize(workspace, draft, lambda place: _featurize(workspace, ticks, day, place))
 
 

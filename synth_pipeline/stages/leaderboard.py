@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LEADERBOARD = "leaderboard"
 AGAINST = "-against-"
 """Between the names of two datasets in the key of a comparison."""
-_SOURCES = ("fidelity/evaluation.py", "reports", "stages/leaderboard.py")
+SOURCES = ("fidelity/evaluation.py", "reports", "stages/leaderboard.py")
 
 
 def leaderboard(workspace: Workspace, instrument: Instrument, cell: Cell) -> Manifest:
@@ -39,7 +39,7 @@ def leaderboard(workspace: Workspace, instrument: Instrument, cell: Cell) -> Man
         raise NoDataError(f"nothing was fitted on {instrument} {cell}: fit, sample and evaluate a generator first")
     inputs = {each.ref: each.digest for each in reports.values()}
     config = {"waiting": waiting}
-    draft = draft_of(workspace, "reports", f"{instrument}/{cell}/{LEADERBOARD}", inputs, _SOURCES, config)
+    draft = draft_of(workspace, "reports", f"{instrument}/{cell}/{LEADERBOARD}", inputs, SOURCES, config)
 
     def build(place: Path) -> Built:
         from synth_pipeline.reports.leaderboard_page import Entry, ranked, render
@@ -69,7 +69,7 @@ def compare_datasets(workspace: Workspace, instrument: Instrument, cell: Cell, d
     reports = {name: evaluate(workspace, instrument, cell, name) for name in (dataset, against)}
     inputs = {each.ref: each.digest for each in reports.values()}
     key = f"{instrument}/{cell}/{dataset}{AGAINST}{against}"
-    draft = draft_of(workspace, "reports", key, inputs, _SOURCES, {})
+    draft = draft_of(workspace, "reports", key, inputs, SOURCES, {})
 
     def build(place: Path) -> Built:
         from synth_pipeline.reports.comparison_page import render

@@ -47,9 +47,20 @@ _MOST_PATHS = 64
 """Paths of a dataset that an evaluation looks at."""
 
 
-def _model_sources(generator: str) -> tuple[str, ...]:
+def fit_sources(generator: str) -> tuple[str, ...]:
+    """Return the code that a checkpoint of a generator depends on."""
     shared = tuple(f"generators/{name}.py" for name in ("__init__", *sorted(generators.MACHINERY)))
     return (*_SERIES_SOURCES, *shared, f"generators/{generator}.py")
+
+
+def sample_sources(generator: str) -> tuple[str, ...]:
+    """Return the code that a dataset of a generator depends on."""
+    return (*fit_sources(generator), "synthesis", "fidelity")
+
+
+def evaluate_sources(generator: str) -> tuple[str, ...]:
+    """Return the code that a report of a generator depends on."""
+    return (*sample_sources(generator), "reports")
 
 
 def fit(
@@ -77,7 +88,7 @@ def fit(
         "checkpoints",
         f"{instrument}/{cell}/{generator}",
         dict(history.inputs),
-        _model_sources(generator),
+        fit_sources(generator),
         config,
         seeded=True,
     )
@@ -200,7 +211,7 @@ def sample(
         "synthetic",
         f"{instrument}/{cell}/{scenario.name(generator)}",
         {checkpoint.ref: checkpoint.digest, **(history.inputs if history else {})},
-        (*_model_sources(generator), "synthesis", "fidelity"),
+        sample_sources(generator),
         config,
         seeded=True,
     )
@@ -281,7 +292,7 @@ def evaluate(workspace: Workspace, instrument: Instrument, cell: Cell, dataset: 
     sampled = workspace.require("synthetic", "sample", instrument, cell, dataset)
     history = History.of(workspace, instrument, cell)
     inputs = {sampled.ref: sampled.digest, **history.inputs}
-    sources = (*_model_sources(_generator_of(sampled)), "synthesis", "fidelity", "reports")
+    sources = evaluate_sources(_generator_of(sampled))
     config = {"train_fraction": workspace.settings.train_fraction, **history.config}
     draft = draft_of(workspace, "reports", f"{instrument}/{cell}/{dataset}", inputs, sources, config, seeded=True)
     return materialize(workspace, draft, lambda place: _evaluate(workspace, history, cell, sampled, draft, place))

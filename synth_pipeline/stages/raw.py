@@ -21,8 +21,8 @@ from synth_pipeline.rng import stream
 from synth_pipeline.schema import NS_PER_DAY, NS_PER_SECOND, Instrument, day_start_ns
 from synth_pipeline.stages.workspace import Built, Workspace, draft_of, materialize
 
-_IMPORT_SOURCES = ("schema.py", "capture", "archives", "stages/raw.py")
-_SIMULATION_SOURCES = ("schema.py", "rng.py", "archives/rawlog.py", "market", "stages/raw.py")
+IMPORT_SOURCES = ("schema.py", "capture", "archives", "stages/raw.py")
+SIMULATION_SOURCES = ("schema.py", "rng.py", "archives/rawlog.py", "market", "stages/raw.py")
 SIMULATED = "simulated"
 """The venue whose raw captures come from the embedded market."""
 
@@ -102,12 +102,12 @@ def record(
     if not sources:
         if not math.isfinite(seconds) or seconds <= 0:
             raise InputError(f"{seconds} seconds cannot be recorded: give a positive number")
-        draft = draft_of(workspace, "raw", key, {}, _SIMULATION_SOURCES, {"seconds": seconds}, seeded=True)
+        draft = draft_of(workspace, "raw", key, {}, SIMULATION_SOURCES, {"seconds": seconds}, seeded=True)
         return materialize(workspace, draft, lambda place: _simulate(workspace, instrument, day, seconds, place))
     found = _whole_sources(list(dict.fromkeys(archives.require_file(path).resolve() for path in sources)), form)
     config = {"columns": dict(form.columns), "timezone": form.timezone} if form else {}
     draft = draft_of(
-        workspace, "raw", key, _digests([file for files, _ in found for file in files]), _IMPORT_SOURCES, config
+        workspace, "raw", key, _digests([file for files, _ in found for file in files]), IMPORT_SOURCES, config
     )
     return materialize(workspace, draft, lambda place: _import(found, instrument, day, place))
 

@@ -14,6 +14,8 @@ from synth_pipeline.stages.workspace import Built, Workspace, draft_of, material
 if TYPE_CHECKING:
     from synth_pipeline.ticks.opening import Opening
 
+SOURCES = ("schema.py", "venues", "archives", "capture", "ticks", "stages/ticks.py")
+
 
 def ingest(workspace: Workspace, instrument: Instrument, day: date) -> Manifest:
     """Turn one day of raw bytes into tick tables, opening with yesterday's book where the recording goes on from it.
@@ -28,7 +30,7 @@ def ingest(workspace: Workspace, instrument: Instrument, day: date) -> Manifest:
         "ticks",
         f"{instrument}/{day}",
         inputs,
-        ("schema.py", "venues", "archives", "capture", "ticks", "stages/ticks.py"),
+        SOURCES,
         {},
     )
     return materialize(workspace, draft, lambda place: _ingest(workspace, raw, before, instrument, day, place))

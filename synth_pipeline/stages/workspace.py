@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,17 +11,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from synth_pipeline.errors import NoDataError
-from synth_pipeline.lineage import commit, copies, manifests
+from synth_pipeline.errors import NoDataError, SynthError
+from synth_pipeline.lineage import commit, copies, manifests, outbox
 from synth_pipeline.lineage.digests import code_version
 from synth_pipeline.lineage.environment import environment
 from synth_pipeline.lineage.manifests import Manifest, Stage
+from synth_pipeline.lineage.outbox import QueuedTracker
 from synth_pipeline.lineage.runs import NullTracker, Tracker
 from synth_pipeline.lineage.tracking import MlflowTracker
 from synth_pipeline.progress import Progress, silent
 from synth_pipeline.schema import Instrument
 from synth_pipeline.settings import Settings
 from synth_pipeline.storage import Place
+
+
+class StaleError(SynthError):
+    """A partition is not current, and the workspace only looks."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class Workspace:
     tags: Mapping[str, str] = field(default_factory=dict)
     """Written on every tracked run: who asked for it (the Dagster run, say)."""
     progress: Progress = silent
+    builds: bool = True
+    """Whether verbs make what is not current; otherwise they raise `StaleError`."""
 
     @classmethod
     def of(cls, settings: Settings, *, tags: Mapping[str, str] | None = None, progress: Progress = silent) -> Self:
@@ -68,7 +76,8 @@ def _tracker(settings: Settings) -> Tracker:
     if not settings.tracking:
         return NullTracker()
     urls = {"mlflow_url": settings.mlflow_url, "dagster_url": settings.dagster_url}
-    return MlflowTracker(settings.tracking_uri, settings.home, data=settings.data, **urls)
+    tracker = MlflowTracker(settings.tracking_uri, settings.home, data=settings.data, **urls)
+    return QueuedTracker(tracker, settings.home / outbox.FOLDER)
 
 
 @dataclass(frozen=True)
@@ -92,12 +101,15 @@ def materialize(workspace: Workspace, draft: Manifest, build: Callable[[Path], B
     beside = folder if isinstance(folder, Path) else kept / "partition"
     if (current := manifests.is_current(folder, draft.fingerprint)) is not None:
         return current
+    if not workspace.builds:
+        raise StaleError(f"{draft.ref} is not current")
     started = time.perf_counter()
     with workspace.tracker.run(draft, workspace.tags) as run, commit.staging(beside) as place:
         built = build(place)
         facts = dict(built.facts) | {
             "seconds": round(time.perf_counter() - started, 3),
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "device": _device(),
         }
         draft = replace(
             draft,
@@ -115,6 +127,23 @@ def materialize(workspace: Workspace, draft: Manifest, build: Callable[[Path], B
         for name in built.shown:
             run.log_artifact(workspace.file(manifest, name))
     return manifest
+
+
+def _device() -> str:
+    """Return the name of the GPU that this process has used, else `cpu`; torch is not loaded for the answer."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return "cpu"
+    return str(torch.cuda.get_device_name())
+
+
+def is_current(workspace: Workspace, verb: Callable[[Workspace], Manifest]) -> bool:
+    """Whether a verb would find its partition unchanged; one that it would refuse is not current either."""
+    try:
+        verb(replace(workspace, builds=False))
+    except SynthError:
+        return False
+    return True
 
 
 def draft_of(

@@ -1,0 +1,43 @@
+"""How many steps may run at once, and on how many threads each.
+
+Training takes a slot of the pool `gpu` (one, from `dagster.yaml`) where there is a GPU, so that two fits do not meet in
+its memory; without one it takes a slot of `cpu` like every other step, of which there is one for each core.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import dagster as dg
+
+STEPS = 2
+"""Steps of one run at a time."""
+CPU = "cpu"
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS")
+"""What the libraries read when they are loaded; torch reads the first."""
+
+
+def has_gpu() -> bool:
+    """Whether an NVIDIA GPU may be used, without loading torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible not in ("", "-1") and any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def training_pool() -> str:
+    """Return the pool that a fit takes a slot of."""
+    return "gpu" if has_gpu() else CPU
+
+
+def threads() -> dict[str, str]:
+    """Return the environment by which the steps that run side by side share the cores; what is set already stays."""
+    share = str(max(1, (os.cpu_count() or 1) // STEPS))
+    return {name: os.environ.get(name, share) for name in _THREADS}
+
+
+def set_slots(instance: dg.DagsterInstance) -> None:
+    """Give the pool `cpu` a slot for each core, unless somebody chose another number."""
+    storage = instance.event_log_storage
+    chosen = {limit.name for limit in storage.get_pool_limits() if not limit.from_default}
+    if storage.supports_global_concurrency_limits and CPU not in chosen:
+        storage.set_concurrency_slots(CPU, os.cpu_count() or 1)
