@@ -190,16 +190,32 @@ def ranked_leverage(returns: FloatArray) -> FloatArray:
 
     Ranks, since single crashes decide the `leverage_effect`, which is of sizes.
     """
-    return _lagged_mean(_ranks(returns), _ranks(np.abs(returns)))
+    sizes, order = np.abs(returns), np.argsort(returns, axis=1)  # gaps come last
+    return _lagged_mean(_shared_ranks(returns, order), _shared_ranks(sizes, _by_size(returns, order)))
 
 
-def _ranks(rows: FloatArray) -> FloatArray:
-    """Return the rank of each value in its row, equal ones sharing theirs, NaN where there is none."""
-    return _shared_ranks(rows, np.argsort(rows, axis=1))  # gaps come last
+@njit(cache=True)
+def _by_size(rows: FloatArray, order: IntArray) -> IntArray:
+    """Return the order of the sizes of rows, given that of the rows: the falls backwards, merged with the rises."""
+    sizes = order.copy()
+    for number in range(len(rows)):
+        row, places = rows[number], order[number]
+        known = np.isfinite(row).sum()
+        rise = 0
+        while rise < known and row[places[rise]] < 0:
+            rise += 1
+        fall = rise - 1
+        for at in range(known):
+            if rise == known or (fall >= 0 and -row[places[fall]] <= row[places[rise]]):
+                sizes[number, at], fall = places[fall], fall - 1
+            else:
+                sizes[number, at], rise = places[rise], rise + 1
+    return sizes
 
 
 @njit(cache=True)
 def _shared_ranks(rows: FloatArray, order: IntArray) -> FloatArray:
+    """Return the rank of each value in its row, equal ones sharing theirs, NaN where there is none."""
     ranks = np.full(rows.shape, np.nan)
     for number in range(len(rows)):
         row, places = rows[number], order[number]
