@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Required, TypedDict, Unpack
 
 import numpy as np
 
@@ -134,11 +134,11 @@ class StatisticMetric(Metric):
     compare: Compare
     above: str
     """What is wrong when the synthetic number is off and above the real ones; `meaning` says it for below."""
-    statistic_unit: str
+    statistic_unit: str = ""
     """Unit of the statistic: `share` is told in percent, `p` is a p-value, "" a plain number."""
-    scale: Scale
+    scale: Scale = "linear"
     """The scale on which the statistic is judged: `log` for a positive one, whose band of real values is lopsided."""
-    weight: float
+    weight: float = 0.0
     """Weight in the 0-100 fidelity; 0 keeps it out."""
 
     def level(self, sample: Sample, side: str) -> float:
@@ -173,7 +173,7 @@ class WindowMetric(Facts):
     """One comparison of synthetic windows with training and held-out ones, and what is known about it."""
 
     function: WindowFunction
-    cost: Cost
+    cost: Cost = "cheap"
 
     def __call__(self, train: Windows, synthetic: Windows, holdout: Windows, *, rng: np.random.Generator) -> float:
         """Compare. Raises `MetricError` where the metric is undefined, not finite, or has too few windows."""
@@ -186,60 +186,55 @@ class WindowMetric(Facts):
         return value
 
 
-def metric(
-    *,
-    title: str,
-    goal: Goal,
-    bounds: tuple[float, float],
-    minimum: int,
-    citation: str,
-    meaning: str,
-    unit: str = "",
-    reference: Reference = "holdout",
-    margin: float = 0.0,
-    exposes: bool = False,
-    joint: bool = False,
-) -> Callable[[Function], Metric]:
+class _Told(TypedDict):
+    """What the function itself says."""
+
+    name: str
+    family: str
+    what: str
+
+
+class _Declared(TypedDict, total=False):
+    """What a declaration says of a metric of any kind; see `Facts`."""
+
+    title: Required[str]
+    goal: Required[Goal]
+    bounds: Required[tuple[float, float]]
+    minimum: Required[int]
+    citation: Required[str]
+    unit: str
+    margin: float
+
+
+class _Comparison(_Declared, total=False):
+    meaning: Required[str]
+    reference: Reference
+    exposes: bool
+
+
+class _OfSamples(_Comparison, total=False):
+    joint: bool
+
+
+class _OfWindows(_Comparison, total=False):
+    cost: Cost
+
+
+class _OfStatistic(_Declared, total=False):
+    above: Required[str]
+    statistic_unit: str
+    scale: Scale
+    weight: float
+    joint: bool
+
+
+def metric(**declared: Unpack[_OfSamples]) -> Callable[[Function], Metric]:
     """Declare a comparison of two samples to be the metric of its name, in the family of its file."""
-
-    def declare(function: Function) -> Metric:
-        return Metric(
-            name=function.__name__,
-            family=function.__module__.rpartition(".")[2],
-            function=function,
-            title=title,
-            goal=goal,
-            bounds=bounds,
-            minimum=minimum,
-            citation=citation,
-            what=_first_sentence(function),
-            meaning=meaning,
-            unit=unit,
-            reference=reference,
-            margin=margin,
-            exposes=exposes,
-            joint=joint,
-        )
-
-    return declare
+    return lambda function: Metric(function=function, **_told(function), **declared)
 
 
 def statistic_metric(
-    *,
-    compare: Compare,
-    title: str,
-    goal: Goal,
-    bounds: tuple[float, float],
-    minimum: int,
-    citation: str,
-    below: str,
-    above: str,
-    unit: str = "",
-    statistic_unit: str = "",
-    margin: float = 0.0,
-    scale: Scale = "linear",
-    weight: float = 0.0,
-    joint: bool = False,
+    *, compare: Compare, below: str, **declared: Unpack[_OfStatistic]
 ) -> Callable[[Statistic], StatisticMetric]:
     """Declare a statistic to be the metric of its name.
 
@@ -257,75 +252,27 @@ def statistic_metric(
                 raise MetricError(f"{made.name} cannot be compared: one of the two samples does not move")
             return value
 
+        told = _told(statistic)
         made = StatisticMetric(
-            name=statistic.__name__,
-            family=statistic.__module__.rpartition(".")[2],
-            function=function,
-            title=title,
-            goal=goal,
-            bounds=bounds,
-            minimum=minimum,
-            citation=citation,
-            what=_first_sentence(statistic),
-            meaning=below,
-            above=above,
-            unit=unit,
-            margin=margin,
-            statistic=statistic,
-            compare=compare,
-            statistic_unit=statistic_unit,
-            scale=scale,
-            weight=weight,
-            joint=joint,
+            function=function, statistic=statistic, compare=compare, meaning=below, **told, **declared
         )
         return made
 
     return declare
 
 
-def window_metric(
-    *,
-    title: str,
-    goal: Goal,
-    bounds: tuple[float, float],
-    minimum: int,
-    citation: str,
-    meaning: str,
-    cost: Cost = "cheap",
-    unit: str = "",
-    reference: Reference = "holdout",
-    margin: float = 0.0,
-    exposes: bool = False,
-) -> Callable[[WindowFunction], WindowMetric]:
+def window_metric(**declared: Unpack[_OfWindows]) -> Callable[[WindowFunction], WindowMetric]:
     """Declare a comparison of windows to be the metric of its name, in the family of its file.
 
     `reference` is `train` for a metric that tells copies from new windows, `exposes` where nothing else makes it off.
     """
-
-    def declare(function: WindowFunction) -> WindowMetric:
-        return WindowMetric(
-            name=function.__name__,
-            family=function.__module__.rpartition(".")[2],
-            function=function,
-            title=title,
-            goal=goal,
-            bounds=bounds,
-            minimum=minimum,
-            citation=citation,
-            what=_first_sentence(function),
-            meaning=meaning,
-            unit=unit,
-            reference=reference,
-            margin=margin,
-            exposes=exposes,
-            cost=cost,
-        )
-
-    return declare
+    return lambda function: WindowMetric(function=function, **_told(function), **declared)
 
 
-def _first_sentence(function: Callable[..., object]) -> str:
-    return (function.__doc__ or "").partition("\n\n")[0].strip()
+def _told(function: Function | Statistic | WindowFunction) -> _Told:
+    """Return name, family, which is its file, and the first sentence of what it measures."""
+    what = (function.__doc__ or "").partition("\n\n")[0].strip()
+    return _Told(name=function.__name__, family=function.__module__.rpartition(".")[2], what=what)
 
 
 def absolute_difference(first: FloatArray, second: FloatArray) -> FloatArray:
