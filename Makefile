@@ -19,7 +19,7 @@ demo: $(STAMP)   ## the whole graph on the embedded market: table, report, next 
 	$(BIN)/synth-pipeline demo
 
 test: $(STAMP) browser check  ## style, types and every test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(STAMP)  ## only the tests that take more than ten seconds
 	$(BIN)/python -m pytest -m slow

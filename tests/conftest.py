@@ -6,11 +6,15 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import hypothesis
-import pytest
+# Each of two workers on two cores with threads of its own for every core made the tests of learners take eight times
+# as long. Set before a library that reads it is loaded; workers, and commands that tests start, take it over.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from synth_pipeline.settings import Settings
-from synth_pipeline.stages import Workspace
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+
+from synth_pipeline.settings import Settings  # noqa: E402
+from synth_pipeline.stages import Workspace  # noqa: E402
 
 # The first example of a kernel includes its compilation, and the same commit should give the same verdict everywhere.
 hypothesis.settings.register_profile("project", deadline=None, derandomize=True)

@@ -62,7 +62,6 @@ def run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("end_to_end")
 def test_a_capture_becomes_reports(run: Callable[..., Any], capture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(capture.parent)
     document = run("run", capture, "--venue", "binance_usdm", "--symbol", "BTCUSDT")
@@ -92,7 +91,6 @@ def test_a_capture_becomes_reports(run: Callable[..., Any], capture: Path, monke
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("end_to_end")
 def test_a_second_run_skips_everything(run: Callable[..., Any], capture: Path) -> None:
     first = run("run", capture, "--venue", "binance_usdm", "--symbol", "BTCUSDT")
     again = run("run", capture, "--venue", "binance_usdm", "--symbol", "BTCUSDT")
@@ -103,7 +101,6 @@ def test_a_second_run_skips_everything(run: Callable[..., Any], capture: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("end_to_end")
 def test_the_chain_leads_from_the_report_to_the_bytes(run: Callable[..., Any], capture: Path) -> None:
     document = run("run", capture, "--venue", "binance_usdm", "--symbol", "BTCUSDT")
     report = document["generators"]["wgan_gp"]["report"]
@@ -117,7 +114,6 @@ def test_the_chain_leads_from_the_report_to_the_bytes(run: Callable[..., Any], c
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("end_to_end")
 def test_mlflow_and_dagster_point_at_each_other(run: Callable[..., Any], capture: Path, home: Path) -> None:
     import dagster as dg
     from mlflow import MlflowClient
@@ -139,7 +135,6 @@ def test_mlflow_and_dagster_point_at_each_other(run: Callable[..., Any], capture
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("end_to_end")
 def test_the_verbs_give_the_same_bytes_without_dagster(run: Callable[..., Any], capture: Path, tmp_path: Path) -> None:
     document = run("run", capture, "--venue", "binance_usdm", "--symbol", "BTCUSDT")
     settings = Settings(home=tmp_path, tracking=False, sample_paths=4)
