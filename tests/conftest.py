@@ -10,11 +10,11 @@ from pathlib import Path
 # as long. Set before a library that reads it is loaded; workers, and commands that tests start, take it over.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import hypothesis  # noqa: E402
-import pytest  # noqa: E402
+import hypothesis
+import pytest
 
-from synth_pipeline.settings import Settings  # noqa: E402
-from synth_pipeline.stages import Workspace  # noqa: E402
+from synth_pipeline.settings import Settings
+from synth_pipeline.stages import Workspace
 
 # The first example of a kernel includes its compilation, and the same commit should give the same verdict everywhere.
 hypothesis.settings.register_profile("project", deadline=None, derandomize=True)
