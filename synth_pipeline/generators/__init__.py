@@ -79,6 +79,8 @@ class Generator(ABC):
     """Whether `sample` honours a regime."""
     multi_asset: ClassVar[bool] = False
     """Whether `fit` takes a series of several assets."""
+    is_network: ClassVar[bool] = False
+    """Whether `fit` trains step by step (`neural`): it can go on after a kill and start from an earlier fit."""
     max_steps: int | None = None
     """Longest connected path; None means unlimited."""
     minimum_steps: ClassVar[int] = 100

@@ -149,6 +149,7 @@ class _Run:
     def finish_step(self, at: int, losses: dict[str, float]) -> None:
         """Average the weights, look for collapse and for overfitting, report."""
         for name, loss in losses.items():
+            self.history.begins.setdefault(name, self.history.steps)
             self.history.losses.setdefault(name, []).append(loss)
         self.history.steps += 1
         self.done[at] += 1
@@ -164,7 +165,7 @@ class _Run:
                 self.look_for_collapse()
             if at == len(self.done) - 1:
                 self.look_at_held_out()
-            self.report(", ".join(f"{name} {loss:.3f}" for name, loss in losses.items()))
+            self.report(f"step {done}: " + ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items()))
 
     def report(self, note: str) -> None:
         """Say how far training is, in steps or in time."""
@@ -200,6 +201,7 @@ class _Run:
         else:
             self.worse += 1
         self.history.held_out.append(loss)
+        self.history.held_out_at.append(self.history.steps)
 
     def weights(self) -> dict[str, Tensor]:
         """Return what is kept: the average, of the least held-out loss where there is one."""
@@ -287,10 +289,7 @@ def train(
 
 def _held_windows(held: Windows | None, device: torch.device) -> Tensor | None:
     """Return some of the held-out windows, evenly spread."""
-    if held is None:
-        return None
-    count = len(held.starts)
-    return held.at(np.unique(np.linspace(0, count - 1, min(count, _HELD_WINDOWS)).astype(np.int64))).to(device)
+    return None if held is None else held.spread(_HELD_WINDOWS).to(device)
 
 
 def _mark(run: _Run, networks: nn.ModuleList, data: Windows) -> str:

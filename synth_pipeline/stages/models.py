@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from synth_pipeline.lineage.manifests import Manifest
 from synth_pipeline.rng import stream
 from synth_pipeline.schema import NS_PER_SECOND, Instrument
 from synth_pipeline.series import Series
+from synth_pipeline.stages import training
 from synth_pipeline.stages.history import Cell, History, Labels
 from synth_pipeline.stages.workspace import Built, Workspace, draft_of, materialize
 
@@ -39,6 +40,8 @@ _SERIES_SOURCES = (
     "stages/features.py",
     "stages/history.py",
     "stages/models.py",
+    "stages/training.py",
+    "reports/drawing.py",
 )
 _HOUR_NS = 3600 * NS_PER_SECOND
 _DOMINANT = 0.25
@@ -69,10 +72,14 @@ def fit(
     cell: Cell,
     generator: str,
     parameters: Mapping[str, Any] | None = None,
+    *,
+    start_from: str | None = None,
 ) -> Manifest:
     """Fit a generator on the training split of what is known in a cell; register it as a model.
 
-    Raises `UnknownNameError`, `NoDataError`, `TooLittleDataError`, or `TrainingError` when the fit itself fails.
+    The fit of a network that was killed goes on where it was. `start_from` names a checkpoint whose weights it starts
+    from, `none` is a cold start; `training.start_of` says what is left out means. Raises `UnknownNameError`,
+    `NoDataError`, `TooLittleDataError`, or `TrainingError` when the fit itself fails.
     """
     kind: type[Generator] = plugins.load(generators, generator)
     model = kind.from_settings(dict(parameters or {}))
@@ -92,7 +99,19 @@ def fit(
         config,
         seeded=True,
     )
-    return materialize(workspace, draft, lambda place: _fit(workspace, history, model, draft, place))
+    start = training.start_of(workspace, draft, kind, cell, start_from)
+    if start is not None:
+        inputs = {**draft.inputs, start.ref: start.digest}
+        draft = replace(draft, inputs=inputs, config={**draft.config, "start_from": start.ref})
+    if not kind.is_network:
+        return materialize(workspace, draft, lambda place: _fit(workspace, history, model, draft, place))
+    with training.kept(workspace, draft) as state:
+
+        def build(place: Path) -> Built:
+            training.surround(workspace, model, state, start)
+            return _fit(workspace, history, model, draft, place)
+
+        return materialize(workspace, draft, build)
 
 
 def _split(workspace: Workspace, history: History, kind: type[Generator]) -> tuple[Series, Series]:
@@ -126,7 +145,12 @@ def _fit(workspace: Workspace, history: History, model: Generator, draft: Manife
     model.save(folder)
     notes = [*model.notes, *_jumps(train)]
     facts = model.summary() | {"train_steps": train.steps, "notes": notes}
-    return Built({"checkpoint": folder}, facts, model=f"{history.instrument}.{draft.config['generator']}")
+    name = f"{history.instrument}.{draft.config['generator']}"
+    if not model.is_network:
+        return Built({"checkpoint": folder}, facts, model=name)
+    drawn = place / "pictures"
+    curves = training.pictures(model, workspace.settings.seed, draft.key, drawn)
+    return Built({"checkpoint": folder, "pictures": drawn}, facts, model=name, curves=curves, shown=("pictures",))
 
 
 def _jumps(train: Series) -> list[str]:

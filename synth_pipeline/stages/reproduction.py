@@ -259,7 +259,8 @@ def _checkpoints(workspace: Workspace, manifest: Manifest) -> Manifest:
         return calibrate(
             workspace, instrument, parse_day(cell), config["flow"], config["parameters"], days=config["days"]
         )
-    return fit(workspace, instrument, parse_cell(cell), name, config["parameters"])
+    start_from = config.get("start_from", "none")
+    return fit(workspace, instrument, parse_cell(cell), name, config["parameters"], start_from=start_from)
 
 
 def _synthetic(workspace: Workspace, manifest: Manifest) -> Manifest:
