@@ -266,6 +266,15 @@ def killed_at(step: int) -> Callable[[int, Mapping[str, float]], None]:
     return look
 
 
+def test_losses_stand_at_their_steps() -> None:
+    recipe, _ = contest(4, held=True)
+    train_part, held = Windows.of(scores(), 5, 1).parted(0.2)
+    found = train("toy", recipe, train_part, rng=stream(0, "train"), held=held).curves()
+    assert [step for step, _ in found["loss/one"]] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [step for step, _ in found["loss/two"]] == [5, 6, 7, 8]
+    assert [step for step, _ in found["loss/held out"]] == [5, 6, 7, 8]
+
+
 @pytest.mark.parametrize("held", [False, True])
 @pytest.mark.parametrize("kills", [(1,), (6,), (11,), (2, 5, 7, 12)])
 def test_a_killed_run_goes_on_with_the_same_bytes(kills: tuple[int, ...], held: bool, tmp_path: Path) -> None:
@@ -419,10 +428,12 @@ def test_a_generator_goes_on_after_a_kill_and_from_an_earlier_one(tmp_path: Path
         for n in (warm.network, cold.network)
     ]
     assert apart[0] < apart[1] / 3
-    wide = tiny("vanilla_gan", hidden=9)
+    wide, cold = tiny("vanilla_gan", hidden=9), tiny("vanilla_gan", hidden=9).fit(series, rng=stream(0, "fit"))
     wide.watch = Watch(start_from=folder)
-    with pytest.raises(InputError, match="weights of other networks"):
-        wide.fit(series, rng=stream(0, "fit"))
+    wide.fit(series, rng=stream(0, "fit"))
+    assert wide.notes == ["started cold: the networks of the checkpoint to start from have other sizes"]
+    for mine, theirs in zip(wide.network.parameters(), cold.network.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
     with pytest.raises(InputError, match="holds no weights to start from"):
         fitted(Watch(start_from=tmp_path))
 
@@ -455,3 +466,15 @@ def test_windows_of_any_features_are_fitted_and_sampled_in_their_units() -> None
     np.testing.assert_allclose(sample.std(axis=(0, 1)), values.std(axis=(0, 1)), rtol=0.15)
     with pytest.raises(InputError, match="are not of 24 steps"):
         made.fit_windows(values[:, :9], rng=stream(0, "fit"))
+
+
+@pytest.mark.parametrize("name", ["timegan", "time_vae", "wgan_gp", "conditional_gan"])
+def test_a_portrait_shows_fitted_windows_beside_made_ones(name: str) -> None:
+    made = tiny(name).fit(naive.market(300), rng=stream(0, "fit"))
+    first, again = (made.portrait(rng=stream(1, "portrait")) for _ in range(2))
+    steps = made.parameters.window
+    assert first.real.shape == first.made.shape == (150, steps, 4)
+    assert first.real_latent.shape == first.made_latent.shape
+    assert first.real_latent.shape[1] == {"timegan": 8 * steps, "time_vae": 4}.get(name, 4 * steps)
+    np.testing.assert_array_equal(first.made_latent, again.made_latent)
+    assert 0.5 < first.made.std() / first.real.std() < 2

@@ -115,6 +115,6 @@ class History:
 
     def curves(self) -> dict[str, list[tuple[int, float]]]:
         """Return per player, and of the held-out windows, each loss with the number of its step."""
-        found = {f"{name}_loss": list(enumerate(past, self.begins[name] + 1)) for name, past in self.losses.items()}
+        found = {f"loss/{name}": list(enumerate(past, self.begins[name] + 1)) for name, past in self.losses.items()}
         held_out = list(zip(self.held_out_at, self.held_out, strict=True))
-        return found | ({"held_out_loss": held_out} if held_out else {})
+        return found | ({"loss/held out": held_out} if held_out else {})

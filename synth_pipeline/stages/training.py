@@ -54,9 +54,15 @@ def kept(workspace: Workspace, draft: Manifest) -> Iterator[Path]:
     try:
         yield state
     except TrainingError:
-        state.unlink(missing_ok=True)
+        _forget(state)
         raise
-    state.unlink(missing_ok=True)
+    _forget(state)
+
+
+def _forget(state: Path) -> None:
+    """Remove a state, and what kills left of its writing."""
+    for path in state.parent.glob(f"{state.name}*"):
+        path.unlink(missing_ok=True)
 
 
 def start_of(
@@ -173,5 +179,5 @@ def _neighbourhoods(rows: FloatArray, seed: int) -> FloatArray:
 
     with threadpool_limits(1):
         perplexity = min(30.0, (len(rows) - 1) / 3)
-        found = TSNE(perplexity=perplexity, max_iter=500, init="pca", random_state=seed % 2**32, n_jobs=1)
+        found = TSNE(perplexity=perplexity, max_iter=400, init="pca", random_state=seed % 2**32, n_jobs=1)
         return np.asarray(found.fit_transform(rows), dtype=np.float64)
