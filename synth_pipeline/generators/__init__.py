@@ -58,6 +58,8 @@ MACHINERY = frozenset(
 """Files here that are shared machinery, not generators."""
 CONDITIONING = ("block_bootstrap", "conditional_gan", "rcgan", "regime_switching")
 """Generators that sample under a regime, as an error names them."""
+OF_BOOKS = ("book_dcgan",)
+"""Generators with columns that are read off the book itself (`features.book_image`), not off the features."""
 _LAST_NS = 2**63 - 1
 
 

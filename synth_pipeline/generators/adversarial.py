@@ -22,6 +22,7 @@ from synth_pipeline.generators import neural
 from synth_pipeline.generators.recipe import Player
 
 _DEAD = 1e-3
+_SPREAD = 0.02
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,16 @@ class Parameters(neural.Parameters):
     """Largest norm of a gradient."""
     rests_below: float | None = None
     """The discriminator is not moved while its loss is below this."""
+
+
+def started(network: nn.Module) -> nn.Module:
+    """Draw initial weights as Radford, Metz and Chintala (2016) do, from N(0, 0.02²), scales from N(1, 0.02²)."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.normal_(layer.weight, 0.0, _SPREAD)
+        elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.normal_(layer.weight, 1.0, _SPREAD)
+    return network
 
 
 def normal(shape: Sequence[int], noise: torch.Generator, like: Tensor) -> Tensor:

@@ -130,7 +130,7 @@ class NeuralGenerator(Generator):
     That of others is not: it takes the mean out of a return, and with it the drift.
     """
     is_network = True
-    columns = COLUMNS
+    columns: ClassVar[tuple[str, ...]] = COLUMNS
     minimum_steps = 200
     notes: list[str]
     watch: Watch | None = None

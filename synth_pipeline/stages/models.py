@@ -37,6 +37,8 @@ _SERIES_SOURCES = (
     "bars/calendars.py",
     "bars/timeframe.py",
     "bars/values.py",
+    "features/book_image.py",
+    "stages/books.py",
     "stages/features.py",
     "stages/history.py",
     "stages/models.py",
@@ -83,7 +85,7 @@ def fit(
     """
     kind: type[Generator] = plugins.load(generators, generator)
     model = kind.from_settings(dict(parameters or {}))
-    history = History.of(workspace, instrument, cell)
+    history = History.of(workspace, instrument, cell, generator)
     config = {
         "generator": generator,
         "parameters": asdict(model.parameters),
@@ -144,7 +146,7 @@ def _fit(workspace: Workspace, history: History, model: Generator, draft: Manife
     folder.mkdir()
     model.save(folder)
     notes = [*model.notes, *_jumps(train)]
-    facts = model.summary() | {"train_steps": train.steps, "notes": notes}
+    facts = model.summary() | {"train_steps": train.steps, "max_steps": model.max_steps, "notes": notes}
     name = f"{history.instrument}.{draft.config['generator']}"
     if not model.is_network:
         return Built({"checkpoint": folder}, facts, model=name)
@@ -215,18 +217,19 @@ def sample(
     scenario: Scenario = Scenario(),
 ) -> Manifest:
     """Sample connected paths from a checkpoint into a dataset; by default as long as the training split, of grid
-    features an hour at most.
+    features an hour at most, of a model of one window that.
 
     Raises `NoDataError` when nothing was fitted, `InputError` for a request that the generator cannot honour or, with
     a least fidelity, that too few paths reach.
     """
     checkpoint = workspace.require("checkpoints", "fit", instrument, cell, generator)
     needs_history = isinstance(cell, Timeframe) or scenario.min_fidelity is not None
-    history = History.of(workspace, instrument, cell) if needs_history else None
+    history = History.of(workspace, instrument, cell, generator) if needs_history else None
     paths = workspace.settings.sample_paths if paths is None else paths
     if steps is None:
         most = checkpoint.facts["train_steps"]
         steps = most if isinstance(cell, Timeframe) else min(most, _HOUR_NS // workspace.settings.step_ns)
+        steps = min(steps, checkpoint.facts.get("max_steps") or steps)
     config = {"paths": paths, "steps": steps, **asdict(scenario)}
     if history:
         config |= {"train_fraction": workspace.settings.train_fraction, **history.config}
@@ -314,7 +317,7 @@ def evaluate(workspace: Workspace, instrument: Instrument, cell: Cell, dataset: 
     """Score a dataset (`NAME`, or `NAME@SCENARIO`) against held-out real data, beside the same scores of real against
     real; write HTML and JSON."""
     sampled = workspace.require("synthetic", "sample", instrument, cell, dataset)
-    history = History.of(workspace, instrument, cell)
+    history = History.of(workspace, instrument, cell, _generator_of(sampled))
     inputs = {sampled.ref: sampled.digest, **history.inputs}
     sources = evaluate_sources(_generator_of(sampled))
     config = {"train_fraction": workspace.settings.train_fraction, **history.config}
