@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     accelerator: Literal["auto", "cpu", "gpu"] = Field(
         "auto", description="What networks are trained on; auto takes the GPU where there is one."
     )
+    devices: int = Field(1, ge=1, description="Processes that train one network together, a GPU or a core each.")
+    mixed_precision: bool = Field(False, description="Whether networks compute in bfloat16, on a GPU only.")
     warm_start: bool = Field(
         True, description="Whether a network of a night starts from its last checkpoint of the week, if there is one."
     )

@@ -18,6 +18,7 @@ from synth_pipeline.features.windows import windows
 from synth_pipeline.generators.neural import NeuralGenerator, roll_out
 from synth_pipeline.generators.recipe import Phase, Player, Recipe, Watch, budget_seconds
 from synth_pipeline.generators.training import reproducible, train
+from synth_pipeline.generators.training_together import rank
 from synth_pipeline.generators.training_windows import Windows, nearest
 from synth_pipeline.rng import per_path, stream
 from synth_pipeline.series import Series
@@ -320,6 +321,59 @@ def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
     state.write_bytes(b"no state")
     with pytest.raises(InputError, match="is no training state"):
         trained(Watch(state))
+
+
+# Several processes.
+
+
+def together(watch: Watch) -> tuple[bytes, dict[str, list]]:
+    return trained(replace(watch, devices=2, accelerator="cpu"), held=True)
+
+
+def test_two_processes_learn_one_network_go_on_after_a_kill_and_are_silent(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    state = tmp_path / "run.state"
+    whole = together(Watch())
+    with pytest.raises(Exception, match="KilledError"):
+        together(Watch(state, every_seconds=0.0, on_losses=killed_at(7)))
+    assert state.exists()
+    assert together(Watch(state)) == whole
+    assert whole[0] != trained(Watch(), held=True)[0]
+    with pytest.raises(InputError, match="of another training run"):
+        trained(Watch(state), held=True)
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+def test_processes_share_gradients_losses_and_alarms() -> None:
+    network = Scalar()
+
+    def torn(weight: Tensor) -> Tensor:
+        return weight.sum() * (1.0 if rank() else -3.0)
+
+    def pulled(recipe: Recipe) -> list[float]:
+        watch = Watch(devices=2, accelerator="cpu")
+        history = train("toy", recipe, Windows.of(scores(), 5, 1), rng=stream(0, "train"), watch=watch)
+        return history.losses["player"]
+
+    losses = pulled(alone(network, of_weight(network, torn), 1))
+    assert losses == [-1.0]
+    assert float(network.weight) > 1  # up the mean slope, -1; the second alone would have gone down
+    network = Scalar()
+    pulled(alone(network, of_weight(network, lambda weight: weight.sum() * (1.0 if rank() else -1.0)), 1))
+    assert float(network.weight) == 1
+    network = Scalar()
+    with pytest.raises(TrainingError, match=r"^toy: player at step 0: non-finite loss nan; lower its learning rate"):
+        pulled(alone(network, of_weight(network, lambda weight: weight.sum() * (float("nan") if rank() else 1.0))))
+
+
+def test_a_budget_is_shared_by_processes() -> None:
+    network = Scalar()
+    recipe = alone(network, of_weight(network), 400, seconds=0.4)
+    watch = Watch(devices=2, accelerator="cpu")
+    history = train("toy", recipe, Windows.of(scores(), 5, 1), rng=stream(0, "train"), watch=watch)
+    assert history.steps >= 1
 
 
 # What ends a run early, and what it says.

@@ -52,6 +52,7 @@ MACHINERY = frozenset(
         "regime_conditions",
         "training",
         "training_state",
+        "training_together",
         "training_windows",
     }
 )

@@ -74,7 +74,8 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, made: Ten
     """Return E[(‖∇D(x̂)‖₂ - 1)²] on random interpolates of the two batches, shape (batch, steps, features)."""
     share = uniform((len(real), 1, 1), noise, real)
     between = (share * real + (1 - share) * made).requires_grad_()
-    (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    with torch.backends.cudnn.flags(enabled=False):  # its recurrent layers cannot be differentiated twice
+        (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
     excess: Tensor = gradient.flatten(1).norm(dim=1) - 1
     return (excess**2).mean()
 

@@ -91,6 +91,10 @@ class Watch:
     """Called after every step with its number and the losses of its players."""
     accelerator: str = "auto"
     """`cpu`, `gpu`, or the one GPU where there is one."""
+    devices: int = 1
+    """How many processes train together, a GPU or core each; a step then learns from as many batches."""
+    mixed: bool = False
+    """Compute in bfloat16 where that is safe, on a GPU only."""
 
 
 @dataclass

@@ -91,6 +91,7 @@ def fit(
         "parameters": asdict(model.parameters),
         "train_fraction": workspace.settings.train_fraction,
         **history.config,
+        **(training.config_of(workspace.settings) if kind.is_network else {}),
     }
     draft = draft_of(
         workspace,

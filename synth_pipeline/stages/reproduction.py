@@ -157,7 +157,7 @@ def _rebuilt(workspace: Workspace, manifest: Manifest, home: Path) -> Rebuilt:
 
 
 def _settings_of(manifest: Manifest) -> dict[str, Any]:
-    names = ("step_ms", "lookback_days", "train_fraction")
+    names = ("step_ms", "lookback_days", "train_fraction", "devices", "mixed_precision")
     found = {name: manifest.config[name] for name in names if name in manifest.config}
     return found if manifest.seed is None else found | {"seed": manifest.seed}
 

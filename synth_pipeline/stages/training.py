@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from synth_pipeline.lineage.environment import environment
 from synth_pipeline.lineage.manifests import Manifest
 from synth_pipeline.rng import stream
 from synth_pipeline.series import FloatArray
+from synth_pipeline.settings import Settings
 from synth_pipeline.stages.history import Cell
 from synth_pipeline.stages.workspace import Workspace
 
@@ -44,6 +45,12 @@ def _state_file(workspace: Workspace, draft: Manifest) -> Path:
     mark = sha256_json([draft.fingerprint, versions, workspace.settings.accelerator])
     beside = workspace.beside(draft.ref)
     return beside.with_name(f"{compaction.TRAINING}{beside.name}-{mark[:12]}")
+
+
+def config_of(settings: Settings) -> dict[str, Any]:
+    """Return the settings that change what a network learns, those that are not as they come."""
+    names = ("devices", "mixed_precision")
+    return {name: value for name in names if (value := getattr(settings, name)) != Settings.model_fields[name].default}
 
 
 @contextmanager
@@ -133,6 +140,8 @@ def surround(workspace: Workspace, model: Generator, state: Path, start: Manifes
         every_seconds=KEPT_EVERY_S,
         start_from=workspace.file(start, "checkpoint") if start else None,
         accelerator=workspace.settings.accelerator,
+        devices=workspace.settings.devices,
+        mixed=workspace.settings.mixed_precision,
     )
 
 
