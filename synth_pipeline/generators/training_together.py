@@ -1,8 +1,9 @@
 """Several processes that train one network: what they must agree on, and how an alarm leaves them.
 
 Lightning starts them as forks (`ddp_fork`), since what a recipe holds cannot be pickled, and its
-`DistributedDataParallel` averages their gradients. Every decision of a run is taken on the mean of a loss over all processes or on
-what the first one knows (held-out loss, collapse, time): so all take the same one and none waits for another forever.
+`DistributedDataParallel` averages their gradients. Every decision of a run is taken on the mean of a loss over all
+processes or on what the first one knows (held-out loss, collapse, time): so all take the same one and none waits for
+another forever.
 https://lightning.ai/docs/pytorch/stable/accelerators/gpu_intermediate.html
 """
 
