@@ -48,6 +48,14 @@ class Settings(BaseSettings):
         "self_exciting_jump_diffusion,block_bootstrap,wgan_gp",
         description="Generators that get assets and that `run` fits, by comma.",
     )
+    accelerator: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="What networks are trained on; auto takes the GPU where there is one."
+    )
+    devices: int = Field(1, ge=1, description="Processes that train one network together, a GPU or a core each.")
+    mixed_precision: bool = Field(False, description="Whether networks compute in bfloat16, on a GPU only.")
+    warm_start: bool = Field(
+        True, description="Whether a network of a night starts from its last checkpoint of the week, if there is one."
+    )
     nightly_hour: int = Field(1, ge=0, le=23, description="Hour of the nightly schedule; the day ends at 0 UTC.")
     nightly_timezone: str = Field("UTC", description="Time zone of that hour, such as Europe/Berlin.")
     nightly_instruments: str = Field(

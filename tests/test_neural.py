@@ -18,6 +18,7 @@ from synth_pipeline.features.windows import windows
 from synth_pipeline.generators.neural import NeuralGenerator, roll_out
 from synth_pipeline.generators.recipe import Phase, Player, Recipe, Watch, budget_seconds
 from synth_pipeline.generators.training import reproducible, train
+from synth_pipeline.generators.training_together import rank
 from synth_pipeline.generators.training_windows import Windows, nearest
 from synth_pipeline.rng import per_path, stream
 from synth_pipeline.series import Series
@@ -266,6 +267,15 @@ def killed_at(step: int) -> Callable[[int, Mapping[str, float]], None]:
     return look
 
 
+def test_losses_stand_at_their_steps() -> None:
+    recipe, _ = contest(4, held=True)
+    train_part, held = Windows.of(scores(), 5, 1).parted(0.2)
+    found = train("toy", recipe, train_part, rng=stream(0, "train"), held=held).curves()
+    assert [step for step, _ in found["loss/one"]] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [step for step, _ in found["loss/two"]] == [5, 6, 7, 8]
+    assert [step for step, _ in found["loss/held out"]] == [5, 6, 7, 8]
+
+
 @pytest.mark.parametrize("held", [False, True])
 @pytest.mark.parametrize("kills", [(1,), (6,), (11,), (2, 5, 7, 12)])
 def test_a_killed_run_goes_on_with_the_same_bytes(kills: tuple[int, ...], held: bool, tmp_path: Path) -> None:
@@ -311,6 +321,59 @@ def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
     state.write_bytes(b"no state")
     with pytest.raises(InputError, match="is no training state"):
         trained(Watch(state))
+
+
+# Several processes.
+
+
+def together(watch: Watch) -> tuple[bytes, dict[str, list]]:
+    return trained(replace(watch, devices=2, accelerator="cpu"), held=True)
+
+
+def test_two_processes_learn_one_network_go_on_after_a_kill_and_are_silent(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    state = tmp_path / "run.state"
+    whole = together(Watch())
+    with pytest.raises(Exception, match="KilledError"):
+        together(Watch(state, every_seconds=0.0, on_losses=killed_at(7)))
+    assert state.exists()
+    assert together(Watch(state)) == whole
+    assert whole[0] != trained(Watch(), held=True)[0]
+    with pytest.raises(InputError, match="of another training run"):
+        trained(Watch(state), held=True)
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+def test_processes_share_gradients_losses_and_alarms() -> None:
+    network = Scalar()
+
+    def torn(weight: Tensor) -> Tensor:
+        return weight.sum() * (1.0 if rank() else -3.0)
+
+    def pulled(recipe: Recipe) -> list[float]:
+        watch = Watch(devices=2, accelerator="cpu")
+        history = train("toy", recipe, Windows.of(scores(), 5, 1), rng=stream(0, "train"), watch=watch)
+        return history.losses["player"]
+
+    losses = pulled(alone(network, of_weight(network, torn), 1))
+    assert losses == [-1.0]
+    assert float(network.weight) > 1  # up the mean slope, -1; the second alone would have gone down
+    network = Scalar()
+    pulled(alone(network, of_weight(network, lambda weight: weight.sum() * (1.0 if rank() else -1.0)), 1))
+    assert float(network.weight) == 1
+    network = Scalar()
+    with pytest.raises(TrainingError, match=r"^toy: player at step 0: non-finite loss nan; lower its learning rate"):
+        pulled(alone(network, of_weight(network, lambda weight: weight.sum() * (float("nan") if rank() else 1.0))))
+
+
+def test_a_budget_is_shared_by_processes() -> None:
+    network = Scalar()
+    recipe = alone(network, of_weight(network), 400, seconds=0.4)
+    watch = Watch(devices=2, accelerator="cpu")
+    history = train("toy", recipe, Windows.of(scores(), 5, 1), rng=stream(0, "train"), watch=watch)
+    assert history.steps >= 1
 
 
 # What ends a run early, and what it says.
@@ -419,10 +482,12 @@ def test_a_generator_goes_on_after_a_kill_and_from_an_earlier_one(tmp_path: Path
         for n in (warm.network, cold.network)
     ]
     assert apart[0] < apart[1] / 3
-    wide = tiny("vanilla_gan", hidden=9)
+    wide, cold = tiny("vanilla_gan", hidden=9), tiny("vanilla_gan", hidden=9).fit(series, rng=stream(0, "fit"))
     wide.watch = Watch(start_from=folder)
-    with pytest.raises(InputError, match="weights of other networks"):
-        wide.fit(series, rng=stream(0, "fit"))
+    wide.fit(series, rng=stream(0, "fit"))
+    assert wide.notes == ["started cold: the networks of the checkpoint to start from have other sizes"]
+    for mine, theirs in zip(wide.network.parameters(), cold.network.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
     with pytest.raises(InputError, match="holds no weights to start from"):
         fitted(Watch(start_from=tmp_path))
 
@@ -455,3 +520,15 @@ def test_windows_of_any_features_are_fitted_and_sampled_in_their_units() -> None
     np.testing.assert_allclose(sample.std(axis=(0, 1)), values.std(axis=(0, 1)), rtol=0.15)
     with pytest.raises(InputError, match="are not of 24 steps"):
         made.fit_windows(values[:, :9], rng=stream(0, "fit"))
+
+
+@pytest.mark.parametrize("name", ["timegan", "time_vae", "wgan_gp", "conditional_gan"])
+def test_a_portrait_shows_fitted_windows_beside_made_ones(name: str) -> None:
+    made = tiny(name).fit(naive.market(300), rng=stream(0, "fit"))
+    first, again = (made.portrait(rng=stream(1, "portrait")) for _ in range(2))
+    steps = made.parameters.window
+    assert first.real.shape == first.made.shape == (150, steps, 4)
+    assert first.real_latent.shape == first.made_latent.shape
+    assert first.real_latent.shape[1] == {"timegan": 8 * steps, "time_vae": 4}.get(name, 4 * steps)
+    np.testing.assert_array_equal(first.made_latent, again.made_latent)
+    assert 0.5 < first.made.std() / first.real.std() < 2

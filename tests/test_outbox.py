@@ -53,7 +53,8 @@ def _fit(workspace: Workspace, generator: str = "garch") -> Manifest:
         (place / "checkpoint" / "weights").write_text(generator)
         (place / "page.html").write_text("page")
         files = {"checkpoint": place / "checkpoint", "page": place / "page.html"}
-        return Built(files, {"loss": 0.5}, model=f"binance_usdm.BTCUSDT.{generator}", shown=("page",))
+        curves = {"curve": [(1, 0.5), (2, 0.25)]}
+        return Built(files, {"loss": 0.5}, model=f"binance_usdm.BTCUSDT.{generator}", curves=curves, shown=("page",))
 
     return materialize(workspace, draft, build)
 
@@ -80,6 +81,8 @@ def test_what_a_server_that_is_down_misses_is_told_when_it_is_back(home: Path, c
     assert run.info.status == "FINISHED"
     assert run.data.params == {"parameters.p": "1"}
     assert run.data.metrics["loss"] == 0.5
+    points = client.get_metric_history(run.info.run_id, "curve")
+    assert [(point.step, point.value) for point in points] == [(1, 0.5), (2, 0.25)]
     assert run.data.tags["synth/digest"] == made.digest
     assert run.info.end_time - run.info.start_time < 60_000
     version = client.get_model_version_by_alias(NAME, "champion")

@@ -137,6 +137,19 @@ class TestRun:
         assert copied.read_text() == "w"
         assert tracker.url(run.run_id) == f"http://mlflow:5000/#/runs/{run.run_id}"
 
+    def test_curves_are_told_in_a_few_calls(
+        self, tracker: MlflowTracker, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls = []
+        with tracker.run(draft(), {}) as run:
+            batch = run._client.log_batch
+            monkeypatch.setattr(run._client, "log_batch", lambda *a, **k: (calls.append(1), batch(*a, **k))[1])
+            run.log_curves({"generator_loss": [(n, n / 7) for n in range(1, 1_501)], "held_out_loss": [(40, 0.5)]})
+        assert len(calls) == 2
+        points = client.get_metric_history(run.run_id, "generator_loss")
+        assert [(point.step, point.value) for point in points] == [(n, n / 7) for n in range(1, 1_501)]
+        assert client.get_run(run.run_id).data.metrics["held_out_loss"] == 0.5
+
     def test_one_experiment_a_stage(self, home: Path, tracker: MlflowTracker, client: MlflowClient) -> None:
         for stage in ("ticks", "features", "ticks"):
             with tracker.run(draft(stage=stage, inputs={}, config={}, seed=None), {}):
@@ -350,6 +363,7 @@ class TestLight:
         with trackers[0].run(draft(), {}) as run:
             run.log_params({"a": 1})
             run.log_metrics({"a": 1})
+            run.log_curves({"a": [(1, 1.0)]})
             run.log_artifact(tmp_path)
             run.log_dataset("a", "b", tmp_path, "c")
         assert list(tmp_path.iterdir()) == []

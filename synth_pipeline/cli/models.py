@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 
 @app.command(
-    epilog="Examples: synth-pipeline fit binance_usdm.BTCUSDT 2024-08-08 wgan_gp --set steps=2000; "
+    epilog="Examples: synth-pipeline fit binance_usdm.BTCUSDT 2024-08-08 wgan_gp --steps 2000 --set hidden=64; "
+    "synth-pipeline fit binance_usdm.BTCUSDT 2024-08-08 time_vae --budget 5m --preset release; "
+    "synth-pipeline fit binance_usdm.BTCUSDT 2024-08-09 wgan_gp "
+    "--start-from checkpoints/binance_usdm/BTCUSDT/2024-08-08/wgan_gp; "
     "synth-pipeline fit file.SP500 1d block_bootstrap; synth-pipeline fit file.BTC+ETH 1h dcc_garch"
 )
 def fit(
@@ -40,17 +43,46 @@ def fit(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A parameter as name=value; may be repeated.")
     ] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps of a network.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Train a network for this time instead, such as 90s, 5m or 1h30m.")
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Of a network: benchmark, or release, which holds out, drops out, refuses copies."),
+    ] = None,
+    start_from: Annotated[
+        str | None,
+        typer.Option(
+            help="REF of a checkpoint whose weights a network starts from, or none. "
+            "Default: what the standing checkpoint started from."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fit a generator on the features of the look-back that ends with a day, or on stored bars."""
+    """Fit a generator on the features of the look-back that ends with a day, or on stored bars.
+
+    --steps, --budget and --preset are the parameters of that name. A fit that was killed goes on when asked for again.
+    """
     from synth_pipeline import stages
 
-    parameters = dict(setting(text) for text in settings or [])
+    parameters = _with(dict(setting(text) for text in settings or []), steps=steps, budget=budget, preset=preset)
     with opened_workspace() as workspace:
-        made = stages.fit(workspace, Instrument.parse(instrument), stages.parse_cell(cell), generator, parameters)
+        at = Instrument.parse(instrument), stages.parse_cell(cell)
+        made = stages.fit(workspace, *at, generator, parameters, start_from=start_from)
     print_manifests([made], as_json)
     if not as_json:
         print_estimates(made.facts)
+
+
+def _with(parameters: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """Return parameters with those that have an option of their own. Raises `InputError` for one given both ways."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if both := next((name for name in given if name in parameters), None):
+        raise InputError(
+            f"--{both} {given[both]} and --set {both}={parameters[both]} are one parameter: give one of them"
+        )
+    return parameters | given
 
 
 def print_estimates(facts: dict[str, Any]) -> None:

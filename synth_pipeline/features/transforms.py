@@ -231,12 +231,17 @@ def _codec(name: str, values: FloatArray, anchor: Anchor) -> Codec:
         return Size.of(values, anchor.tick_size, anchor.tick_size)
     if name == "volume":
         return Size.of(values, anchor.lot_size, 0.0)
+    if "_size_" in name:  # of a level of the book: one that stands there holds a lot
+        return Size.of(values, anchor.lot_size, anchor.lot_size)
+    if "_gap_" in name:  # from one level to the next
+        return Size.of(values, anchor.tick_size, anchor.tick_size)
     if name.startswith("imbalance_") or name == "low":
         return Share()
     if name in {"open", "high"}:
         return Distance(odd=name == "open", least=-1e3 if name == "open" else 0.0)
     raise InputError(
-        f"column {name!r} has no transform: there is one for mid, spread, imbalance_N, volume and those of bars"
+        f"column {name!r} has no transform: there is one for mid, spread, imbalance_N, volume, those of bars and "
+        "levels of the book"
     )
 
 

@@ -52,12 +52,15 @@ MACHINERY = frozenset(
         "regime_conditions",
         "training",
         "training_state",
+        "training_together",
         "training_windows",
     }
 )
 """Files here that are shared machinery, not generators."""
 CONDITIONING = ("block_bootstrap", "conditional_gan", "rcgan", "regime_switching")
 """Generators that sample under a regime, as an error names them."""
+OF_BOOKS = ("book_dcgan",)
+"""Generators with columns that are read off the book itself (`features.book_image`), not off the features."""
 _LAST_NS = 2**63 - 1
 
 
@@ -79,6 +82,8 @@ class Generator(ABC):
     """Whether `sample` honours a regime."""
     multi_asset: ClassVar[bool] = False
     """Whether `fit` takes a series of several assets."""
+    is_network: ClassVar[bool] = False
+    """Whether `fit` trains step by step (`neural`): it can go on after a kill and start from an earlier fit."""
     max_steps: int | None = None
     """Longest connected path; None means unlimited."""
     minimum_steps: ClassVar[int] = 100

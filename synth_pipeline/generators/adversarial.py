@@ -22,6 +22,7 @@ from synth_pipeline.generators import neural
 from synth_pipeline.generators.recipe import Player
 
 _DEAD = 1e-3
+_SPREAD = 0.02
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,16 @@ class Parameters(neural.Parameters):
     """The discriminator is not moved while its loss is below this."""
 
 
+def started(network: nn.Module) -> nn.Module:
+    """Draw initial weights as Radford, Metz and Chintala (2016) do, from N(0, 0.02²), scales from N(1, 0.02²)."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.normal_(layer.weight, 0.0, _SPREAD)
+        elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.normal_(layer.weight, 1.0, _SPREAD)
+    return network
+
+
 def normal(shape: Sequence[int], noise: torch.Generator, like: Tensor) -> Tensor:
     """Return standard normal numbers on the device of another tensor, drawn on the CPU: the same on every device."""
     return torch.randn(tuple(shape), generator=noise).to(like.device)
@@ -63,7 +74,8 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, made: Ten
     """Return E[(‖∇D(x̂)‖₂ - 1)²] on random interpolates of the two batches, shape (batch, steps, features)."""
     share = uniform((len(real), 1, 1), noise, real)
     between = (share * real + (1 - share) * made).requires_grad_()
-    (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    with torch.backends.cudnn.flags(enabled=False):  # its recurrent layers cannot be differentiated twice
+        (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
     excess: Tensor = gradient.flatten(1).norm(dim=1) - 1
     return (excess**2).mean()
 

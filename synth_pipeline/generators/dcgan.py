@@ -3,8 +3,8 @@
 The paper's rules, kept: strided convolutions instead of pooling (transposed ones in G, each doubling the length, from a
 projection of z), batch normalization in both but at G's output and D's input, no hidden dense layers, ReLU in G and
 leaky ReLU of slope 0.2 in D, weights from N(0, 0.02²), Adam with rate 2·10⁻⁴ and β₁ = 0.5. What differs: convolutions
-run over time instead of an image, the output is linear instead of tanh, because scores have no bounds, and it is cut to
-the window from the next multiple of 4; the stabilizers of `adversarial` are on.
+run over time instead of an image (`book_dcgan` paints images), the output is linear instead of tanh, because scores
+have no bounds, and it is cut to the window from the next multiple of 4; the stabilizers of `adversarial` are on.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from synth_pipeline.generators import adversarial
-from synth_pipeline.generators.adversarial import device_of, duel, normal
+from synth_pipeline.generators.adversarial import device_of, duel, normal, started
 from synth_pipeline.generators.fixed_windows import WindowGenerator
 from synth_pipeline.generators.recipe import Phase, Recipe
 from synth_pipeline.series import FloatArray
-
-_SPREAD = 0.02
 
 
 @dataclass(frozen=True)
@@ -35,16 +33,6 @@ class Parameters(adversarial.Parameters):
     """Random numbers a window."""
     generator_rate: float = 2e-4
     discriminator_rate: float = 2e-4
-
-
-def started(network: nn.Module) -> nn.Module:
-    """Draw the initial weights as the paper does."""
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv1d | nn.ConvTranspose1d | nn.Linear):
-            nn.init.normal_(layer.weight, 0.0, _SPREAD)
-        elif isinstance(layer, nn.BatchNorm1d):
-            nn.init.normal_(layer.weight, 1.0, _SPREAD)
-    return network
 
 
 class Upward(nn.Module):

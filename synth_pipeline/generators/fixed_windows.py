@@ -82,8 +82,7 @@ class WindowGenerator(NeuralGenerator):
     def learnt(self, data: Windows, held: Windows | None) -> None:
         """Keep the fitted windows, and how near to them 1% of the windows held out lie."""
         if held is not None:
-            some = np.unique(np.linspace(0, len(held.starts) - 1, min(len(held.starts), self.rows)).astype(np.int64))
-            self.too_near = float(nearest(held.at(some), data).quantile(_NEAREST_SHARE))
+            self.too_near = float(nearest(held.spread(self.rows), data).quantile(_NEAREST_SHARE))
             self.fitted = data
 
     def keep(self, folder: Path) -> None:

@@ -40,7 +40,20 @@ _CHUNK = 64
 _CALIBRATION_STEPS = 1_500
 _CALIBRATION_ROWS = 24_000
 _HELD_OUT = 0.1
+_SEEN = 150
 _DROPOUT = 0.1
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """Windows that were fitted and windows of the network, both in scores, for a picture of a training run."""
+
+    real: FloatArray
+    """Shape (windows, steps, features)."""
+    made: FloatArray
+    real_latent: FloatArray
+    """Shape (windows, size)."""
+    made_latent: FloatArray
 
 
 def gpu_names() -> list[str]:
@@ -116,7 +129,8 @@ class NeuralGenerator(Generator):
 
     That of others is not: it takes the mean out of a return, and with it the drift.
     """
-    columns = COLUMNS
+    is_network = True
+    columns: ClassVar[tuple[str, ...]] = COLUMNS
     minimum_steps = 200
     notes: list[str]
     watch: Watch | None = None
@@ -193,12 +207,30 @@ class NeuralGenerator(Generator):
 
     def sample_windows(self, n: int, *, rng: np.random.Generator) -> FloatArray:
         """Return n windows like those of `fit_windows`, in their units; window k is the same whatever n is."""
+        scores = self._windows_of_scores(n, rng)
+        return np.stack([marginal.value(scores[:, :, at]) for at, marginal in enumerate(self.marginals)], axis=2)
+
+    def _windows_of_scores(self, n: int, rng: np.random.Generator) -> FloatArray:
         streams, made = per_path(rng, n), []
         for first in range(0, n, self.rows):
             some = {at: streams[first + at] for at in range(min(self.rows, n - first))}
             made.append(self.calibrated(next(iter(self.roll(some, (self.parameters.window,))))))
-        scores = np.concatenate(made)
-        return np.stack([marginal.value(scores[:, :, at]) for at, marginal in enumerate(self.marginals)], axis=2)
+        return np.concatenate(made)
+
+    def portrait(self, *, rng: np.random.Generator) -> Portrait:
+        """Return windows that were fitted beside as many of its own; known after `fit` only, it is not saved."""
+        real = self.seen[..., : len(self.calibration)]
+        made = self._windows_of_scores(len(real), rng)
+        with one_thread(), torch.inference_mode():
+            latent = [self.latent(each).double().numpy() for each in (real, torch.from_numpy(made).float())]
+        return Portrait(real.double().numpy(), made, *latent)
+
+    def latent(self, windows: Tensor) -> Tensor:
+        """Return where windows of scores, shape (windows, steps, features), lie in the latent space: (windows, size).
+
+        They are their own where a model has none.
+        """
+        return windows.flatten(1)
 
     def _learnt(self, data: Windows, directions: FloatArray, rng: np.random.Generator, progress: Progress) -> Self:
         held = None
@@ -219,6 +251,7 @@ class NeuralGenerator(Generator):
             for key, tensor in network.state_dict().items()
         }
         self.calibration = self._calibrated(directions < 0, rng)
+        self.seen = data.spread(_SEEN)
         self.learnt(data, held)
         return self
 
@@ -226,22 +259,19 @@ class NeuralGenerator(Generator):
         """Keep what sampling needs of the windows; nothing, if not overridden."""
 
     def _start_from(self, folder: Path, players: Mapping[str, nn.Module]) -> None:
-        """Load the weights of an earlier fit. Raises `InputError` where they are of other networks."""
+        """Load the weights of an earlier fit; leave a note instead where its networks have other sizes."""
         weights, others = folder / "weights.npz", folder / "opponents.npz"
         if not weights.exists() or not others.exists():
             raise InputError(f"{folder} holds no weights to start from: name the folder of a saved {self._name}")
-        try:
-            with np.load(weights, allow_pickle=False) as kept:
-                self.network.load_state_dict({name: torch.from_numpy(kept[name]) for name in kept})
-            with np.load(others, allow_pickle=False) as kept:
-                for name, network in players.items():
-                    if network is not self.network:
-                        own = {key: torch.from_numpy(kept[f"{name}.{key}"]) for key in network.state_dict()}
-                        network.load_state_dict(own)
-        except (RuntimeError, KeyError):
-            raise InputError(
-                f"{folder} holds weights of other networks: start from a {self._name} of the same features and sizes"
-            ) from None
+        with np.load(weights, allow_pickle=False) as own, np.load(others, allow_pickle=False) as theirs:
+            kept = {"": self.network} | {n: each for n, each in players.items() if each is not self.network}
+            found = {f".{key}": own[key] for key in own} | {key: theirs[key] for key in theirs}
+        wanted = {f"{name}.{key}": each for name, network in kept.items() for key, each in network.state_dict().items()}
+        if {key: tuple(each.shape) for key, each in wanted.items()} != {key: each.shape for key, each in found.items()}:
+            self.notes.append("started cold: the networks of the checkpoint to start from have other sizes")
+            return
+        for name, network in kept.items():
+            network.load_state_dict({key: torch.from_numpy(found[f"{name}.{key}"]) for key in network.state_dict()})
 
     def _calibrated(self, directions: np.ndarray, rng: np.random.Generator) -> tuple[Marginal, ...]:
         steps = min(_CALIBRATION_STEPS, self.max_steps or _CALIBRATION_STEPS)

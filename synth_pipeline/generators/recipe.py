@@ -85,11 +85,16 @@ class Watch:
     every_seconds: float = 30.0
     """How often it is written."""
     start_from: Path | None = None
-    """Folder of an earlier saved generator whose weights training starts from: yesterday's, for a nightly run."""
+    """Folder of an earlier saved generator whose weights training starts from: yesterday's, for a nightly run. Where
+    its networks have other sizes training starts cold, with a note."""
     on_losses: Callable[[int, Mapping[str, float]], None] | None = None
     """Called after every step with its number and the losses of its players."""
     accelerator: str = "auto"
     """`cpu`, `gpu`, or the one GPU where there is one."""
+    devices: int = 1
+    """How many processes train together, a GPU or core each; a step then learns from as many batches."""
+    mixed: bool = False
+    """Compute in bfloat16 where that is safe, on a GPU only."""
 
 
 @dataclass
@@ -99,11 +104,21 @@ class History:
     steps: int = 0
     losses: dict[str, list[float]] = field(default_factory=dict)
     """Per player, the loss of its last update in every step."""
+    begins: dict[str, int] = field(default_factory=dict)
+    """Per player, how many steps were over when its losses begin."""
     held_out: list[float] = field(default_factory=list)
     """Loss of the averaged weights on held-out windows, at every probe."""
+    held_out_at: list[int] = field(default_factory=list)
+    """After how many steps each of them was."""
 
     def summary(self) -> dict[str, float]:
         """Return the steps taken, per player the mean loss over the last tenth, and the least held-out loss."""
         tail = {f"{name}_loss": float(np.mean(past[-max(1, len(past) // 10) :])) for name, past in self.losses.items()}
         least = {"held_out_loss": min(self.held_out)} if self.held_out else {}
         return {"training_steps": float(self.steps)} | tail | least
+
+    def curves(self) -> dict[str, list[tuple[int, float]]]:
+        """Return per player, and of the held-out windows, each loss with the number of its step."""
+        found = {f"loss/{name}": list(enumerate(past, self.begins[name] + 1)) for name, past in self.losses.items()}
+        held_out = list(zip(self.held_out_at, self.held_out, strict=True))
+        return found | ({"loss/held out": held_out} if held_out else {})

@@ -122,6 +122,11 @@ class TimeVAE(WindowGenerator):
         drawn: Tensor = made + network.log_scale.clamp(-4, 4).exp() * around
         return drawn
 
+    def latent(self, windows: Tensor) -> Tensor:
+        """Return the means of z."""
+        assert isinstance(self.network, Autoencoder)
+        return self.network.laws(windows)[0]
+
     def recipe(self, network: nn.Module) -> Recipe:
         """Raise the evidence bound."""
         settings: Parameters = self.parameters

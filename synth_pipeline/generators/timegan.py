@@ -142,6 +142,12 @@ class TimeGAN(WindowGenerator):
         made: Tensor = network(noise)
         return made
 
+    def latent(self, windows: Tensor) -> Tensor:
+        """Embed them."""
+        assert isinstance(self.network, Networks)
+        embedded: Tensor = self.network.embedder(windows)
+        return embedded.flatten(1)
+
     def recipe(self, network: nn.Module) -> Recipe:
         """Train autoencoder, supervisor and then all of them."""
         settings: Parameters = self.parameters

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import copy
 import logging
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,9 +27,11 @@ from torch import Tensor, nn
 from synth_pipeline.errors import InputError, TrainingError
 from synth_pipeline.generators import training_state
 from synth_pipeline.generators.recipe import History, Player, Recipe, Watch
+from synth_pipeline.generators.training_together import alarms, mean, of_first, rank
 from synth_pipeline.generators.training_windows import Windows
 from synth_pipeline.progress import Progress, silent
 
+_LOUD = ("pytorch_lightning", "lightning_fabric", "torch.multiprocessing.spawn")
 _DIVERGED = 1e5
 _COLLAPSED, _PATIENCE, _PROBES, _SETTLED = 0.05, 3, 40, 100
 _DEAD_STEPS = 200
@@ -61,16 +65,19 @@ def reproducible(rng: np.random.Generator) -> Iterator[torch.Generator]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Lightning from announcing its hardware, its tips and its own deprecations."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keep Lightning from announcing its hardware, its processes, its tips and its own deprecations."""
+    loggers = [logging.getLogger(name) for name in _LOUD]
+    levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
         try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 @dataclass
@@ -93,12 +100,18 @@ class _Run:
         self.done = [0] * len(self.recipe.phases)
         self.collapsed, self.dead = 0, dict.fromkeys((p.name for phase in self.recipe.phases for p in phase.players), 0)
         self.worse, self.best = 0, copy.deepcopy(self.average.state_dict())
+        self.seed = self.noise.initial_seed() % 2**40
         self.started = time.monotonic()
 
     @property
     def spent(self) -> float:
         """Seconds of training, those before a kill included."""
         return self.elapsed + time.monotonic() - self.started
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.recipe.average.parameters()).device
 
     @property
     def overfits(self) -> bool:
@@ -111,7 +124,7 @@ class _Run:
         if seconds is None:
             return step / phases[at].steps
         begins = sum(phase.steps for phase in phases[:at]) / self.total
-        return (self.spent / seconds - begins) * self.total / phases[at].steps
+        return (of_first(self.spent, self.device) / seconds - begins) * self.total / phases[at].steps
 
     def updates(self) -> Iterator[tuple[int, list[tuple[int, float]]]]:
         """Yield, for every step to come, its phase and the updates to make: number of the player, share of its rate.
@@ -126,6 +139,15 @@ class _Run:
                 yield at, [(first + who, rate) for who, each in enumerate(phase.players) for _ in range(each.updates)]
                 step += 1
             first += len(phase.players)
+
+    def draw_apart(self, rank: int) -> None:
+        """Let a process beside the first draw windows and noise of its own.
+
+        By the number of the step, so that the state of the first one is enough to go on with after a kill.
+        """
+        seed = self.seed + (self.history.steps << 8) + rank
+        self.noise.manual_seed(seed)
+        torch.manual_seed(seed)
 
     def check(self, player: Player, loss: float, norm: float) -> None:
         """Raise `TrainingError` for a loss or gradient that is no number, one that runs away, and a dead player."""
@@ -149,22 +171,23 @@ class _Run:
     def finish_step(self, at: int, losses: dict[str, float]) -> None:
         """Average the weights, look for collapse and for overfitting, report."""
         for name, loss in losses.items():
+            self.history.begins.setdefault(name, self.history.steps)
             self.history.losses.setdefault(name, []).append(loss)
         self.history.steps += 1
         self.done[at] += 1
         done = self.history.steps
         keep = min(self.recipe.decay, done / (done + 9))
         with torch.no_grad():
-            for mean, now in zip(
+            for kept, now in zip(
                 self.average.state_dict().values(), self.recipe.average.state_dict().values(), strict=True
             ):
-                mean.lerp_(now, 1 - keep) if mean.is_floating_point() else mean.copy_(now)
+                kept.lerp_(now, 1 - keep) if kept.is_floating_point() else kept.copy_(now)
         if done % max(1, self.total // _PROBES) == 0:
             if done > max(_SETTLED, self.total // 4):  # an untrained network may vary little: that is no collapse
                 self.look_for_collapse()
             if at == len(self.done) - 1:
                 self.look_at_held_out()
-            self.report(", ".join(f"{name} {loss:.3f}" for name, loss in losses.items()))
+            self.report(f"step {done}: " + ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items()))
 
     def report(self, note: str) -> None:
         """Say how far training is, in steps or in time."""
@@ -179,11 +202,12 @@ class _Run:
             made = self.recipe.probe(self.noise)
         varies = made.std(dim=0).mean(dim=0).cpu() / self.spread[: made.shape[2]]
         low = int(varies.argmin())
-        self.collapsed = self.collapsed + 1 if float(varies[low]) < _COLLAPSED else 0
+        least = of_first(float(varies[low]), self.device)
+        self.collapsed = self.collapsed + 1 if least < _COLLAPSED else 0
         if self.collapsed >= _PATIENCE:
             raise TrainingError(
                 f"{self.name}: collapsed by step {self.history.steps}, feature {low} of different paths varies by "
-                f"{float(varies[low]):.1%} of what the data do; use another seed or a lower learning rate"
+                f"{least:.1%} of what the data do; use another seed or a lower learning rate"
             )
 
     def look_at_held_out(self) -> None:
@@ -193,13 +217,14 @@ class _Run:
         network, now = self.recipe.average, copy.deepcopy(self.recipe.average.state_dict())
         network.load_state_dict(self.average.state_dict())
         with torch.no_grad(), _judged(network):  # the same noise every time: the losses differ by the weights alone
-            loss = float(self.recipe.held_out(self.held, torch.Generator().manual_seed(0)))
+            loss = of_first(float(self.recipe.held_out(self.held, torch.Generator().manual_seed(0))), self.device)
         network.load_state_dict(now)
         if loss < min(self.history.held_out, default=np.inf):
             self.worse, self.best = 0, copy.deepcopy(self.average.state_dict())
         else:
             self.worse += 1
         self.history.held_out.append(loss)
+        self.history.held_out_at.append(self.history.steps)
 
     def weights(self) -> dict[str, Tensor]:
         """Return what is kept: the average, of the least held-out loss where there is one."""
@@ -210,15 +235,8 @@ class _Run:
         """Return what a run needs to go on."""
         plain = {key: getattr(self, key) for key in ("done", "collapsed", "dead", "worse", "best")}
         both = {"noise": self.noise.get_state(), "layers": torch.random.get_rng_state()}
-        return (
-            plain
-            | both
-            | {
-                "history": vars(self.history),
-                "average": self.average.state_dict(),
-                "elapsed": self.spent,
-            }
-        )
+        learnt = {"history": vars(self.history), "average": self.average.state_dict()}
+        return plain | both | learnt | {"elapsed": self.spent}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
@@ -241,13 +259,19 @@ def _judged(network: nn.Module) -> Iterator[None]:
         network.train(trained)
 
 
-def device_of(accelerator: str) -> torch.device:
+def device_of(accelerator: str, devices: int = 1) -> torch.device:
     """Return the device to train on. Raises `InputError` for a GPU that is not there."""
     if accelerator not in {"auto", "cpu", "gpu"}:
         raise InputError(f"accelerator {accelerator!r} is none of ours: choose auto, cpu or gpu")
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise InputError("there is no GPU that torch can use: choose accelerator auto or cpu")
-    return torch.device("cpu" if accelerator == "cpu" or not torch.cuda.is_available() else "cuda")
+    if accelerator == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if devices > (there := torch.cuda.device_count()):
+        raise InputError(
+            f"{devices} devices are more than the {there} GPUs that torch can use: choose {there} or fewer"
+        )
+    return torch.device("cuda")
 
 
 def train(
@@ -267,17 +291,23 @@ def train(
     is no number, divergence, collapse, a dead discriminator; `InputError` for a state of another run.
     """
     watch = watch or Watch()
-    device = device_of(watch.accelerator)
+    device = device_of(watch.accelerator, watch.devices)
     players = [player for phase in recipe.phases for player in phase.players]
     with reproducible(rng) as noise:
-        networks = nn.ModuleList([*(player.network for player in players), recipe.average]).to(device)
-        run = _Run(name, recipe, data.rows.std(dim=0), _held_windows(held, device), noise, progress)
-        mark = _mark(run, networks, data)
+        networks = nn.ModuleList([*(player.network for player in players), recipe.average])
+        run = _Run(name, recipe, data.rows.std(dim=0), _held_windows(held), noise, progress)
+        mark = _mark(run, networks, data, watch)
         kept = training_state.read(watch.state, mark) if watch.state else None
         if kept is not None:
             networks.load_state_dict(kept["networks"])
             run.restore(kept)
-        _fit(_Turns(run, networks, players, data, device, watch, mark), kept)
+        with _file_of_several(watch) as path:
+            turns = _Turns(run, networks, players, data, watch, mark, path)
+            _fit(turns, device, kept)
+            if watch.devices > 1 and path is not None:  # what the processes have learnt is there, and nowhere else
+                done = training_state.read(path, mark) or {}
+                networks.load_state_dict(done["networks"])
+                run.restore(done)
         recipe.average.load_state_dict(run.weights())
     networks.to("cpu")
     recipe.average.requires_grad_(False).eval()
@@ -285,24 +315,33 @@ def train(
     return run.history
 
 
-def _held_windows(held: Windows | None, device: torch.device) -> Tensor | None:
+@contextmanager
+def _file_of_several(watch: Watch) -> Iterator[Path | None]:
+    """Yield the file of a run's state: several processes need one in any case."""
+    if watch.devices == 1 or watch.state is not None:
+        yield watch.state
+        return
+    with tempfile.TemporaryDirectory(prefix="synth-training-") as folder:
+        yield Path(folder, "run.state")
+
+
+def _held_windows(held: Windows | None) -> Tensor | None:
     """Return some of the held-out windows, evenly spread."""
-    if held is None:
-        return None
-    count = len(held.starts)
-    return held.at(np.unique(np.linspace(0, count - 1, min(count, _HELD_WINDOWS)).astype(np.int64))).to(device)
+    return None if held is None else held.spread(_HELD_WINDOWS)
 
 
-def _mark(run: _Run, networks: nn.ModuleList, data: Windows) -> str:
+def _mark(run: _Run, networks: nn.ModuleList, data: Windows, watch: Watch) -> str:
     settings = [
         (phase.steps, p.name, p.learning_rate, p.updates, p.betas, p.clip, p.rests_below)
         for phase in run.recipe.phases
         for p in phase.players
     ]
-    words = (torch.__version__, run.name, run.recipe.batch, run.recipe.decay, run.recipe.seconds, data.length, settings)
+    recipe = run.recipe
+    words = (torch.__version__, run.name, recipe.batch, recipe.decay, recipe.seconds, data.length, settings)
     starts = torch.from_numpy(data.starts)
     return training_state.fingerprint(
-        [data.rows, starts, run.noise.get_state(), torch.random.get_rng_state(), *networks.state_dict().values()], words
+        [data.rows, starts, run.noise.get_state(), torch.random.get_rng_state(), *networks.state_dict().values()],
+        *(words, watch.devices, watch.mixed),
     )
 
 
@@ -314,19 +353,21 @@ class _Turns:
     networks: nn.ModuleList
     players: list[Player]
     data: Windows
-    device: torch.device
     watch: Watch
     mark: str
+    path: Path | None
     written: float = field(default_factory=time.monotonic)
 
     def take(self, module: Any, optimizers: list[Any], step: tuple[int, list[tuple[int, float]]]) -> None:
         """Make the updates of one step."""
         phase, updates = step
+        if rank():
+            self.run.draw_apart(rank())
         losses: dict[str, float] = {}
         for at, share in updates:
             losses[self.players[at].name] = self.update(module, self.players[at], optimizers[at], share)
         self.run.finish_step(phase, losses)
-        if self.watch.on_losses is not None:
+        if self.watch.on_losses is not None and not rank():
             self.watch.on_losses(self.run.history.steps, losses)
         self.keep(optimizers, self.watch.every_seconds)
 
@@ -334,12 +375,12 @@ class _Turns:
         """Move one player down its loss and return it."""
         module.toggle_optimizer(optimizer)
         optimizer.param_groups[0]["lr"] = player.learning_rate * share
-        batch = self.data.batch(self.run.recipe.batch, self.run.noise).to(self.device)
+        batch = self.data.batch(self.run.recipe.batch, self.run.noise).to(module.device)
         loss = player.loss(batch, self.run.noise)
         optimizer.zero_grad()
         module.manual_backward(loss)
         norm = nn.utils.clip_grad_norm_(player.network.parameters(), player.clip)
-        found = loss.item()
+        found = mean(loss.item(), module.device)
         self.run.check(player, found, float(norm))
         if player.rests_below is None or found >= player.rests_below:
             optimizer.step()
@@ -348,15 +389,15 @@ class _Turns:
 
     def keep(self, optimizers: list[Any], every_seconds: float) -> None:
         """Write the run's state when it is time."""
-        if self.watch.state is None or time.monotonic() - self.written < every_seconds:
+        if self.path is None or rank() or time.monotonic() - self.written < every_seconds:
             return
         states = [optimizer.optimizer.state_dict() for optimizer in optimizers]
         known = {"fingerprint": self.mark, "networks": self.networks.state_dict(), "optimizers": states}
-        training_state.write(self.watch.state, self.run.state() | known)
+        training_state.write(self.path, self.run.state() | known)
         self.written = time.monotonic()
 
 
-def _fit(turns: _Turns, kept: dict[str, Any] | None) -> None:
+def _fit(turns: _Turns, device: torch.device, kept: dict[str, Any] | None) -> None:
     import pytorch_lightning as lightning
     from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
@@ -375,6 +416,9 @@ def _fit(turns: _Turns, kept: dict[str, Any] | None) -> None:
             return optimizers if isinstance(optimizers, list) else [optimizers]
 
         def on_train_start(self) -> None:
+            run = turns.run
+            run.average.to(self.device)
+            run.held = None if run.held is None else run.held.to(self.device)
             if kept is not None:
                 for optimizer, state in zip(self.all_optimizers(), kept["optimizers"], strict=True):
                     optimizer.optimizer.load_state_dict(state)
@@ -392,10 +436,14 @@ def _fit(turns: _Turns, kept: dict[str, Any] | None) -> None:
         def __iter__(self) -> Iterator[tuple[int, list[tuple[int, float]]]]:
             return turns.run.updates()
 
-    with _quiet():
+    # With several players those whose turn it is not have no gradient; with one, looking for such is a warning.
+    together = "ddp_fork_find_unused_parameters_true" if len(turns.players) > 1 else "ddp_fork"
+    with _quiet(), alarms():
         trainer = lightning.Trainer(
-            accelerator="cpu" if turns.device.type == "cpu" else "gpu",
-            devices=1,
+            accelerator="cpu" if device.type == "cpu" else "gpu",
+            devices=turns.watch.devices,
+            strategy=together if turns.watch.devices > 1 else "auto",
+            precision="bf16-mixed" if turns.watch.mixed and device.type == "cuda" else "32-true",
             max_epochs=1,
             logger=False,
             enable_checkpointing=False,

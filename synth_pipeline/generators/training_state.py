@@ -31,7 +31,7 @@ def fingerprint(tensors: Iterable[Tensor], *words: object) -> str:
 def write(path: Path, state: dict[str, Any]) -> None:
     """Write a state so that a reader, or a run after a kill, sees the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # two processes may train the same thing
     with partial.open("wb") as file:
         torch.save(state, file)
         file.flush()

@@ -57,6 +57,11 @@ class Windows:
         found: Tensor = self.rows[torch.from_numpy(self.starts[which][:, np.newaxis] + np.arange(self.length))]
         return found
 
+    def spread(self, most: int) -> Tensor:
+        """Return at most so many of them, evenly over time."""
+        count = len(self.starts)
+        return self.at(np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64)))
+
     def batch(self, size: int, noise: torch.Generator) -> Tensor:
         """Return windows drawn at random, shape (size, length, features)."""
         if self.weights is None:

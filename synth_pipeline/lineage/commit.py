@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 Groups = Mapping[str, dict[str, list[int]]]
 """`Artifact.groups` by output."""
 
+STAGING = ".staging-"
+"""How the name of a staging folder begins."""
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
@@ -40,7 +42,7 @@ def staging(folder: Path) -> Iterator[Path]:
     Readers never look into it; one that a dead process left behind harms nobody. Raises `InputError` when the place
     cannot be written to, `SynthError` when the disk fills up while the body writes.
     """
-    place = folder.parent / f".staging-{folder.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    place = folder.parent / f"{STAGING}{folder.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     try:
         place.mkdir(parents=True)
     except OSError as error:

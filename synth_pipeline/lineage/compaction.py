@@ -6,17 +6,23 @@ to name it, and a reader of the version before may still open it.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from synth_pipeline import storage
-from synth_pipeline.lineage.manifests import NAME, Manifest, load
+from synth_pipeline.lineage.commit import STAGING
+from synth_pipeline.lineage.manifests import NAME, STAGES, Manifest, load
 from synth_pipeline.storage import Place
 
 if TYPE_CHECKING:
     from upath import UPath
+
+
+TRAINING = ".training-"
+"""How the name of a training run's state begins, which lies beside the partition until that is committed."""
 
 
 class Leftover(NamedTuple):
@@ -37,9 +43,21 @@ def unnamed(folder: Place, latest_ns: int) -> list[Leftover]:
 
 
 def staged(top: Path, latest_ns: int) -> list[Leftover]:
-    """Return the staging folders in a folder that nobody has written to since `latest_ns`."""
-    found = [_leftover(path) for path in sorted(top.glob(".staging-*"))]
+    """Return what lies in a folder beside partitions, as `aside` finds it, unchanged since `latest_ns`."""
+    found = [_leftover(path) for path in sorted(top.glob(".*")) if _is_aside(path)]
     return [leftover for leftover in found if leftover.changed_ns <= latest_ns]
+
+
+def aside(home: Path) -> Iterator[Path]:
+    """Yield what lies beside the partitions of a home: staging folders, and states of training runs."""
+    for stage in STAGES:
+        for folder, inner, files in os.walk(home / stage):
+            yield from (path for name in (*inner, *files) if _is_aside(path := Path(folder, name)))
+            inner[:] = [name for name in inner if not name.startswith(".")]
+
+
+def _is_aside(path: Path) -> bool:
+    return path.name.startswith((STAGING, TRAINING))
 
 
 def orphaned(folder: Place, manifest: Manifest, hot: Path) -> list[Leftover]:

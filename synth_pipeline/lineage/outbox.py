@@ -25,7 +25,7 @@ import msgspec
 from synth_pipeline.errors import InputError, SynthError
 from synth_pipeline.lineage import commit, manifests
 from synth_pipeline.lineage.manifests import Manifest
-from synth_pipeline.lineage.runs import Champion
+from synth_pipeline.lineage.runs import Champion, Curves
 from synth_pipeline.lineage.tracking import MlflowRun, MlflowTracker
 
 FOLDER = "mlflow-outbox"
@@ -46,6 +46,7 @@ class Letter:
     ended_ms: int = 0
     params: list[dict[str, Any]] = field(default_factory=list)
     metrics: list[tuple[dict[str, Any], int]] = field(default_factory=list)
+    curves: list[dict[str, list[tuple[int, float]]]] = field(default_factory=list)
     artifacts: list[str] = field(default_factory=list)
     datasets: list[tuple[str, str, str, str]] = field(default_factory=list)
     model: tuple[str, str, dict[str, Any]] | None = None
@@ -75,6 +76,11 @@ class QueuedRun:
         """Record the numbers among the metrics, now or later."""
         self._letter.metrics.append((dict(metrics), step))
         self._tell(lambda run: run.log_metrics(metrics, step))
+
+    def log_curves(self, curves: Curves) -> None:
+        """Record values over steps, now or later."""
+        self._letter.curves.append({name: list(curve) for name, curve in curves.items()})
+        self._tell(lambda run: run.log_curves(curves))
 
     def log_artifact(self, path: Path) -> None:
         """Copy a file or a folder, now or later."""
@@ -202,6 +208,8 @@ class QueuedTracker:
             run.log_params(params)
         for metrics, step in letter.metrics:
             run.log_metrics(metrics, step)
+        for curves in letter.curves:
+            run.log_curves(curves)
         for ref, digest, path, context in letter.datasets:
             run.log_dataset(ref, digest, Path(path), context)
         if letter.model is not None and (place / _CHECKPOINT).exists():

@@ -6,7 +6,7 @@ Plain values only; the tracker that writes to MLflow, and every import of mlflow
 import json
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,8 @@ from synth_pipeline.lineage.manifests import Manifest
 # MLflow's own limits: mlflow/utils/validation.py
 _KEY_LENGTH = 250
 _VALUE_LENGTH = 6000
+Curves = Mapping[str, Sequence[tuple[int, float]]]
+"""Of each metric its values over steps: pairs of the number of a step and the value."""
 _FORBIDDEN = re.compile(r"[^/\w.\- :]")
 
 
@@ -44,6 +46,9 @@ class Run(Protocol):
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int = 0) -> None:
         """Record what was measured; nested names are joined by dots, what is no number is passed over."""
+
+    def log_curves(self, curves: Curves) -> None:
+        """Record what was measured over steps, all in a few calls."""
 
     def log_artifact(self, path: Path) -> None:
         """Copy a file or a folder into the tracker's store."""
@@ -89,6 +94,9 @@ class NullRun:
         """Keep nothing."""
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int = 0) -> None:
+        """Keep nothing."""
+
+    def log_curves(self, curves: Curves) -> None:
         """Keep nothing."""
 
     def log_artifact(self, path: Path) -> None:

@@ -26,13 +26,14 @@ import synth_pipeline
 from synth_pipeline.errors import InputError
 from synth_pipeline.lineage import registry
 from synth_pipeline.lineage.manifests import FILE_INPUT, NAME, Manifest, encode
-from synth_pipeline.lineage.runs import Champion, numbers, run_tags, texts
+from synth_pipeline.lineage.runs import Champion, Curves, key, numbers, run_tags, texts
 from synth_pipeline.storage import Place
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _BATCH = 100  # MLflow takes at most this many parameters or tags a call
+_POINTS = 1000  # and this many metrics
 _DIGEST = 36  # and stores this many characters of a dataset's digest
 _CONTEXT = {"checkpoints": "training", "reports": "evaluation"}
 _SERVED = ("http://", "https://")
@@ -177,6 +178,16 @@ class MlflowRun:
         with _store_errors(self._uri):
             for start in range(0, len(entries), _BATCH):
                 self._client.log_batch(self.run_id, metrics=entries[start : start + _BATCH])
+
+    def log_curves(self, curves: Curves) -> None:
+        """Record values over steps, a thousand a call; MLflow takes no more."""
+        from mlflow.entities import Metric
+
+        now = time.time_ns() // 1_000_000
+        points = [Metric(key(name), value, now, step) for name, curve in curves.items() for step, value in curve]
+        with _store_errors(self._uri):
+            for start in range(0, len(points), _POINTS):
+                self._client.log_batch(self.run_id, metrics=points[start : start + _POINTS])
 
     def log_artifact(self, path: Path) -> None:
         """Copy a file into the run's artifacts, or a folder under its own name."""

@@ -26,7 +26,8 @@ class Verbs:
             "dagster/asset_key": context.op_execution_context.op_handle.name.replace("__", "/"),
             "dagster/partition": str(key),
         }
-        return Workspace.of(self.settings, tags=tags, progress=self._progress or _to_log(context))
+        progress, is_night = self._progress or _to_log(context), "synth/nightly" in context.run.tags
+        return Workspace.of(self.settings, tags=tags, progress=progress, is_night=is_night)
 
 
 def _to_log(context: dg.AssetExecutionContext) -> Progress:

@@ -19,7 +19,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from synth_pipeline.errors import SynthError
-from synth_pipeline.lineage import manifests, references
+from synth_pipeline.lineage import compaction, manifests, references
 from synth_pipeline.schema import NS_PER_SECOND
 from synth_pipeline.settings import Settings
 
@@ -143,19 +143,14 @@ def _store(settings: Settings) -> Iterator[Finding]:
 
 
 def _leftovers(settings: Settings) -> Iterator[Finding]:
-    stale = [path for path in _staging(settings.home) if time.time_ns() - path.stat().st_mtime_ns > _STALE_NS]
-    if stale:
-        told = f"{len(stale)} staging folders of dead processes, such as {stale[0]}"
-        yield Finding("leftovers", "note", told, "synth-pipeline compact removes them")
-    else:
+    lying = compaction.aside(settings.home)
+    stale = [path for path in lying if time.time_ns() - path.stat().st_mtime_ns > _STALE_NS]
+    if not stale:
         yield Finding("leftovers", "fine", "none")
-
-
-def _staging(home: Path) -> Iterator[Path]:
-    for stage in manifests.STAGES:
-        for folder, inner, _ in os.walk(home / stage):
-            yield from (Path(folder, name) for name in inner if name.startswith(".staging-"))
-            inner[:] = [name for name in inner if not name.startswith(".")]
+        return
+    states = sum(path.name.startswith(compaction.TRAINING) for path in stale)
+    told = f"{len(stale) - states} staging folders and {states} training runs of dead processes, such as {stale[0]}"
+    yield Finding("leftovers", "note", told, "synth-pipeline compact removes them; a fit asked for again goes on")
 
 
 def _mlflow(settings: Settings) -> Iterator[Finding]:

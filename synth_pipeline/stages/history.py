@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from synth_pipeline import schema
+from synth_pipeline import generators, schema
 from synth_pipeline.bars.timeframe import Timeframe
 from synth_pipeline.bars.values import decimal_step
 from synth_pipeline.errors import InputError, NoDataError
+from synth_pipeline.features import book_image
 from synth_pipeline.generators import Generator
 from synth_pipeline.lineage.manifests import Manifest
 from synth_pipeline.schema import Instrument, parse_day
 from synth_pipeline.series import IntArray, Series
 from synth_pipeline.stages.bars import read_bars
+from synth_pipeline.stages.books import book_series, ticks_of
 from synth_pipeline.stages.features import feature_series, look_back_of
 from synth_pipeline.stages.workspace import Workspace
 
@@ -79,13 +81,12 @@ class History:
         return self._known.names
 
     @classmethod
-    def of(cls, workspace: Workspace, instrument: Instrument, cell: Cell) -> History:
-        """Find it. Raises `NoDataError` naming what is to be made first."""
-        return (
-            _of_bars(workspace, instrument, cell)
-            if isinstance(cell, Timeframe)
-            else _of_days(workspace, instrument, cell)
-        )
+    def of(cls, workspace: Workspace, instrument: Instrument, cell: Cell, generator: str = "") -> History:
+        """Find it, the ticks of a generator that learns from books too. Raises `NoDataError` naming what is to be made
+        first."""
+        if isinstance(cell, Timeframe):
+            return _of_bars(workspace, instrument, cell)
+        return _of_days(workspace, instrument, cell, with_books=generator in generators.OF_BOOKS)
 
     def series(self, kind: type[Generator]) -> Series:
         """Return the columns that a generator takes. Raises `NoDataError` where the price is never known."""
@@ -113,14 +114,23 @@ def _joined(instrument: Instrument, parts: Mapping[str, Series]) -> Series:
     return Series.joined(parts) if len(instrument.members) > 1 else parts[instrument.symbol]
 
 
-def _of_days(workspace: Workspace, instrument: Instrument, day: date) -> History:
+def _of_days(workspace: Workspace, instrument: Instrument, day: date, *, with_books: bool) -> History:
     look_backs = {member: look_back_of(workspace, member, day) for member in instrument.members}
     found = [manifest for days in look_backs.values() for manifest in days.values()]
+    books = {
+        member: {each: ticks_of(workspace, member, each, manifest) for each, manifest in days.items()}
+        for member, days in (look_backs.items() if with_books else ())
+    }
+    found += [manifest for days in books.values() for manifest in days.values()]
 
     def read(names: tuple[str, ...]) -> Series:
         parts = {}
         for member, days in look_backs.items():
-            part = feature_series(workspace, member, days, names)
+            part = (
+                book_series(workspace, member, days, books[member], names)
+                if {*book_image.NAMES} & {*names}
+                else feature_series(workspace, member, days, names)
+            )
             if not np.isfinite(part.column(part.price_name)).any():
                 raise NoDataError(
                     f"{member} has no {part.price_name} price on {', '.join(map(str, days))}: "
@@ -130,7 +140,8 @@ def _of_days(workspace: Workspace, instrument: Instrument, day: date) -> History
         return _joined(instrument, parts)
 
     config = {"lookback_days": workspace.settings.lookback_days, "step_ms": workspace.settings.step_ms}
-    return History(instrument, _digests(found), config, lambda: _Known(schema.GRID.names, read))
+    known = (*schema.GRID.names, *(book_image.NAMES if with_books else ()))
+    return History(instrument, _digests(found), config, lambda: _Known(known, read))
 
 
 def _of_bars(workspace: Workspace, instrument: Instrument, timeframe: Timeframe) -> History:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from synth_pipeline.lineage.manifests import Manifest
 from synth_pipeline.rng import stream
 from synth_pipeline.schema import NS_PER_SECOND, Instrument
 from synth_pipeline.series import Series
+from synth_pipeline.stages import training
 from synth_pipeline.stages.history import Cell, History, Labels
 from synth_pipeline.stages.workspace import Built, Workspace, draft_of, materialize
 
@@ -36,9 +37,13 @@ _SERIES_SOURCES = (
     "bars/calendars.py",
     "bars/timeframe.py",
     "bars/values.py",
+    "features/book_image.py",
+    "stages/books.py",
     "stages/features.py",
     "stages/history.py",
     "stages/models.py",
+    "stages/training.py",
+    "reports/drawing.py",
 )
 _HOUR_NS = 3600 * NS_PER_SECOND
 _DOMINANT = 0.25
@@ -69,19 +74,24 @@ def fit(
     cell: Cell,
     generator: str,
     parameters: Mapping[str, Any] | None = None,
+    *,
+    start_from: str | None = None,
 ) -> Manifest:
     """Fit a generator on the training split of what is known in a cell; register it as a model.
 
-    Raises `UnknownNameError`, `NoDataError`, `TooLittleDataError`, or `TrainingError` when the fit itself fails.
+    The fit of a network that was killed goes on where it was. `start_from` names a checkpoint whose weights it starts
+    from, `none` is a cold start; `training.start_of` says what is left out means. Raises `UnknownNameError`,
+    `NoDataError`, `TooLittleDataError`, or `TrainingError` when the fit itself fails.
     """
     kind: type[Generator] = plugins.load(generators, generator)
     model = kind.from_settings(dict(parameters or {}))
-    history = History.of(workspace, instrument, cell)
+    history = History.of(workspace, instrument, cell, generator)
     config = {
         "generator": generator,
         "parameters": asdict(model.parameters),
         "train_fraction": workspace.settings.train_fraction,
         **history.config,
+        **(training.config_of(workspace.settings) if kind.is_network else {}),
     }
     draft = draft_of(
         workspace,
@@ -92,7 +102,19 @@ def fit(
         config,
         seeded=True,
     )
-    return materialize(workspace, draft, lambda place: _fit(workspace, history, model, draft, place))
+    start = training.start_of(workspace, draft, kind, cell, start_from)
+    if start is not None:
+        inputs = {**draft.inputs, start.ref: start.digest}
+        draft = replace(draft, inputs=inputs, config={**draft.config, "start_from": start.ref})
+    if not kind.is_network:
+        return materialize(workspace, draft, lambda place: _fit(workspace, history, model, draft, place))
+    with training.kept(workspace, draft) as state:
+
+        def build(place: Path) -> Built:
+            training.surround(workspace, model, state, start)
+            return _fit(workspace, history, model, draft, place)
+
+        return materialize(workspace, draft, build)
 
 
 def _split(workspace: Workspace, history: History, kind: type[Generator]) -> tuple[Series, Series]:
@@ -125,8 +147,13 @@ def _fit(workspace: Workspace, history: History, model: Generator, draft: Manife
     folder.mkdir()
     model.save(folder)
     notes = [*model.notes, *_jumps(train)]
-    facts = model.summary() | {"train_steps": train.steps, "notes": notes}
-    return Built({"checkpoint": folder}, facts, model=f"{history.instrument}.{draft.config['generator']}")
+    facts = model.summary() | {"train_steps": train.steps, "max_steps": model.max_steps, "notes": notes}
+    name = f"{history.instrument}.{draft.config['generator']}"
+    if not model.is_network:
+        return Built({"checkpoint": folder}, facts, model=name)
+    drawn = place / "pictures"
+    curves = training.pictures(model, workspace.settings.seed, draft.key, drawn)
+    return Built({"checkpoint": folder, "pictures": drawn}, facts, model=name, curves=curves, shown=("pictures",))
 
 
 def _jumps(train: Series) -> list[str]:
@@ -191,18 +218,19 @@ def sample(
     scenario: Scenario = Scenario(),
 ) -> Manifest:
     """Sample connected paths from a checkpoint into a dataset; by default as long as the training split, of grid
-    features an hour at most.
+    features an hour at most, of a model of one window that.
 
     Raises `NoDataError` when nothing was fitted, `InputError` for a request that the generator cannot honour or, with
     a least fidelity, that too few paths reach.
     """
     checkpoint = workspace.require("checkpoints", "fit", instrument, cell, generator)
     needs_history = isinstance(cell, Timeframe) or scenario.min_fidelity is not None
-    history = History.of(workspace, instrument, cell) if needs_history else None
+    history = History.of(workspace, instrument, cell, generator) if needs_history else None
     paths = workspace.settings.sample_paths if paths is None else paths
     if steps is None:
         most = checkpoint.facts["train_steps"]
         steps = most if isinstance(cell, Timeframe) else min(most, _HOUR_NS // workspace.settings.step_ns)
+        steps = min(steps, checkpoint.facts.get("max_steps") or steps)
     config = {"paths": paths, "steps": steps, **asdict(scenario)}
     if history:
         config |= {"train_fraction": workspace.settings.train_fraction, **history.config}
@@ -290,7 +318,7 @@ def evaluate(workspace: Workspace, instrument: Instrument, cell: Cell, dataset: 
     """Score a dataset (`NAME`, or `NAME@SCENARIO`) against held-out real data, beside the same scores of real against
     real; write HTML and JSON."""
     sampled = workspace.require("synthetic", "sample", instrument, cell, dataset)
-    history = History.of(workspace, instrument, cell)
+    history = History.of(workspace, instrument, cell, _generator_of(sampled))
     inputs = {sampled.ref: sampled.digest, **history.inputs}
     sources = evaluate_sources(_generator_of(sampled))
     config = {"train_fraction": workspace.settings.train_fraction, **history.config}

@@ -157,7 +157,7 @@ def _rebuilt(workspace: Workspace, manifest: Manifest, home: Path) -> Rebuilt:
 
 
 def _settings_of(manifest: Manifest) -> dict[str, Any]:
-    names = ("step_ms", "lookback_days", "train_fraction")
+    names = ("step_ms", "lookback_days", "train_fraction", "devices", "mixed_precision")
     found = {name: manifest.config[name] for name in names if name in manifest.config}
     return found if manifest.seed is None else found | {"seed": manifest.seed}
 
@@ -259,7 +259,8 @@ def _checkpoints(workspace: Workspace, manifest: Manifest) -> Manifest:
         return calibrate(
             workspace, instrument, parse_day(cell), config["flow"], config["parameters"], days=config["days"]
         )
-    return fit(workspace, instrument, parse_cell(cell), name, config["parameters"])
+    start_from = config.get("start_from", "none")
+    return fit(workspace, instrument, parse_cell(cell), name, config["parameters"], start_from=start_from)
 
 
 def _synthetic(workspace: Workspace, manifest: Manifest) -> Manifest:

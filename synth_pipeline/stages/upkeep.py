@@ -132,7 +132,10 @@ def compact(
             unreadable.append(error)
             continue
         found += _removed(lying, dry_run=dry_run)
-    for top in sorted({folder.parent for folder in folders if isinstance(folder, Path)}):
+    tops = {folder.parent for folder in folders if isinstance(folder, Path)}
+    if what is None and isinstance(workspace.settings.data, Path):  # beside what was never made there is no partition
+        tops |= {path.parent for path in compaction.aside(workspace.settings.data)}
+    for top in sorted(tops):
         found += _removed(compaction.staged(top, latest_ns), dry_run=dry_run)
     workspace.progress(len(folders), len(folders), "compacted")
     if unreadable:

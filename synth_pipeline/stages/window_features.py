@@ -20,6 +20,7 @@ from synth_pipeline.features.depth import NAMES as LADDER_NAMES
 from synth_pipeline.features.grid import grid_features
 from synth_pipeline.features.lean import lean_grid
 from synth_pipeline.schema import NS_PER_DAY, Flag, Instrument
+from synth_pipeline.series import IntArray
 from synth_pipeline.storage import Place
 from synth_pipeline.ticks import store
 from synth_pipeline.ticks.book import DEPTH, Book, depth_of, ladder_of
@@ -92,6 +93,14 @@ def day_pieces(
     rows = PIECE_ROWS * (_LEAN_TIMES if names <= _LEAN else 1)
     for start, end in pairwise(_cuts(day, tables, start_ns, end_ns, step_ns, rows=rows, hot=hot)):
         yield _piece(day, depth, start, end, step_ns, names, hot=hot)
+
+
+def book_pieces(day: Day, step_ns: int) -> Iterator[tuple[IntArray, Columns]]:
+    """Yield the labels of a day's buckets, a piece at a time, with the ladder of the events that lie before them."""
+    end_ns, depth = day.start_ns + NS_PER_DAY, _Depth(day, hot=False)
+    cuts = _cuts(day, ("book_levels",), day.start_ns, end_ns, step_ns, rows=PIECE_ROWS, hot=False)
+    for start, end in pairwise(cuts):
+        yield np.arange(start + step_ns, end + step_ns, step_ns), depth.upto(end)[1]
 
 
 def _cuts(

@@ -17,7 +17,7 @@ from synth_pipeline.lineage.digests import code_version
 from synth_pipeline.lineage.environment import environment
 from synth_pipeline.lineage.manifests import Manifest, Stage
 from synth_pipeline.lineage.outbox import QueuedTracker
-from synth_pipeline.lineage.runs import NullTracker, Tracker
+from synth_pipeline.lineage.runs import Curves, NullTracker, Tracker
 from synth_pipeline.lineage.tracking import MlflowTracker
 from synth_pipeline.progress import Progress, silent
 from synth_pipeline.schema import Instrument
@@ -38,13 +38,22 @@ class Workspace:
     tags: Mapping[str, str] = field(default_factory=dict)
     """Written on every tracked run: who asked for it (the Dagster run, say)."""
     progress: Progress = silent
+    is_night: bool = False
+    """Whether this is the work of a night, whose networks may start from an earlier checkpoint."""
     builds: bool = True
     """Whether verbs make what is not current; otherwise they raise `StaleError`."""
 
     @classmethod
-    def of(cls, settings: Settings, *, tags: Mapping[str, str] | None = None, progress: Progress = silent) -> Self:
+    def of(
+        cls,
+        settings: Settings,
+        *,
+        tags: Mapping[str, str] | None = None,
+        progress: Progress = silent,
+        is_night: bool = False,
+    ) -> Self:
         """Make one with the tracker that the settings ask for."""
-        return cls(settings, _tracker(settings), tags or {}, progress)
+        return cls(settings, _tracker(settings), tags or {}, progress, is_night)
 
     def folder(self, stage: Stage, instrument: Instrument, cell: object, *more: str) -> Place:
         """The folder of one partition; its cell is a day, or a timeframe of bars."""
@@ -63,6 +72,14 @@ class Workspace:
         if damaged := manifests.damaged(self.folder(stage, instrument, cell, *more), manifest):
             raise NoDataError(f"{damaged[0]}, a file of the {stage} of {key}, is missing or cut short: {verb} it again")
         return manifest
+
+    def beside(self, ref: str) -> Path:
+        """The folder of a partition or, where that is remote, one on the file system of the copies of its files.
+
+        Beside it lies what is being made.
+        """
+        folder = self.settings.data / ref
+        return folder if isinstance(folder, Path) else self.settings.copies / "partition"
 
     def file(self, manifest: Manifest, name: str) -> Path:
         """A file, or folder of files, of a partition on this machine; of a remote one it is a copy, fetched if need be.
@@ -90,6 +107,8 @@ class Built:
     groups: commit.Groups = field(default_factory=dict)
     model: str | None = None
     """Name under which the output `checkpoint` is registered as a model."""
+    curves: Curves = field(default_factory=dict)
+    """What the tracker is told over steps, such as losses."""
     shown: tuple[str, ...] = ()
     """Outputs that are copied to the tracker, for people who look there."""
 
@@ -97,14 +116,12 @@ class Built:
 def materialize(workspace: Workspace, draft: Manifest, build: Callable[[Path], Built]) -> Manifest:
     """Return the current manifest, or build, commit and track the partition that the draft describes."""
     folder, kept = workspace.settings.data / draft.ref, workspace.settings.copies
-    # On the file system of what becomes of the files: the partition, or copies of one that lies elsewhere.
-    beside = folder if isinstance(folder, Path) else kept / "partition"
     if (current := manifests.is_current(folder, draft.fingerprint)) is not None:
         return current
     if not workspace.builds:
         raise StaleError(f"{draft.ref} is not current")
     started = time.perf_counter()
-    with workspace.tracker.run(draft, workspace.tags) as run, commit.staging(beside) as place:
+    with workspace.tracker.run(draft, workspace.tags) as run, commit.staging(workspace.beside(draft.ref)) as place:
         built = build(place)
         facts = dict(built.facts) | {
             "seconds": round(time.perf_counter() - started, 3),
@@ -124,6 +141,8 @@ def materialize(workspace: Workspace, draft: Manifest, build: Callable[[Path], B
         described: dict[str, Any] = {"rows": built.rows, "groups": built.groups, "facts": facts}
         manifest = commit.commit(folder, draft, built.files, **described, copies=kept)
         run.record(manifest)
+        if built.curves:
+            run.log_curves(built.curves)
         for name in built.shown:
             run.log_artifact(workspace.file(manifest, name))
     return manifest
