@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from synth_pipeline import storage
 from synth_pipeline.errors import InputError, SynthError
 from synth_pipeline.lineage import graph
-from synth_pipeline.lineage.manifests import NAME, Manifest
+from synth_pipeline.lineage.manifests import FILE_INPUT, NAME, Manifest
 from synth_pipeline.progress import Progress, silent
 from synth_pipeline.storage import Place
 
@@ -95,11 +95,11 @@ def manifests_of(node: graph.Node) -> list[Manifest]:
 
 def is_base(manifest: Manifest) -> bool:
     """Tell whether a partition holds what came from outside, and was made from no other partition."""
-    return manifest.stage in _BASE and bool(manifest.inputs) and not any(_is_ref(name) for name in manifest.inputs)
+    return manifest.stage in _BASE and bool(manifest.inputs) and all(map(_is_file, manifest.inputs))
 
 
-def _is_ref(name: str) -> bool:
-    return not name.startswith("file:")
+def _is_file(name: str) -> bool:
+    return name.startswith(FILE_INPUT)
 
 
 def _entries(home: Place, made: Sequence[Manifest], bundle: Bundle) -> Iterator[tuple[str, Place | bytes]]:
