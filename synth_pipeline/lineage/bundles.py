@@ -10,9 +10,7 @@ Entries are sorted and carry no time: the same partitions give the same bytes. W
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import uuid
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -55,8 +53,8 @@ class Bundle:
 def write(home: Place, ref: str, path: Path, *, raw: bool, progress: Progress = silent) -> Bundle:
     """Write the bundle of a partition, with or without the bytes from outside.
 
-    Raises `NoDataError` when the text names nothing, `SynthError` when something upstream is missing or stale: a bundle
-    of it could not be rebuilt.
+    Raises `NoDataError` when the text names nothing, `InputError` where nothing can be written, `SynthError` when
+    something upstream is missing or stale: a bundle of it could not be rebuilt.
     """
     node = graph.chain(home, ref)
     if unsound := [found for found in graph.walk(node) if found.problem]:
@@ -65,17 +63,12 @@ def write(home: Place, ref: str, path: Path, *, raw: bool, progress: Progress = 
     without = () if raw else tuple(each.ref for each in made if is_base(each))
     bundle = Bundle(node.ref, tuple(each.ref for each in made), without)
     entries = sorted(_entries(home, made, bundle))
-    fresh = path.with_name(f".{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    try:
+    with storage.aside(path) as fresh:
         with zipfile.ZipFile(fresh, "w", zipfile.ZIP_STORED) as archive:
             for number, (name, source) in enumerate(entries):
                 progress(number, len(entries), name)
                 _add(archive, name, source)
         fresh.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; choose a folder with room for it") from error
-    finally:
-        fresh.unlink(missing_ok=True)
     return bundle
 
 
