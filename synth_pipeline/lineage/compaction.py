@@ -1,12 +1,16 @@
 """What lies in a store and is named by no manifest: files of earlier versions, and what dead processes left behind.
 
 Nothing is removed that was written or moved within the grace, nor beside a manifest that young: a writer may be about
-to name it, and a reader of the version before may still open it.
+to name it, and a reader of the version before may still open it. A staging folder goes when nobody has written to it
+for that long and the process that it names is not one of this machine: a fit writes nothing for hours.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,6 +21,9 @@ from synth_pipeline.storage import Place
 
 if TYPE_CHECKING:
     from upath import UPath
+
+_STAGING = re.compile(r"\.staging-(?P<name>.+)-(?P<process>\d+)-[^-]+")
+"""The folder that `commit.staging` makes beside the one named."""
 
 
 class Leftover(NamedTuple):
@@ -36,10 +43,26 @@ def unnamed(folder: Place, latest_ns: int) -> list[Leftover]:
     return [leftover for leftover in lying if leftover.changed_ns <= latest_ns]
 
 
-def staged(top: Path, latest_ns: int) -> list[Leftover]:
-    """Return the staging folders in a folder that nobody has written to since `latest_ns`."""
-    found = [_leftover(path) for path in sorted(top.glob(".staging-*"))]
-    return [leftover for leftover in found if leftover.changed_ns <= latest_ns]
+def staged(top: Path, latest_ns: int) -> Iterator[tuple[Path, Leftover]]:
+    """Yield the staging folders of dead processes below a folder, unchanged since `latest_ns`: first what they were to
+    become, relative to that folder."""
+    for folder, inner, _ in os.walk(top):
+        matches = [match for name in sorted(inner) if (match := _STAGING.fullmatch(name))]
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        for match in matches:
+            path = Path(folder, match[0])
+            if not _runs(int(match["process"])) and (leftover := _leftover(path)).changed_ns <= latest_ns:
+                yield path.with_name(match["name"]).relative_to(top), leftover
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def orphaned(folder: Place, manifest: Manifest, hot: Path) -> list[Leftover]:
@@ -69,8 +92,9 @@ def _files(folder: Path, manifest: Manifest) -> Iterator[Leftover]:
 
 
 def _leftover(path: Path) -> Leftover:
-    inside = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
-    return Leftover(path, sum(each.stat().st_size for each in inside), path.stat().st_ctime_ns)
+    found = [each.stat() for each in (path, *path.rglob("*"))]
+    size = sum(each.st_size for each in found if not stat.S_ISDIR(each.st_mode))
+    return Leftover(path, size, max(each.st_ctime_ns for each in found))
 
 
 def _objects(folder: UPath, manifest: Manifest) -> Iterator[Leftover]:

@@ -22,13 +22,12 @@ from synth_pipeline.errors import SynthError
 from synth_pipeline.lineage import manifests, references
 from synth_pipeline.schema import NS_PER_SECOND
 from synth_pipeline.settings import Settings
+from synth_pipeline.stages.upkeep import GRACE_S, left_behind
 
 State = Literal["fine", "note", "wrong"]
 _LEAST_FREE, _FEW_FREE = 1e9, 20e9
 """Bytes below which nothing can be made, and below which a few days of a busy symbol fill the disk."""
 _LEAST_MEMORY = 4e9
-_STALE_NS = 3600 * NS_PER_SECOND
-"""A staging folder that nobody has touched for so long belongs to a process that is dead."""
 _PATIENCE_S = 3.0
 
 
@@ -143,19 +142,11 @@ def _store(settings: Settings) -> Iterator[Finding]:
 
 
 def _leftovers(settings: Settings) -> Iterator[Finding]:
-    stale = [path for path in _staging(settings.home) if time.time_ns() - path.stat().st_mtime_ns > _STALE_NS]
-    if stale:
-        told = f"{len(stale)} staging folders of dead processes, such as {stale[0]}"
+    if dead := left_behind(settings, time.time_ns() - int(GRACE_S * NS_PER_SECOND)):
+        told = f"{len(dead)} staging folders of dead processes, such as {dead[0][1].place}"
         yield Finding("leftovers", "note", told, "synth-pipeline compact removes them")
     else:
         yield Finding("leftovers", "fine", "none")
-
-
-def _staging(home: Path) -> Iterator[Path]:
-    for stage in manifests.STAGES:
-        for folder, inner, _ in os.walk(home / stage):
-            yield from (Path(folder, name) for name in inner if name.startswith(".staging-"))
-            inner[:] = [name for name in inner if not name.startswith(".")]
 
 
 def _mlflow(settings: Settings) -> Iterator[Finding]:
