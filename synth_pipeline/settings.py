@@ -61,6 +61,12 @@ class Settings(BaseSettings):
         description="Who hears of failed runs: a Slack or other webhook, or "
         "smtp://USER:PASSWORD@HOST:PORT/?from=A@X&to=B@X; empty means nobody.",
     )
+    executor: Literal["processes", "ray"] = Field(
+        "processes", description="Where Dagster runs steps: processes of this machine, or a Ray cluster (extra [ray])."
+    )
+    gpu: bool | None = Field(
+        None, description="Whether training takes a GPU; by default if this machine has one. Say so for other machines."
+    )
     venue_urls: dict[str, dict[Literal["websocket", "rest"], str]] = Field(
         default_factory=dict,
         description="Other addresses of venues, as JSON: "

@@ -219,7 +219,7 @@ def _ticks(workspace: Workspace, manifest: Manifest) -> Manifest:
     instrument, day, _ = _cell(manifest)
     if "flow" not in manifest.config:
         return ingest(workspace, instrument, parse_day(day))
-    names = ("flow", "start_s", "seconds")
+    names = ("flow", "start_s", "seconds", "capture")
     config = manifest.config
     what = Simulation(
         **{name: config[name] for name in names},
