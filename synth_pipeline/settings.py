@@ -74,6 +74,9 @@ class Settings(BaseSettings):
     )
     tracking: bool = Field(True, description="Whether every materialization leaves an MLflow run.")
     mlflow_tracking_uri: str = Field("", description="MLflow store; empty means sqlite in the home folder.")
+    mlflow_artifacts: str = Field(
+        "", description="Where runs keep files unless a server does: a URL such as s3://bucket/mlflow; empty: the home."
+    )
     dagster_url: str = Field("http://127.0.0.1:3000", description="Where links to the Dagster UI point.")
     mlflow_url: str = Field("http://127.0.0.1:5000", description="Where links to the MLflow UI point.")
 
@@ -141,6 +144,11 @@ class Settings(BaseSettings):
     def tracking_uri(self) -> str:
         """The MLflow tracking store in effect."""
         return self.mlflow_tracking_uri or f"sqlite:///{self.home / 'mlflow.db'}"
+
+    @property
+    def artifacts(self) -> str:
+        """The URL below which runs keep files."""
+        return self.mlflow_artifacts.rstrip("/") or (self.home / "mlflow-artifacts").as_uri()
 
     @property
     def generator_names(self) -> tuple[str, ...]:
