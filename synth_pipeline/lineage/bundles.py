@@ -75,14 +75,16 @@ def write(home: Place, ref: str, path: Path, *, raw: bool, progress: Progress = 
 def manifests_of(node: graph.Node) -> list[Manifest]:
     """Return every partition upstream of a node and itself, upstream first."""
     order: dict[str, Manifest] = {}
-
-    def visit(node: graph.Node) -> None:
-        if node.manifest is not None and node.ref not in order:
-            for child in node.children:
-                visit(child)
+    seen: set[str] = set()
+    waiting = [(node, False)]
+    while waiting:
+        node, is_after_its_inputs = waiting.pop()
+        if is_after_its_inputs and node.manifest is not None:
             order[node.ref] = node.manifest
-
-    visit(node)
+        elif node.ref not in seen:
+            seen.add(node.ref)
+            waiting.append((node, True))
+            waiting.extend((child, False) for child in reversed(node.children))
     return list(order.values())
 
 
