@@ -13,65 +13,19 @@ import os
 import subprocess
 import sys
 import tempfile
-from datetime import date
 from pathlib import Path
 
 from common import Claim, arguments, report
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import numpy as np
-import polars as pl
-
 from synth_pipeline import generators, plugins, stages
-from synth_pipeline.bars.files import Options
-from synth_pipeline.bars.timeframe import Timeframe
-from synth_pipeline.generators.basket import Basket
-from synth_pipeline.lineage.manifests import Manifest
 from synth_pipeline.market import flows
-from synth_pipeline.schema import Instrument
 from synth_pipeline.settings import Settings
-from synth_pipeline.stages import Simulation, Workspace
+from synth_pipeline.stages import Workspace
+from tests.made_results import market, of_flow, of_generator
 
-SOURCE, DAY, SECONDS = Instrument("simulated", "BTCUSDT"), date(2025, 1, 6), 300.0
-SYMBOLS, DAILY = ("ONE", "TWO", "SIX"), Timeframe.parse("1d")
 QUICK = ("block_bootstrap", "dcc_garch", "wgan_gp", "zero_intelligence")
-
-
-def market(workspace: Workspace) -> None:
-    """Record and featurize one day, and store daily bars of three assets that move together."""
-    stages.record(workspace, SOURCE, DAY, seconds=SECONDS)
-    stages.ingest(workspace, SOURCE, DAY)
-    stages.featurize(workspace, SOURCE, DAY)
-    rng = np.random.default_rng(0)
-    days = np.arange(np.datetime64("2021-01-01"), np.datetime64("2021-01-01") + 500)
-    common = rng.standard_t(5, len(days))
-    for symbol in SYMBOLS:
-        moves = 0.01 * (0.6 * common + 0.8 * rng.standard_t(5, len(days)))
-        closes = np.round(100 * np.exp(np.cumsum(moves)), 2)
-        path = workspace.settings.home.parent / f"{symbol}.csv"
-        prices = dict.fromkeys(("Open", "High", "Low", "Close"), closes)
-        pl.DataFrame({"Date": days, **prices}).write_csv(path)
-        stages.bars_from_file(workspace, path, Instrument("file", symbol), Options())
-        path.unlink()
-
-
-def of_generator(workspace: Workspace, name: str) -> Manifest:
-    """Fit, sample and evaluate; return the report."""
-    kind = plugins.load(generators, name)
-    on_basket = issubclass(kind, Basket)
-    cell = (Instrument("file", "+".join(SYMBOLS)), DAILY) if on_basket else (SOURCE, DAY)
-    stages.fit(workspace, *cell, name, {"steps": 4} if hasattr(kind.Parameters, "preset") else {})
-    stages.sample(workspace, *cell, name, paths=2, steps=min(200, kind.max_steps or 200))
-    return stages.evaluate(workspace, *cell, name)
-
-
-def of_flow(workspace: Workspace, name: str) -> Manifest:
-    """Calibrate, simulate some seconds and compare the books; return the report."""
-    stages.calibrate(workspace, SOURCE, DAY, name)
-    made = Instrument("simulated", name.replace("_", "").upper())
-    stages.simulate(workspace, made, DAY, Simulation(f"{SOURCE}/{DAY}/{name}", seconds=20, capture=True))
-    return stages.compare_books(workspace, SOURCE, DAY, made, DAY)
 
 
 def elsewhere(bundle: Path, folder: Path, number: int) -> dict[str, object]:
@@ -79,7 +33,8 @@ def elsewhere(bundle: Path, folder: Path, number: int) -> dict[str, object]:
     place = folder / f"elsewhere-{number}"
     place.mkdir()
     set_apart = {"SYNTH_HOME": "home", "SYNTH_TRACKING": "false", "SYNTH_SEED": "99", "SYNTH_STEP_MS": "250"}
-    set_apart |= {"TZ": "Asia/Kolkata", "PYTHONHASHSEED": str(number + 1), "OMP_NUM_THREADS": str(1 + number % 2)}
+    set_apart |= {"TZ": "Asia/Kolkata", "PYTHONHASHSEED": str(number + 1)}
+    set_apart |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "3")
     set_apart |= {"PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-m", "synth_pipeline", "reproduce", str(bundle), "--json"]
     done = subprocess.run(command, cwd=place, env=os.environ | set_apart, capture_output=True, text=True, check=False)
