@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow check format bench readme-figures up browser clean help
+.PHONY: demo test test-slow test-ray check format bench readme-figures up browser clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -24,6 +24,10 @@ test: $(STAMP) browser check  ## style, types and every test
 test-slow: $(STAMP)  ## only the tests that take more than ten seconds
 	$(BIN)/python -m pytest -m slow
 
+test-ray: $(STAMP)  ## the graph on a Ray cluster of two nodes; installs the extra [ray] first
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,ray]'
+	$(BIN)/python -m pytest tests/test_ray.py
+
 check: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -35,7 +39,7 @@ format: $(STAMP)  ## apply ruff's fixes and layout
 	$(BIN)/ruff format .
 
 # One script a group of claims; what falls short is printed as it is. Never part of the tests.
-BENCHMARKS := $(filter-out common readme_figures record_% simulator_% fidelity_% embedded_% wire_day,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py))))
+BENCHMARKS := $(filter-out common readme_figures record_% simulator_% fidelity_% orchestration_% embedded_% wire_day,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py))))
 bench: $(STAMP)  ## every benchmark, in full, into benchmarks/results/
 	@mkdir -p benchmarks/results
 	@set -e; for name in $(BENCHMARKS); do echo $$name; $(BIN)/python benchmarks/$$name.py --json > benchmarks/results/$$name.json.new; mv benchmarks/results/$$name.json.new benchmarks/results/$$name.json; done

@@ -69,6 +69,12 @@ class Settings(BaseSettings):
         description="Who hears of failed runs: a Slack or other webhook, or "
         "smtp://USER:PASSWORD@HOST:PORT/?from=A@X&to=B@X; empty means nobody.",
     )
+    executor: Literal["processes", "ray"] = Field(
+        "processes", description="Where Dagster runs steps: processes of this machine, or a Ray cluster (extra [ray])."
+    )
+    gpu: bool | None = Field(
+        None, description="Whether training takes a GPU; by default if this machine has one. Say so for other machines."
+    )
     venue_urls: dict[str, dict[Literal["websocket", "rest"], str]] = Field(
         default_factory=dict,
         description="Other addresses of venues, as JSON: "
@@ -76,6 +82,9 @@ class Settings(BaseSettings):
     )
     tracking: bool = Field(True, description="Whether every materialization leaves an MLflow run.")
     mlflow_tracking_uri: str = Field("", description="MLflow store; empty means sqlite in the home folder.")
+    mlflow_artifacts: str = Field(
+        "", description="Where runs keep files unless a server does: a URL such as s3://bucket/mlflow; empty: the home."
+    )
     dagster_url: str = Field("http://127.0.0.1:3000", description="Where links to the Dagster UI point.")
     mlflow_url: str = Field("http://127.0.0.1:5000", description="Where links to the MLflow UI point.")
 
@@ -143,6 +152,11 @@ class Settings(BaseSettings):
     def tracking_uri(self) -> str:
         """The MLflow tracking store in effect."""
         return self.mlflow_tracking_uri or f"sqlite:///{self.home / 'mlflow.db'}"
+
+    @property
+    def artifacts(self) -> str:
+        """The URL below which runs keep files."""
+        return self.mlflow_artifacts.rstrip("/") or (self.home / "mlflow-artifacts").as_uri()
 
     @property
     def generator_names(self) -> tuple[str, ...]:

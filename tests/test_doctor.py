@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
-import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from synth_pipeline.settings import Settings
 from synth_pipeline.stages import diagnosis
 from synth_pipeline.stages.diagnosis import Finding
 from tests import wire
-from tests.test_upkeep import BTC, DAY
+from tests.test_upkeep import BTC, DAY, NOBODY
 
 
 @pytest.fixture
@@ -65,12 +63,12 @@ def test_damage_is_named_with_a_remedy(settings: Settings) -> None:
     assert "is corrupt" in _found(settings)["store"].told
 
 
-def test_what_dead_processes_left_is_noted_once_it_is_old(settings: Settings) -> None:
-    left = settings.partition("raw", BTC, DAY).parent / ".staging-2023-11-16-1-dead"
+def test_what_dead_processes_left_is_noted_once_it_is_old(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = settings.partition("raw", BTC, DAY).parent / f".staging-2023-11-16-{NOBODY}-dead"
     assert isinstance(left, Path)
     left.mkdir()
     assert _found(settings)["leftovers"].state == "fine"
-    os.utime(left, (time.time() - 7200,) * 2)
+    monkeypatch.setattr(diagnosis, "GRACE_S", 0)
     assert _found(settings)["leftovers"].state == "note"
     assert left.exists()
 

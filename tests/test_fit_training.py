@@ -22,6 +22,7 @@ from synth_pipeline import cli, stages
 from synth_pipeline.errors import InputError, TrainingError
 from synth_pipeline.generators import neural
 from synth_pipeline.lineage import compaction, graph, manifests
+from synth_pipeline.lineage.commit import STAGING
 from synth_pipeline.lineage.manifests import Manifest
 from synth_pipeline.orchestration.assets import generator_assets
 from synth_pipeline.orchestration.partitions import cell
@@ -66,7 +67,9 @@ def workspace(days: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wo
 
 
 def states(workspace: Workspace) -> list[Path]:
-    return list(compaction.aside(workspace.settings.home))
+    return [
+        path for path in workspace.settings.home.rglob(".*") if path.name.startswith((STAGING, compaction.TRAINING))
+    ]
 
 
 def kept(workspace: Workspace) -> list[Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from synth_pipeline.errors import NoDataError, SynthError
-from synth_pipeline.lineage import graph, manifests
+from synth_pipeline.lineage import bundles, drawing, graph, manifests
 from synth_pipeline.lineage.manifests import Manifest
 from synth_pipeline.lineage.references import resolve
 from tests.test_lineage import DAY, draft, put
@@ -137,11 +137,16 @@ class TestChain:
             stored[str(tmp_path / made.ref)] = made
             previous = {made.ref: made.digest}
         monkeypatch.setattr(graph, "load", lambda folder: stored.get(str(folder)))
-        monkeypatch.setattr(graph, "resolve", lambda _, text: text)
+        monkeypatch.setattr(graph, "resolve_all", lambda _, text: [text])
         node = graph.chain(tmp_path, "checkpoints/v/S/1499/g")
         assert sum(1 for _ in graph.walk(node)) == 1500
         assert len(graph.render(node).splitlines()) == 1500
         assert len(graph.to_json(node)["nodes"]) == 1500
+        assert [made.ref for made in bundles.manifests_of(node)] == [
+            f"checkpoints/v/S/{day:04}/g" for day in range(1500)
+        ]
+        assert drawing.to_html(node).count("<summary>") == 1500
+        assert drawing.to_dot(node).count(" -> ") == 1499
 
     def test_what_does_not_exist_or_eats_itself(self, home: Path) -> None:
         with pytest.raises(NoDataError, match="names no partition"):

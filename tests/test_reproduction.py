@@ -162,11 +162,12 @@ def test_altered_raw_bytes_are_found(made: Workspace, tmp_path: Path) -> None:
     path = next((other.settings.home / "raw/binance_usdm/BTCUSDT/2023-11-15").glob("capture-*.rawlog"))
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    first = stages.reproduce(other, FEATURES).first_difference
-    assert first is not None
-    assert first.is_copy
-    assert "has sha256" in first.why
+    for altered in (content, content[:-9], content + b"more"):
+        path.write_bytes(altered)
+        first = stages.reproduce(other, FEATURES).first_difference
+        assert first is not None
+        assert (first.ref, first.is_copy) == ("raw/binance_usdm/BTCUSDT/2023-11-15", True)
+        assert path.name in first.why
 
 
 # --- bundles
@@ -251,6 +252,7 @@ def test_the_environment_is_recorded_and_enters_no_digest(made: Workspace) -> No
     manifest = manifests.load(made.settings.home / FEATURES)
     assert manifest is not None
     assert manifest.environment["numpy"] == np.__version__
+    assert manifest.environment["processor"]
     assert replace(manifest, environment={}).fingerprint == manifest.fingerprint
 
 

@@ -24,6 +24,8 @@ from tests.object_stores import put
 s3, url = object_stores.s3, object_stores.url
 
 BTC, DAY = Instrument("binance_usdm", "BTCUSDT"), date(2023, 11, 15)
+NOBODY = 2**22 + 1
+"""No process: numbers end at 2**22 (`man 5 proc`)."""
 
 
 @pytest.fixture
@@ -128,7 +130,7 @@ def _refeaturize(workspace: stages.Workspace, step_ms: int) -> None:
 def test_compact_removes_what_nothing_names_and_nothing_else(workspace: stages.Workspace) -> None:
     _refeaturize(workspace, 1000)
     folder = workspace.folder("features", BTC, DAY)
-    left_behind = folder.parent / f".staging-{folder.name}-1-dead"
+    left_behind = folder.parent / f".staging-{folder.name}-{NOBODY}-dead"
     left_behind.mkdir()
     (left_behind / "half.parquet").write_bytes(b"half")
     kept = stages.compact(workspace)
@@ -142,6 +144,23 @@ def test_compact_removes_what_nothing_names_and_nothing_else(workspace: stages.W
     assert not left_behind.exists()
     assert all(each.problems == () for each in stages.verify(workspace))
     assert stages.compact(workspace, grace_s=0) == []
+
+
+def test_what_a_crash_left_is_removed_where_nothing_was_ever_committed(tmp_path: Path) -> None:
+    made = stages.Workspace.of(Settings(home=tmp_path / "home", data_url=str(tmp_path / "data"), tracking=False))
+    days, stored = tmp_path / "data/ticks/binance_usdm/BTCUSDT", tmp_path / "home/cache"
+    dead = [days / f".staging-{DAY}-{NOBODY}-a", days.parent / f"ETHUSDT/.staging-{DAY}-{NOBODY}-b"]
+    dead += [stored / f".staging-partition-{NOBODY}-c", tmp_path / f"home/hot/v/S/.staging-{DAY}-{NOBODY}-d"]
+    running = days / f".staging-{DAY}-{os.getpid()}-e"
+    for folder in (*dead, running):
+        folder.mkdir(parents=True)
+        (folder / "half").write_bytes(b"half")
+    with pytest.raises(NoDataError, match="no partition"):
+        stages.compact(made)  # all of it is young
+    assert [each.place for each in stages.compact(made, str(BTC), grace_s=0)] == dead[:1]
+    assert {each.place for each in stages.compact(made, grace_s=0)} == set(dead[1:])
+    assert not any(folder.exists() for folder in dead)
+    assert running.exists()
 
 
 def test_compact_goes_on_past_a_manifest_that_cannot_be_read(workspace: stages.Workspace) -> None:

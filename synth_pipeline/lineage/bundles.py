@@ -10,9 +10,7 @@ Entries are sorted and carry no time: the same partitions give the same bytes. W
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import uuid
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from synth_pipeline import storage
 from synth_pipeline.errors import InputError, SynthError
 from synth_pipeline.lineage import graph
-from synth_pipeline.lineage.manifests import NAME, Manifest
+from synth_pipeline.lineage.manifests import FILE_INPUT, NAME, Manifest
 from synth_pipeline.progress import Progress, silent
 from synth_pipeline.storage import Place
 
@@ -55,8 +53,8 @@ class Bundle:
 def write(home: Place, ref: str, path: Path, *, raw: bool, progress: Progress = silent) -> Bundle:
     """Write the bundle of a partition, with or without the bytes from outside.
 
-    Raises `NoDataError` when the text names nothing, `SynthError` when something upstream is missing or stale: a bundle
-    of it could not be rebuilt.
+    Raises `NoDataError` when the text names nothing, `InputError` where nothing can be written, `SynthError` when
+    something upstream is missing or stale: a bundle of it could not be rebuilt.
     """
     node = graph.chain(home, ref)
     if unsound := [found for found in graph.walk(node) if found.problem]:
@@ -65,41 +63,38 @@ def write(home: Place, ref: str, path: Path, *, raw: bool, progress: Progress = 
     without = () if raw else tuple(each.ref for each in made if is_base(each))
     bundle = Bundle(node.ref, tuple(each.ref for each in made), without)
     entries = sorted(_entries(home, made, bundle))
-    fresh = path.with_name(f".{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    try:
+    with storage.aside(path) as fresh:
         with zipfile.ZipFile(fresh, "w", zipfile.ZIP_STORED) as archive:
             for number, (name, source) in enumerate(entries):
                 progress(number, len(entries), name)
                 _add(archive, name, source)
         fresh.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; choose a folder with room for it") from error
-    finally:
-        fresh.unlink(missing_ok=True)
     return bundle
 
 
 def manifests_of(node: graph.Node) -> list[Manifest]:
     """Return every partition upstream of a node and itself, upstream first."""
     order: dict[str, Manifest] = {}
-
-    def visit(node: graph.Node) -> None:
-        if node.manifest is not None and node.ref not in order:
-            for child in node.children:
-                visit(child)
+    seen: set[str] = set()
+    waiting = [(node, False)]
+    while waiting:
+        node, is_after_its_inputs = waiting.pop()
+        if is_after_its_inputs and node.manifest is not None:
             order[node.ref] = node.manifest
-
-    visit(node)
+        elif node.ref not in seen:
+            seen.add(node.ref)
+            waiting.append((node, True))
+            waiting.extend((child, False) for child in reversed(node.children))
     return list(order.values())
 
 
 def is_base(manifest: Manifest) -> bool:
     """Tell whether a partition holds what came from outside, and was made from no other partition."""
-    return manifest.stage in _BASE and bool(manifest.inputs) and not any(_is_ref(name) for name in manifest.inputs)
+    return manifest.stage in _BASE and bool(manifest.inputs) and all(map(_is_file, manifest.inputs))
 
 
-def _is_ref(name: str) -> bool:
-    return not name.startswith("file:")
+def _is_file(name: str) -> bool:
+    return name.startswith(FILE_INPUT)
 
 
 def _entries(home: Place, made: Sequence[Manifest], bundle: Bundle) -> Iterator[tuple[str, Place | bytes]]:

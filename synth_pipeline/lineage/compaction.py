@@ -1,28 +1,33 @@
 """What lies in a store and is named by no manifest: files of earlier versions, and what dead processes left behind.
 
 Nothing is removed that was written or moved within the grace, nor beside a manifest that young: a writer may be about
-to name it, and a reader of the version before may still open it.
+to name it, and a reader of the version before may still open it. A staging folder goes when nobody has written to it
+for that long and the process that it names is not one of this machine: a fit writes nothing for hours.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from synth_pipeline import storage
 from synth_pipeline.lineage.commit import STAGING
-from synth_pipeline.lineage.manifests import NAME, STAGES, Manifest, load
+from synth_pipeline.lineage.manifests import NAME, Manifest, load
 from synth_pipeline.storage import Place
 
 if TYPE_CHECKING:
     from upath import UPath
 
-
+_STAGING = re.compile(re.escape(STAGING) + r"(?P<name>.+)-(?P<process>\d+)-[^-]+")
+"""The folder that `commit.staging` makes beside the one named."""
 TRAINING = ".training-"
 """How the name of a training run's state begins, which lies beside the partition until that is committed."""
+_STATE = re.compile(re.escape(TRAINING) + r"(?P<name>.+)-[0-9a-f]{12}.*")
 
 
 class Leftover(NamedTuple):
@@ -42,22 +47,27 @@ def unnamed(folder: Place, latest_ns: int) -> list[Leftover]:
     return [leftover for leftover in lying if leftover.changed_ns <= latest_ns]
 
 
-def staged(top: Path, latest_ns: int) -> list[Leftover]:
-    """Return what lies in a folder beside partitions, as `aside` finds it, unchanged since `latest_ns`."""
-    found = [_leftover(path) for path in sorted(top.glob(".*")) if _is_aside(path)]
-    return [leftover for leftover in found if leftover.changed_ns <= latest_ns]
+def staged(top: Path, latest_ns: int) -> Iterator[tuple[Path, Leftover]]:
+    """Yield what lies beside partitions below a folder and is unchanged since `latest_ns`: staging folders of dead
+    processes, and states of training runs. First what they were to become, relative to that folder."""
+    for folder, inner, files in os.walk(top):
+        dead = [match for name in sorted(inner) if (match := _STAGING.fullmatch(name)) and not _runs(int(match[2]))]
+        states = [match for name in sorted(files) if (match := _STATE.fullmatch(name))]
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        for match in (*dead, *states):
+            path = Path(folder, match[0])
+            if (leftover := _leftover(path)).changed_ns <= latest_ns:
+                yield path.with_name(match["name"]).relative_to(top), leftover
 
 
-def aside(home: Path) -> Iterator[Path]:
-    """Yield what lies beside the partitions of a home: staging folders, and states of training runs."""
-    for stage in STAGES:
-        for folder, inner, files in os.walk(home / stage):
-            yield from (path for name in (*inner, *files) if _is_aside(path := Path(folder, name)))
-            inner[:] = [name for name in inner if not name.startswith(".")]
-
-
-def _is_aside(path: Path) -> bool:
-    return path.name.startswith((STAGING, TRAINING))
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def orphaned(folder: Place, manifest: Manifest, hot: Path) -> list[Leftover]:
@@ -87,8 +97,9 @@ def _files(folder: Path, manifest: Manifest) -> Iterator[Leftover]:
 
 
 def _leftover(path: Path) -> Leftover:
-    inside = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
-    return Leftover(path, sum(each.stat().st_size for each in inside), path.stat().st_ctime_ns)
+    found = [each.stat() for each in (path, *path.rglob("*"))]
+    size = sum(each.st_size for each in found if not stat.S_ISDIR(each.st_mode))
+    return Leftover(path, size, max(each.st_ctime_ns for each in found))
 
 
 def _objects(folder: UPath, manifest: Manifest) -> Iterator[Leftover]:

@@ -53,27 +53,30 @@ def _quoted(text: str) -> str:
 def to_html(node: Node) -> str:
     """Return one self-contained page: a tree that opens and closes, each partition with what it was made with."""
     title = f"Lineage of {escape(node.ref)}"
-    tree = "".join(_items(node, set()))
+    tree = "".join(_items(node))
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
         f"<h1>{title}</h1><ul>{tree}</ul></html>\n"
     )
 
 
-def _items(node: Node, drawn: set[str]) -> Iterator[str]:
-    yield f"<li>{_heading(node)}"
-    if node.ref in drawn and node.children:
-        yield " (as above)</li>"
-        return
-    drawn.add(node.ref)
-    if node.manifest is not None:
-        yield f"<dl>{''.join(_facts(node))}</dl></details>"
-    if node.children:
-        yield "<ul>"
-        for child in node.children:
-            yield from _items(child, drawn)
-        yield "</ul>"
-    yield "</li>"
+def _items(node: Node) -> Iterator[str]:
+    drawn: set[str] = set()
+    waiting: list[Node | str] = [node]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, str):
+            yield each
+            continue
+        yield f"<li>{_heading(each)}"
+        again = each.ref in drawn and bool(each.children)
+        drawn.add(each.ref)
+        if each.manifest is not None:
+            yield "as above</details>" if again else f"<dl>{''.join(_facts(each))}</dl></details>"
+        waiting.append("</li>")
+        if each.children and not again:
+            yield "<ul>"
+            waiting += ["</ul>", *reversed(each.children)]
 
 
 def _heading(node: Node) -> str:

@@ -1,4 +1,5 @@
-"""What a partition was made with, besides its sources: Python, the libraries that may change a last digit, the commit.
+"""What a partition was made with, besides its sources: Python, the libraries and the processor (for which BLAS chooses
+its kernels) that may change a last digit, the commit.
 
 It enters no digest. When a rebuild differs though inputs, code, configuration and seed are the same, it says why.
 """
@@ -20,6 +21,7 @@ _REPOSITORY = Path(synth_pipeline.__file__).parents[1] / ".git"
 def environment() -> dict[str, str]:
     """Return versions by name; a library that is not installed is missing, as is `commit` outside of a checkout."""
     found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    found["processor"] = _processor(Path("/proc/cpuinfo"))
     for name in _LIBRARIES:
         try:
             found[name] = version(name)
@@ -27,6 +29,12 @@ def environment() -> dict[str, str]:
             continue
     commit = _commit(_REPOSITORY)
     return found | ({"commit": commit} if commit else {})
+
+
+def _processor(cpuinfo: Path) -> str:
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or "unknown")
 
 
 def _commit(repository: Path) -> str | None:

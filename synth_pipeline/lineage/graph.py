@@ -13,7 +13,7 @@ from typing import Any
 
 from synth_pipeline.errors import SynthError
 from synth_pipeline.lineage.manifests import FILE_INPUT, Manifest, damaged, load
-from synth_pipeline.lineage.references import resolve
+from synth_pipeline.lineage.references import resolve_all
 from synth_pipeline.storage import Place
 
 SHORT = 12
@@ -26,7 +26,7 @@ class Node:
 
     ref: str
     stage: str
-    """A stage, or `file` for an outside file."""
+    """A stage, `file` for an outside file, or `run` for a Dagster run whose several results are the children."""
     digest: str
     """What is there now; of a file, or where nothing is there, what the reader above it recorded."""
     manifest: Manifest | None
@@ -41,12 +41,18 @@ class Node:
 
 
 def chain(home: Place, text: str) -> Node:
-    """Return the graph upstream of what a text means (`references.resolve` says which texts mean something).
+    """Return the graph upstream of what a text means (`references.resolve_all` says which texts mean something).
 
     A partition that several others read is one shared node, except for its `problem`, which belongs to the reader.
     Raises `NoDataError` when the text names nothing, `SynthError` when the manifest that it names cannot be read.
     """
-    ref = resolve(home, text)
+    refs = resolve_all(home, text)
+    if len(refs) > 1:
+        return Node(text, "run", "", None, tuple(_chain(home, ref) for ref in refs))
+    return _chain(home, refs[0])
+
+
+def _chain(home: Place, ref: str) -> Node:
     found = _upstream(home, ref)
     if isinstance(reason := found[ref], str):
         raise SynthError(f"{ref} is {reason}")
@@ -171,7 +177,7 @@ def _raw_files(node: Node) -> list[str]:
 def _node_json(node: Node) -> dict[str, Any]:
     entry: dict[str, Any] = {"ref": node.ref, "stage": node.stage, "digest": node.digest, "problem": node.problem}
     if node.manifest is None:
-        return entry
+        return entry | ({"results": [child.ref for child in node.children]} if node.children else {})
     manifest = node.manifest
     entry |= {
         name: getattr(manifest, name) for name in ("fingerprint", "code_version", "config", "seed", "rows", "facts")

@@ -45,30 +45,43 @@ def cells(folder: Place) -> list[Place]:
 
 
 def resolve(home: Place, text: str) -> str:
-    """Return the REF that a text means.
+    """Return the one REF that a text means. Raises as `resolve_all`, and `NoDataError` for several, listing them."""
+    found = resolve_all(home, text)
+    if len(found) > 1:
+        raise _several(text, found)
+    return found[0]
+
+
+def resolve_all(home: Place, text: str) -> list[str]:
+    """Return the REFs that a text means: of a Dagster run all results, of any other text one.
 
     Accepted: a REF (`reports/binance_usdm/BTCUSDT/2024-08-08/wgan_gp`, or with `binance_usdm.BTCUSDT`); a path to a
     partition folder or a file in it; any file whose content is an output or an outside input; an MLflow run id; a
-    Dagster run id, which means what no other partition of the run was made from; the first 8 or more hex digits of a
-    partition's digest or of a file's SHA-256.
-    Raises `NoDataError`, listing what exists, for anything else and for what several partitions share.
+    Dagster run id, which means what no other partition of the run was made from, decisions on champions aside; the
+    first 8 or more hex digits of a partition's digest or of a file's SHA-256.
+    Raises `NoDataError`, listing what exists, for anything else and for a digest that several partitions share.
     """
     given = Path(text).expanduser()
     if found := _named(home, text, given):
-        return found
+        return [found]
+    if _RUN.fullmatch(text) and (made := _made_by(home, text)):
+        return made
     wanted = sha256_file(given) if _exists(given) and given.is_file() else text.lower()
     matches = _search(home, wanted) if _HEX.fullmatch(wanted) else []
-    matches = _made_by(home, text) if _RUN.fullmatch(text) else matches
     if len(matches) == 1:
-        return matches[0]
+        return matches
     if matches:
-        raise NoDataError(f"{text!r} means several partitions: {_listing(matches)}; give one of these")
+        raise _several(text, matches)
     known = [str(folder).removeprefix(f"{home}/") for folder in manifests(home)]
     if not known:
         raise NoDataError(
             f"{text!r} names nothing: {home} holds no partitions yet, make some with synth-pipeline run or demo"
         )
     raise NoDataError(f"{text!r} names no partition, file, run or digest in {home}: there are {_listing(known)}")
+
+
+def _several(text: str, refs: list[str]) -> NoDataError:
+    return NoDataError(f"{text!r} means several partitions: {_listing(refs)}; give one of these")
 
 
 def _named(home: Place, text: str, given: Path) -> str | None:
@@ -128,8 +141,9 @@ def _search(home: Place, wanted: str) -> list[str]:
 
 def _made_by(home: Place, run_id: str) -> list[str]:
     """Return the REFs of what a Dagster run made, but for what it made others of its own from."""
-    found = {manifest.ref: manifest for folder in manifests(home) if (manifest := _readable(folder))}
-    made = [manifest for manifest in found.values() if manifest.dagster_run_id == run_id]
+    found = [manifest for folder in manifests(home) if (manifest := _readable(folder))]
+    made = [manifest for manifest in found if manifest.dagster_run_id == run_id]
+    made = [manifest for manifest in made if manifest.stage != "promotions"] or made
     return [manifest.ref for manifest in made if not any(manifest.ref in other.inputs for other in made)]
 
 

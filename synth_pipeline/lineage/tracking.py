@@ -45,10 +45,18 @@ class MlflowTracker:
     """Keeps runs in an MLflow store: sqlite in the home folder, another database, or a server."""
 
     def __init__(
-        self, uri: str, home: Path, *, data: Place | None = None, mlflow_url: str = "", dagster_url: str = ""
+        self,
+        uri: str,
+        home: Path,
+        *,
+        data: Place | None = None,
+        artifacts: str = "",
+        mlflow_url: str = "",
+        dagster_url: str = "",
     ) -> None:
         self.uri = uri
         self.home = home
+        self.artifacts = artifacts or (home / "mlflow-artifacts").as_uri()
         self.data = data or home
         self.mlflow_url = mlflow_url.rstrip("/")
         self.dagster_url = dagster_url.rstrip("/")
@@ -132,7 +140,7 @@ class MlflowTracker:
         found = self._client.get_experiment_by_name(name)
         if found is None:
             # A server keeps artifacts where it likes; any other store must be told, or it would make ./mlruns.
-            place = None if self.uri.startswith(_SERVED) else (self.home / "mlflow-artifacts" / stage).as_uri()
+            place = None if self.uri.startswith(_SERVED) else f"{self.artifacts}/{stage}"
             try:
                 return self._client.create_experiment(name, artifact_location=place)
             except MlflowException as error:

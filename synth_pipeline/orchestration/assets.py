@@ -17,7 +17,7 @@ from pydantic import Field
 from synth_pipeline import generators, plugins, stages
 from synth_pipeline.archives import Form
 from synth_pipeline.lineage.manifests import Manifest
-from synth_pipeline.orchestration import pools
+from synth_pipeline.orchestration import executors, pools
 from synth_pipeline.orchestration.partitions import CELLS, days_back
 from synth_pipeline.orchestration.resources import Verbs
 from synth_pipeline.orchestration.results import Checks, materialized
@@ -58,6 +58,7 @@ class RawCaptureConfig(dg.Config):
     code_version=_CODE["record"],
     check_specs=[dg.AssetCheckSpec("non_empty", asset="raw_capture")],
     pool=pools.CPU,
+    op_tags=executors.needs(pools.CPU),
 )
 def raw_capture(context: dg.AssetExecutionContext, config: RawCaptureConfig, verbs: dg.ResourceParam[Verbs]) -> Results:
     """Bytes as received: one raw log (or one archive file) a day."""
@@ -97,6 +98,7 @@ def _raw_checks(_: str | None, manifest: Manifest) -> Checks:
     ],
     partitions_def=CELLS,
     pool=pools.CPU,
+    op_tags=executors.needs(pools.CPU),
 )
 def ticks(context: dg.AssetExecutionContext, verbs: dg.ResourceParam[Verbs]) -> Results:
     """Typed rows of one day; the day before gives the opening book where the recording goes on over midnight."""
@@ -138,6 +140,7 @@ def _tick_checks(table: str | None, manifest: Manifest) -> Checks:
     check_specs=[dg.AssetCheckSpec("known_mid", asset=FEATURES)],
     freshness_policy=_DAILY,
     pool=pools.CPU,
+    op_tags=executors.needs(pools.CPU),
 )
 def features(context: dg.AssetExecutionContext, verbs: dg.ResourceParam[Verbs]) -> Results:
     """Grid features, one row a bucket, labelled by the bucket's end."""
@@ -161,13 +164,14 @@ def generator_assets(generator: str) -> list[dg.AssetsDefinition]:
     window = dg.AssetDep(FEATURES, partition_mapping=days_back(SETTINGS.lookback_days))
     code = stages.code_versions(generator)
     training = pools.training_pool()
+    needs = executors.needs(training)
 
-    @dg.asset(deps=[window], kinds={"checkpoint"}, code_version=code["fit"], pool=training, **common)
+    @dg.asset(deps=[window], kinds={"checkpoint"}, code_version=code["fit"], pool=training, op_tags=needs, **common)
     def checkpoint(context: dg.AssetExecutionContext, verbs: dg.ResourceParam[Verbs]) -> Results:
         """Fitted on the training split of the look-back; also a registered MLflow model."""
         yield from materialized(context, verbs, partial(stages.fit, generator=generator))
 
-    @dg.asset(deps=[checkpoint], kinds={"parquet"}, code_version=code["sample"], pool=training, **common)
+    @dg.asset(deps=[checkpoint], kinds={"parquet"}, code_version=code["sample"], pool=training, op_tags=needs, **common)
     def synthetic_dataset(context: dg.AssetExecutionContext, verbs: dg.ResourceParam[Verbs]) -> Results:
         """Connected paths in market units, one row a path and step."""
         yield from materialized(context, verbs, partial(stages.sample, generator=generator))
@@ -180,6 +184,7 @@ def generator_assets(generator: str) -> list[dg.AssetsDefinition]:
         code_version=code["evaluate"],
         check_specs=[spec],
         pool=pools.CPU,
+        op_tags=executors.needs(pools.CPU),
         **common,
     )
     def fidelity_report(context: dg.AssetExecutionContext, verbs: dg.ResourceParam[Verbs]) -> Results:
@@ -203,6 +208,7 @@ def generator_assets(generator: str) -> list[dg.AssetsDefinition]:
     kinds={"html"},
     code_version=_CODE["leaderboard"],
     pool=pools.CPU,
+    op_tags=executors.needs(pools.CPU),
 )
 def leaderboard(context: dg.AssetExecutionContext, verbs: dg.ResourceParam[Verbs]) -> Results:
     """All datasets of a market, ranked by grade and fidelity, with floors and copying: HTML and JSON."""

@@ -6,18 +6,13 @@ import dagster as dg
 
 from synth_pipeline.orchestration import pools
 from synth_pipeline.orchestration.alerts import alerts
-from synth_pipeline.orchestration.assets import all_assets
+from synth_pipeline.orchestration.assets import SETTINGS, all_assets
+from synth_pipeline.orchestration.executors import executor
 from synth_pipeline.orchestration.inbox import inbox
 from synth_pipeline.orchestration.nightly import NIGHT, nightly
 from synth_pipeline.orchestration.resources import Verbs
 
-# Forked steps import the package once; a spawned one pays two seconds for it every time.
-EXECUTOR = dg.multiprocess_executor.configured(
-    {
-        "max_concurrent": pools.STEPS,
-        "start_method": {"forkserver": {"preload_modules": ["synth_pipeline.orchestration.definitions"]}},
-    }
-)
+EXECUTOR = executor(SETTINGS)
 
 
 @dg.definitions

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import dagster as dg
 
+from synth_pipeline.settings import Settings
+
 STEPS = 2
 """Steps of one run at a time."""
 CPU = "cpu"
@@ -19,7 +21,9 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA
 
 
 def has_gpu() -> bool:
-    """Whether an NVIDIA GPU may be used, without loading torch."""
+    """Whether an NVIDIA GPU may be used, without loading torch; `SYNTH_GPU` answers for machines other than this."""
+    if (told := Settings().gpu) is not None:
+        return told
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible not in ("", "-1") and any(Path("/dev").glob("nvidia[0-9]*"))
 

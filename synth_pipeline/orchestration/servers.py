@@ -81,8 +81,7 @@ def _dagster(port: int) -> list[str]:
 
 
 def _mlflow(settings: Settings, port: int) -> list[str]:
-    artifacts = (settings.home / "mlflow-artifacts").as_uri()
-    store = ["--backend-store-uri", settings.tracking_uri, "--artifacts-destination", artifacts]
+    store = ["--backend-store-uri", settings.tracking_uri, "--artifacts-destination", settings.artifacts]
     return [sys.executable, "-m", "mlflow", "server", *store, "--host", HOST, "--port", str(port), "--workers", "1"]
 
 

@@ -22,13 +22,12 @@ from synth_pipeline.errors import SynthError
 from synth_pipeline.lineage import compaction, manifests, references
 from synth_pipeline.schema import NS_PER_SECOND
 from synth_pipeline.settings import Settings
+from synth_pipeline.stages.upkeep import GRACE_S, left_behind
 
 State = Literal["fine", "note", "wrong"]
 _LEAST_FREE, _FEW_FREE = 1e9, 20e9
 """Bytes below which nothing can be made, and below which a few days of a busy symbol fill the disk."""
 _LEAST_MEMORY = 4e9
-_STALE_NS = 3600 * NS_PER_SECOND
-"""A staging folder that nobody has touched for so long belongs to a process that is dead."""
 _PATIENCE_S = 3.0
 
 
@@ -143,13 +142,13 @@ def _store(settings: Settings) -> Iterator[Finding]:
 
 
 def _leftovers(settings: Settings) -> Iterator[Finding]:
-    lying = compaction.aside(settings.home)
-    stale = [path for path in lying if time.time_ns() - path.stat().st_mtime_ns > _STALE_NS]
-    if not stale:
+    lying = left_behind(settings, time.time_ns() - int(GRACE_S * NS_PER_SECOND))
+    if not lying:
         yield Finding("leftovers", "fine", "none")
         return
-    states = sum(path.name.startswith(compaction.TRAINING) for path in stale)
-    told = f"{len(stale) - states} staging folders and {states} training runs of dead processes, such as {stale[0]}"
+    places = [leftover.place for _, leftover in lying]
+    states = sum(place.name.startswith(compaction.TRAINING) for place in places)
+    told = f"{len(places) - states} staging folders and {states} training runs of dead processes, such as {places[0]}"
     yield Finding("leftovers", "note", told, "synth-pipeline compact removes them; a fit asked for again goes on")
 
 

@@ -5,6 +5,7 @@ Both are made of the records of `evaluate` and evaluate nothing that was not: th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from synth_pipeline.errors import InputError, NoDataError
 from synth_pipeline.lineage import references
 from synth_pipeline.lineage.manifests import Manifest, Stage
 from synth_pipeline.schema import Instrument
+from synth_pipeline.stages.calibrate import checkpoint_name
 from synth_pipeline.stages.history import Cell
 from synth_pipeline.stages.models import evaluate
 from synth_pipeline.stages.workspace import Built, Workspace, draft_of, materialize
@@ -27,14 +29,17 @@ AGAINST = "-against-"
 SOURCES = ("fidelity/evaluation.py", "reports", "stages/leaderboard.py")
 
 
-def leaderboard(workspace: Workspace, instrument: Instrument, cell: Cell) -> Manifest:
+def leaderboard(
+    workspace: Workspace, instrument: Instrument, cell: Cell, *, waiting: Mapping[str, str] | None = None
+) -> Manifest:
     """Rank all datasets of a market that were evaluated, by grade and fidelity; write HTML and JSON.
 
-    Datasets without a report and checkpoints without a dataset stand at the end, with what is to be done. Raises
-    `NoDataError` where nothing was fitted.
+    Datasets without a report and checkpoints without a dataset stand at the end, with what is to be done: those there
+    are, or the ones given. Raises `NoDataError` where nothing was fitted.
     """
     reports = _reports(workspace, instrument, cell)
-    waiting = _waiting(workspace, instrument, cell, set(reports))
+    if waiting is None:
+        waiting = _waiting(workspace, instrument, cell, set(reports))
     if not reports and not waiting:
         raise NoDataError(f"nothing was fitted on {instrument} {cell}: fit, sample and evaluate a generator first")
     inputs = {each.ref: each.digest for each in reports.values()}
@@ -106,7 +111,11 @@ def _waiting(workspace: Workspace, instrument: Instrument, cell: Cell, done: set
     sampled = _names(workspace, "synthetic", instrument, cell)
     waiting = {name: "sampled, not evaluated: evaluate it" for name in sampled if name not in done}
     seen = {name.partition("@")[0] for name in (*sampled, *done)}
-    fitted = [name for name in _names(workspace, "checkpoints", instrument, cell) if name not in seen]
+    fitted = [
+        name
+        for name in _names(workspace, "checkpoints", instrument, cell)
+        if name not in seen and not name.startswith(checkpoint_name(""))
+    ]
     return waiting | dict.fromkeys(fitted, "fitted, not sampled: sample and evaluate it")
 
 

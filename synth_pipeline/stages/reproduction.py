@@ -75,6 +75,9 @@ def reproduce(workspace: Workspace, what: str, *, home: Path | None = None) -> R
     with _opened(workspace, what) as (source, ref), _clean(home) as clean:
         node = graph.chain(source, ref)
         made = bundles.manifests_of(node)
+        if node.stage == "promotions":
+            judged = next(name for name in made[-1].inputs if name.startswith("reports/"))
+            raise InputError(f"{node.ref} is a decision on what a registry held that night: reproduce {judged} instead")
         done: list[Rebuilt] = []
         for number, manifest in enumerate(made):
             workspace.progress(number, len(made), manifest.ref)
@@ -121,26 +124,38 @@ def _notes(node: graph.Node) -> Iterator[str]:
 
 
 def _copied(manifest: Manifest, sources: list[Place], home: Path) -> Rebuilt:
-    """Copy a partition from the first place that has its files, and rehash it there."""
-    folder = home / manifest.ref
+    """Copy a partition from the first place that has its files as recorded, and rehash it there.
+
+    Raises `NoDataError` where none has them at all.
+    """
+    altered: Rebuilt | None = None
     for source in sources:
         found = source / manifest.ref
-        if manifests.damaged(found, manifest):
+        if None in storage.sizes(found, [artifact.path for artifact in manifest.outputs.values()]):
             continue
-        for artifact in manifest.outputs.values():
-            target = folder / artifact.path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with storage.opened(found / artifact.path) as file, target.open("wb") as copy:
-                shutil.copyfileobj(file, copy, 1 << 20)
-        (folder / manifests.NAME).write_bytes(manifests.encode(manifest))
-        wrong = manifests.verify(folder)
-        state = None if wrong else manifest.digest
-        return Rebuilt(manifest.ref, manifest.digest, state, is_copy=True, why=str(wrong[0]) if wrong else "")
+        copied = _copy(manifest, found, home / manifest.ref)
+        if copied.is_identical:
+            return copied
+        altered = altered or copied
+    if altered is not None:
+        return altered
     files = ", ".join(f"{path} (sha256 {artifact.sha256[:12]}…)" for path, artifact in manifest.outputs.items())
     raise NoDataError(
         f"the bytes of {manifest.ref} are not here ({files}): "
         "set SYNTH_HOME to a home that has them, or bundle with --raw"
     )
+
+
+def _copy(manifest: Manifest, found: Place, folder: Path) -> Rebuilt:
+    for artifact in manifest.outputs.values():
+        target = folder / artifact.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with storage.opened(found / artifact.path) as file, target.open("wb") as copy:
+            shutil.copyfileobj(file, copy, 1 << 20)
+    (folder / manifests.NAME).write_bytes(manifests.encode(manifest))
+    wrong = manifests.verify(folder)
+    state = None if wrong else manifest.digest
+    return Rebuilt(manifest.ref, manifest.digest, state, is_copy=True, why=str(wrong[0]) if wrong else "")
 
 
 def _rebuilt(workspace: Workspace, manifest: Manifest, home: Path) -> Rebuilt:
@@ -219,7 +234,7 @@ def _ticks(workspace: Workspace, manifest: Manifest) -> Manifest:
     instrument, day, _ = _cell(manifest)
     if "flow" not in manifest.config:
         return ingest(workspace, instrument, parse_day(day))
-    names = ("flow", "start_s", "seconds")
+    names = ("flow", "start_s", "seconds", "capture")
     config = manifest.config
     what = Simulation(
         **{name: config[name] for name in names},
@@ -284,7 +299,7 @@ def _reports(workspace: Workspace, manifest: Manifest) -> Manifest:
         days = Instrument.parse(real), parse_day(day), instrument, parse_day(cell)
         return compare_books(workspace, *days, **manifest.config)
     if name == LEADERBOARD:
-        return leaderboard(workspace, instrument, parse_cell(cell))
+        return leaderboard(workspace, instrument, parse_cell(cell), waiting=manifest.config["waiting"])
     first, against, second = name.partition(AGAINST)
     if against:
         return compare_datasets(workspace, instrument, parse_cell(cell), first, second)

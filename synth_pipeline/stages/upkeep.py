@@ -13,8 +13,9 @@ from synth_pipeline.bars.timeframe import Timeframe
 from synth_pipeline.errors import InputError, NoDataError, SynthError
 from synth_pipeline.lineage import compaction, manifests, references
 from synth_pipeline.lineage.compaction import Leftover
-from synth_pipeline.lineage.manifests import Manifest, Stage
+from synth_pipeline.lineage.manifests import STAGES, Manifest, Stage
 from synth_pipeline.schema import NS_PER_DAY, Instrument, day_start_ns, parse_day
+from synth_pipeline.settings import Settings
 from synth_pipeline.stages.history import Cell
 from synth_pipeline.stages.workspace import Workspace
 from synth_pipeline.storage import Place
@@ -43,11 +44,19 @@ def partitions(workspace: Workspace, what: str | None = None) -> list[Place]:
 
     Raises `NoDataError` when there is none.
     """
-    data = workspace.settings.data
-    found = [folder for folder in references.manifests(data) if _is_named(ref_of(workspace, folder), what)]
-    if not found:
-        raise NoDataError(f"no partition {f'of {what} ' if what else ''}in {data}: make some first, or check the name")
+    if not (found := _named(workspace, what)):
+        raise _nothing(workspace, what)
     return found
+
+
+def _named(workspace: Workspace, what: str | None) -> list[Place]:
+    found = references.manifests(workspace.settings.data)
+    return [folder for folder in found if _is_named(ref_of(workspace, folder), what)]
+
+
+def _nothing(workspace: Workspace, what: str | None) -> NoDataError:
+    of = f"of {what} " if what else ""
+    return NoDataError(f"no partition {of}in {workspace.settings.data}: make some first, or check the name")
 
 
 def ref_of(workspace: Workspace, folder: Place) -> str:
@@ -60,7 +69,7 @@ def _is_named(ref: str, what: str | None) -> bool:
         return True
     parts = tuple(ref.split("/"))
     wanted = tuple(what.strip("/").split("/"))
-    keyed = (f"{parts[1]}.{parts[2]}", *parts[3:])
+    keyed = (".".join(parts[1:3]), *parts[3:])
     return any(path[: len(wanted)] == wanted for path in (parts, keyed, (parts[0], *keyed)))
 
 
@@ -121,8 +130,11 @@ def compact(
     if not 0 <= grace_s <= _LONGEST_GRACE_S:
         raise InputError(f"a grace of {grace_s:g} s is no time: give seconds from 0 to {_LONGEST_GRACE_S:g}, a century")
     latest_ns = time.time_ns() - int(grace_s * 1e9)  # file times are wall times
-    folders = partitions(workspace, what)
-    found: list[Leftover] = []
+    folders, dead = _named(workspace, what), left_behind(workspace.settings, latest_ns)
+    found = [leftover for ref, leftover in dead if _is_named(ref, what)]
+    if not folders and not found:
+        raise _nothing(workspace, what)
+    _removed(found, dry_run=dry_run)
     unreadable: list[SynthError] = []
     for number, folder in enumerate(folders):
         workspace.progress(number, len(folders), f"compacting {ref_of(workspace, folder)}")
@@ -132,16 +144,23 @@ def compact(
             unreadable.append(error)
             continue
         found += _removed(lying, dry_run=dry_run)
-    tops = {folder.parent for folder in folders if isinstance(folder, Path)}
-    if what is None and isinstance(workspace.settings.data, Path):  # beside what was never made there is no partition
-        tops |= {path.parent for path in compaction.aside(workspace.settings.data)}
-    for top in sorted(tops):
-        found += _removed(compaction.staged(top, latest_ns), dry_run=dry_run)
     workspace.progress(len(folders), len(folders), "compacted")
     if unreadable:
         others = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""
         raise SynthError(f"{unreadable[0]}{others}; all other partitions are compacted")
     return found
+
+
+def left_behind(settings: Settings, latest_ns: int) -> list[tuple[str, Leftover]]:
+    """Return the staging folders of dead processes and the training runs that nobody has written to since `latest_ns`,
+    each behind the REF of what it was to become: partitions, hot tables, and what goes to a remote store."""
+    tops = {settings.home} | ({settings.data} if isinstance(settings.data, Path) else set())
+    places = ((top, name) for top in sorted(tops) for name in (*STAGES, "hot", "cache"))
+    return [
+        (f"{name}/{inside}", leftover)
+        for top, name in places
+        for inside, leftover in compaction.staged(top / name, latest_ns)
+    ]
 
 
 def _orphaned(workspace: Workspace, folder: Place) -> list[Leftover]:

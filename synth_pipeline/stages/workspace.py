@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +25,8 @@ from synth_pipeline.progress import Progress, silent
 from synth_pipeline.schema import Instrument
 from synth_pipeline.settings import Settings
 from synth_pipeline.storage import Place
+
+_BLAS_THREADS = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 class StaleError(SynthError):
@@ -93,6 +97,7 @@ def _tracker(settings: Settings) -> Tracker:
     if not settings.tracking:
         return NullTracker()
     urls = {"mlflow_url": settings.mlflow_url, "dagster_url": settings.dagster_url}
+    urls |= {"artifacts": settings.artifacts}
     tracker = MlflowTracker(settings.tracking_uri, settings.home, data=settings.data, **urls)
     return QueuedTracker(tracker, settings.home / outbox.FOLDER)
 
@@ -122,7 +127,8 @@ def materialize(workspace: Workspace, draft: Manifest, build: Callable[[Path], B
         raise StaleError(f"{draft.ref} is not current")
     started = time.perf_counter()
     with workspace.tracker.run(draft, workspace.tags) as run, commit.staging(workspace.beside(draft.ref)) as place:
-        built = build(place)
+        with _one_blas_thread():
+            built = build(place)
         facts = dict(built.facts) | {
             "seconds": round(time.perf_counter() - started, 3),
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
@@ -146,6 +152,19 @@ def materialize(workspace: Workspace, draft: Manifest, build: Callable[[Path], B
         for name in built.shown:
             run.log_artifact(workspace.file(manifest, name))
     return manifest
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """Have BLAS add up on one thread: the last digits of its sums, and so every digest, depend on how many share them.
+
+    Libraries that are loaded from now on read the environment, which stays so; those that are there are told.
+    """
+    from threadpoolctl import threadpool_limits
+
+    os.environ.update(_BLAS_THREADS)
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 def _device() -> str:

@@ -1,0 +1,42 @@
+"""Where steps run is one setting, and what each needs of a node is said on it."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from synth_pipeline import generators, plugins
+from synth_pipeline.errors import InputError
+from synth_pipeline.orchestration import executors, pools
+from synth_pipeline.orchestration.assets import all_assets
+from synth_pipeline.settings import Settings
+
+
+def test_steps_run_in_processes_unless_a_cluster_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert executors.executor(Settings()).name == "multiprocess"
+    monkeypatch.setitem(sys.modules, "dagster_ray", None)
+    with pytest.raises(InputError, match=r"SYNTH_EXECUTOR=ray needs .*pip install synth-pipeline\[ray\]"):
+        executors.executor(Settings(executor="ray"))
+    with pytest.raises(InputError, match="SYNTH_EXECUTOR='slurm' does not fit"):
+        Settings(executor="slurm")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_training_alone_asks_for_a_gpu(gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYNTH_GPU", str(gpu))
+    training = {
+        f"{name}__{asset}" for name in plugins.names(generators) for asset in ("checkpoint", "synthetic_dataset")
+    }
+    asked = {}
+    for each in all_assets():
+        op = each.node_def
+        if "dagster-ray/config" in op.tags:
+            asked[op.name] = json.loads(op.tags["dagster-ray/config"])
+            assert each.op.pool == (pools.CPU if "num_gpus" not in asked[op.name] else "gpu")
+    assert {name for name, needs in asked.items() if needs == {"num_cpus": 1, "num_gpus": 1}} == (
+        training if gpu else set()
+    )
+    assert all(needs["num_cpus"] == 1 for needs in asked.values())
+    assert len(asked) == 3 * len(plugins.names(generators)) + 4
