@@ -184,7 +184,7 @@ def _windows(shown: Portrait, names: tuple[str, ...]) -> str:
 def _neighbourhoods(rows: FloatArray, seed: int) -> FloatArray:
     """Return the t-SNE of rows: on one thread, since its sums depend on how many there are."""
     from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):
         perplexity = min(30.0, (len(rows) - 1) / 3)
