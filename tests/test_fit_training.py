@@ -30,7 +30,7 @@ from synth_pipeline.orchestration.resources import Verbs
 from synth_pipeline.reports import drawing
 from synth_pipeline.schema import Instrument
 from synth_pipeline.settings import Settings
-from synth_pipeline.stages import Workspace, training
+from synth_pipeline.stages import Workspace, diagnosis, training
 
 ROOT = Path(__file__).parents[1]
 BTC, MONDAY = Instrument("simulated", "BTCUSDT"), date(2025, 1, 6)
@@ -158,13 +158,15 @@ def test_a_command_that_is_killed_goes_on_when_asked_again(
     assert kept(workspace) == []
 
 
-def test_what_a_dead_run_left_is_known_and_goes_when_it_is_compacted(workspace: Workspace) -> None:
+def test_what_a_dead_run_left_is_known_and_goes_when_it_is_compacted(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = workspace.folder("checkpoints", BTC, MONDAY)
     assert isinstance(folder, Path)
     folder.mkdir(parents=True)
     state = folder / ".training-dcgan-0123456789ab"
     state.write_bytes(b"state")
-    os.utime(state, (time.time() - 7200,) * 2)
+    monkeypatch.setattr(diagnosis, "GRACE_S", 0.0)
     told = {each.name: each for each in stages.doctor(workspace.settings)}["leftovers"]
     assert "0 staging folders and 1 training runs of dead processes" in told.told
     assert str(state) in told.told
