@@ -6,7 +6,10 @@ It enters no digest. When a rebuild differs though inputs, code, configuration a
 
 from __future__ import annotations
 
+import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +17,7 @@ from pathlib import Path
 import synth_pipeline
 
 _LIBRARIES = ("numpy", "numba", "scipy", "pyarrow", "polars", "torch", "scikit-learn", "statsmodels", "arch", "plotly")
+_BLAS_THREADS = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _REPOSITORY = Path(synth_pipeline.__file__).parents[1] / ".git"
 
 
@@ -50,3 +54,16 @@ def _commit(repository: Path) -> str | None:
         return loose.read_text(encoding="utf-8").strip()
     lines = packed.read_text(encoding="utf-8").splitlines() if packed.is_file() else []
     return next((line.split()[0] for line in lines if line.endswith(f" {name}")), None)
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Have BLAS add up on one thread: the last digits of its sums, and so every digest, depend on how many share them.
+
+    Libraries that are loaded from now on read the environment, which stays so; those that are there are told.
+    """
+    from threadpoolctl import threadpool_limits
+
+    os.environ.update(_BLAS_THREADS)
+    with threadpool_limits(1, user_api="blas"):
+        yield

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Any, Self
 from synth_pipeline.errors import NoDataError, SynthError
 from synth_pipeline.lineage import commit, copies, manifests, outbox
 from synth_pipeline.lineage.digests import code_version
-from synth_pipeline.lineage.environment import environment
+from synth_pipeline.lineage.environment import environment, one_blas_thread
 from synth_pipeline.lineage.manifests import Manifest, Stage
 from synth_pipeline.lineage.outbox import QueuedTracker
 from synth_pipeline.lineage.runs import Curves, NullTracker, Tracker
@@ -25,8 +23,6 @@ from synth_pipeline.progress import Progress, silent
 from synth_pipeline.schema import Instrument
 from synth_pipeline.settings import Settings
 from synth_pipeline.storage import Place
-
-_BLAS_THREADS = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 class StaleError(SynthError):
@@ -127,7 +123,7 @@ def materialize(workspace: Workspace, draft: Manifest, build: Callable[[Path], B
         raise StaleError(f"{draft.ref} is not current")
     started = time.perf_counter()
     with workspace.tracker.run(draft, workspace.tags) as run, commit.staging(workspace.beside(draft.ref)) as place:
-        with _one_blas_thread():
+        with one_blas_thread():
             built = build(place)
         facts = dict(built.facts) | {
             "seconds": round(time.perf_counter() - started, 3),
@@ -152,19 +148,6 @@ def materialize(workspace: Workspace, draft: Manifest, build: Callable[[Path], B
         for name in built.shown:
             run.log_artifact(workspace.file(manifest, name))
     return manifest
-
-
-@contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    """Have BLAS add up on one thread: the last digits of its sums, and so every digest, depend on how many share them.
-
-    Libraries that are loaded from now on read the environment, which stays so; those that are there are told.
-    """
-    from threadpoolctl import threadpool_limits
-
-    os.environ.update(_BLAS_THREADS)
-    with threadpool_limits(1, user_api="blas"):
-        yield
 
 
 def _device() -> str:
