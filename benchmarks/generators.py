@@ -69,9 +69,10 @@ ROWS: Mapping[str, Settings] = {
     "chunk_flow": {},
 }
 """Steps make about a minute of one core; a row appears when its file does."""
-BUDGET = "60s"
-OUTSIDE = {"window_flow", "chunk_flow"}
-"""Rows that are trained by time, not by steps: theirs are counted by other scripts."""
+SECONDS, QUICK = 60, 0.05
+"""About what the steps of a row take, and the share of them in the short form."""
+BY_TIME = {"window_flow", "chunk_flow"}
+"""Rows that are trained for `SECONDS`: steps of theirs are not counted here."""
 VARIANTS: Mapping[str, tuple[str, Settings]] = {
     "ar_mlp, drift left": ("ar_mlp", {**ROWS["ar_mlp"], "cure_drift": False}),
     "iid bootstrap": ("block_bootstrap", {"scheme": "circular", "block_length": 1.0}),
@@ -288,8 +289,8 @@ def real_rows(path: Path, repeats: int) -> list[Found]:
 # ---- all of it
 
 
-def jobs(path: Path, rows: Sequence[str], seeds: int, *, quick: bool) -> list[Job]:
-    """Return what is to be trained; the quick form takes a twentieth of the steps."""
+def jobs(path: Path, rows: Sequence[str], seeds: int, share: float, repeats: int) -> list[Job]:
+    """Return what is to be trained, for a share of the steps."""
     there = set(plugins.names(generators))
     wanted = {name: (name, settings) for name, settings in ROWS.items() if name in there} | dict(VARIANTS)
     made = []
@@ -297,12 +298,12 @@ def jobs(path: Path, rows: Sequence[str], seeds: int, *, quick: bool) -> list[Jo
         if rows and row not in rows:
             continue
         cut = dict(settings)
-        if name in OUTSIDE:
-            cut["budget"] = "3s" if quick else BUDGET
-        elif quick and "steps" in cut:
-            cut["steps"] = max(cut["steps"] // 20, 20)
+        if name in BY_TIME:
+            cut["budget"] = f"{SECONDS * share:g}s"
+        elif "steps" in cut:
+            cut["steps"] = max(round(cut["steps"] * share), 20)
         trainings = seeds if name in ROWS else 1
-        made += [Job(row, name, cut, seed, path, 1 if quick else 5) for seed in range(trainings)]
+        made += [Job(row, name, cut, seed, path, repeats) for seed in range(trainings)]
     return made
 
 
@@ -424,14 +425,14 @@ def regimes_table(found: Mapping[str, Found]) -> str:
     return "\n".join(lines)
 
 
-def page(found: Mapping[str, Found], how: str) -> str:
+def page(found: Mapping[str, Found], seeds: int, share: float) -> str:
     """Return the document; nothing in it is typed."""
     box = machine()
     return f"""# Figures of the generators
 
-Made by `python benchmarks/generators.py --markdown`{how}. BTCUSDT hourly bars, trained to the end of 2022, tested on
-the first half of 2023; `benchmarks/fidelity_hours.py` says what each column is. Neural rows have their defaults but for
-the window of {hours.BARS} bars, and about a minute of one core each. Scores of several trainings are means.
+Made by `python benchmarks/generators.py --markdown`. BTCUSDT hourly bars, trained to the end of 2022, tested on the
+first half of 2023; `benchmarks/fidelity_hours.py` says what each column is. Neural rows have their defaults but for the
+window of {hours.BARS} bars and their steps, about {SECONDS * share:.0f} s of one core; trainings a row: {seeds}.
 
 {table(found)}
 
@@ -466,6 +467,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the hourly bars")
     parser.add_argument("--rows", default="", help="train only these, by commas")
     parser.add_argument("--seeds", type=int, default=2, help="trainings a neural row")
+    parser.add_argument("--share", type=float, default=1.0, help="train for this share of the steps")
     parser.add_argument("--processes", type=int, default=2, help="rows trained at a time")
     parser.add_argument("--markdown", action="store_true", help="write docs/generator_figures.md too")
     options = parser.parse_args()
@@ -474,18 +476,15 @@ def main() -> None:
         report("generators", [*absent(), *of_paths(options.data, quick=options.quick)], as_json=options.json)
         return
     rows = [row for row in options.rows.split(",") if row]
-    todo = jobs(path, rows, 1 if options.quick else options.seeds, quick=options.quick)
-    if options.processes == 1:
-        runs = list(map(measured, todo))
-    else:
-        with ProcessPoolExecutor(options.processes) as pool:
-            runs = list(pool.map(measured, todo))
-    found = merged([*runs, *real_rows(path, 1 if options.quick else 5)])
+    seeds, share, repeats = (1, QUICK, 1) if options.quick else (options.seeds, options.share, 5)
+    todo = jobs(path, rows, seeds, share, repeats)
+    with ProcessPoolExecutor(options.processes) as pool:
+        runs = list(pool.map(measured, todo))
+    found = merged([*runs, *real_rows(path, repeats)])
     claims = [*of_best(found), of_regimes(found), sampling_rate(path), *flow_rates(path)]
     report("generators", [*claims, *of_paths(options.data, quick=options.quick)], as_json=options.json)
     if options.markdown:
-        how = ", in the short form: a twentieth of the steps" if options.quick else f", {options.seeds} seeds a row"
-        DOCUMENT.write_text(page(found, how), encoding="utf-8")
+        DOCUMENT.write_text(page(found, seeds, share), encoding="utf-8")
 
 
 if __name__ == "__main__":
