@@ -101,16 +101,16 @@ class Networks(nn.Module):
         made: Tensor = self.recovery(self.supervisor(self.generator(torch.special.ndtr(noise))))
         return made
 
-    def reconstruction(self, windows: Tensor) -> Tensor:
-        """Return 10 √MSE of what the autoencoder gives back."""
-        left: Tensor = self.recovery(self.embedder(windows)) - windows
+    def reconstruction(self, latent: Tensor, windows: Tensor) -> Tensor:
+        """Return 10 √MSE of what the recovery gives back."""
+        left: Tensor = self.recovery(latent) - windows
         return 10 * left.square().mean().add(1e-8).sqrt()
 
-    def supervised(self, windows: Tensor) -> Tensor:
-        """Return how far the supervisor is off the next latent step."""
-        latent = self.embedder(windows)
-        missed: Tensor = self.supervisor(latent)[:, :-1] - latent[:, 1:]
-        return missed.square().mean()
+
+def supervised(told: Tensor, latent: Tensor) -> Tensor:
+    """Return how far what a supervisor told of every latent step is off the next one."""
+    missed: Tensor = told[:, :-1] - latent[:, 1:]
+    return missed.square().mean()
 
 
 def moment_distance(real: Tensor, made: Tensor) -> Tensor:
@@ -153,38 +153,50 @@ class TimeGAN(WindowGenerator):
         shape = (settings.window, network.features)
         judge = Recurrent((settings.hidden, settings.hidden, 1), settings.layers, None, self.dropout)
 
+        # A recurrent network costs little more for two batches than for one: what it judges goes through together.
+        joint = False
+
         def embed_loss(real: Tensor, noise: torch.Generator) -> Tensor:
             del noise
-            return network.reconstruction(real)
+            return network.reconstruction(network.embedder(real), real)
 
         def supervised_loss(real: Tensor, noise: torch.Generator) -> Tensor:
             del noise
-            return network.supervised(real)
+            latent = network.embedder(real)
+            return supervised(network.supervisor(latent), latent)
 
         def generator_loss(real: Tensor, noise: torch.Generator) -> Tensor:
+            nonlocal joint
+            joint = True
             raw = network.generator(torch.special.ndtr(normal((len(real), *shape), noise, real)))
-            led = network.supervisor(raw)
-            fooled = cross_entropy(judge(led), 1.0) + settings.gamma * cross_entropy(judge(raw), 1.0)
-            drift = network.supervised(real).add(1e-8).sqrt()
+            latent = network.embedder(real)
+            led, told = network.supervisor(torch.cat((raw, latent))).chunk(2)
+            yes, early = judge(torch.cat((led, raw))).chunk(2)
+            fooled = cross_entropy(yes, 1.0) + settings.gamma * cross_entropy(early, 1.0)
+            drift = supervised(told, latent).add(1e-8).sqrt()
             return fooled + 100 * drift + 100 * moment_distance(real, network.recovery(led))
 
         def joint_embed_loss(real: Tensor, noise: torch.Generator) -> Tensor:
             del noise
-            return network.reconstruction(real) + 0.1 * network.supervised(real)
+            latent = network.embedder(real)
+            return network.reconstruction(latent, real) + 0.1 * supervised(network.supervisor(latent), latent)
 
         def judge_loss(real: Tensor, noise: torch.Generator) -> Tensor:
             with torch.no_grad():
                 latent = network.embedder(real)
                 raw = network.generator(torch.special.ndtr(normal((len(real), *shape), noise, real)))
-                led = network.supervisor(raw)
+                seen = torch.cat((latent, network.supervisor(raw), raw))
             wide = settings.instance_noise or 0.0
-            seen = [each + wide * normal(each.shape, noise, each) if wide else each for each in (latent, led, raw)]
-            yes, no, early = (judge(each) for each in seen)
+            yes, no, early = judge(seen + wide * normal(seen.shape, noise, seen) if wide else seen).chunk(3)
             return (
                 cross_entropy(yes, settings.real_target)
                 + cross_entropy(no, 0.0)
                 + settings.gamma * cross_entropy(early, 0.0)
             )
+
+        def probe(noise: torch.Generator) -> Tensor:
+            drawn = normal((settings.batch, *shape), noise, device_of(network))
+            return network(drawn) if joint else drawn  # before the game there is nothing that could collapse
 
         first = max(1, round(settings.steps * settings.warm_up))
         second = max(1, (settings.steps - first) // 2)
@@ -220,7 +232,7 @@ class TimeGAN(WindowGenerator):
             phases=phases,
             batch=settings.batch,
             average=network,
-            probe=lambda noise: network(normal((settings.batch, *shape), noise, device_of(network))),
+            probe=probe,
         )
 
 
