@@ -33,6 +33,8 @@ from synth_pipeline.series import FloatArray
 
 _BETAS = (0.9, 0.999)
 _HEADS = 2
+_GAIN = 4.0
+"""Of weights before a sigmoid (Glorot and Bengio 2010, on its slope of a quarter)."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Parameters(adversarial.Parameters):
     """Share of the steps that train the autoencoder alone; phases 2 and 3 share the rest evenly."""
     attention: bool = False
     """Let every step of the generator look back at those before it."""
+    generator_rate: float = 3e-3
+    """Of all networks but the discriminator."""
     rests_below: float | None = 0.15
     real_target: float = 1.0
     instance_noise: float | None = None
@@ -72,6 +76,12 @@ class Recurrent(nn.Module):
         self.look = nn.MultiheadAttention(hidden, _HEADS, batch_first=True) if attention else None
         self.head = nn.Linear(hidden, outputs)
         self.bend = bend
+        # As the authors' cells are started: torch's smaller weights let little through three layers and a sigmoid.
+        for name, weight in self.gru.named_parameters():
+            if "weight" in name:
+                for gate in weight.detach().chunk(3):
+                    nn.init.xavier_uniform_(gate)
+        nn.init.xavier_uniform_(self.head.weight, gain=1.0 if bend is None else _GAIN)
 
     def forward(self, windows: Tensor) -> Tensor:
         """Map sequences of shape (windows, steps, inputs) to (windows, steps, outputs)."""
@@ -154,7 +164,7 @@ class TimeGAN(WindowGenerator):
         judge = Recurrent((settings.hidden, settings.hidden, 1), settings.layers, None, self.dropout)
 
         # A recurrent network costs little more for two batches than for one: what it judges goes through together.
-        joint = False
+        games, settled = 0, settings.steps // 3
 
         def embed_loss(real: Tensor, noise: torch.Generator) -> Tensor:
             del noise
@@ -166,8 +176,8 @@ class TimeGAN(WindowGenerator):
             return supervised(network.supervisor(latent), latent)
 
         def generator_loss(real: Tensor, noise: torch.Generator) -> Tensor:
-            nonlocal joint
-            joint = True
+            nonlocal games
+            games += 1
             raw = network.generator(torch.special.ndtr(normal((len(real), *shape), noise, real)))
             latent = network.embedder(real)
             led, told = network.supervisor(torch.cat((raw, latent))).chunk(2)
@@ -196,7 +206,8 @@ class TimeGAN(WindowGenerator):
 
         def probe(noise: torch.Generator) -> Tensor:
             drawn = normal((settings.batch, *shape), noise, device_of(network))
-            return network(drawn) if joint else drawn  # before the game there is nothing that could collapse
+            # What has not been through half of the third phase, at two games a step, cannot have collapsed.
+            return network(drawn) if games > settled else drawn
 
         first = max(1, round(settings.steps * settings.warm_up))
         second = max(1, (settings.steps - first) // 2)
