@@ -19,6 +19,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -175,8 +176,8 @@ def measured(job: Job) -> Found:
     values = scores(market(job.path), windows_of(made, job.seed), job.repeats) | {"seconds": seconds}
     if made.max_steps is None:
         values["drift_z"] = drift_z(made.sample(LONG_PATHS, LONG_STEPS, rng=stream(job.seed, "long")))
-    if made.conditions and job.row in ROWS:
-        values |= under_regimes(made, job.seed)
+        values |= under_regimes(made, job.seed) if made.conditions and job.row in ROWS else {}
+    print(f"{job.row}, seed {job.seed}: {seconds:.0f} s", file=sys.stderr, flush=True)
     return Found(job.row, values)
 
 

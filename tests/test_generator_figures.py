@@ -188,3 +188,14 @@ def test_the_short_form_trains_less_and_once(figures: ModuleType, tmp_path: Path
     assert short[0].settings["steps"] == figures.ROWS["findiff"]["steps"] // 20
     assert sum(job.row == "findiff" for job in whole) == 2
     assert sum(job.row == "iid bootstrap" for job in whole) == 1
+
+
+def test_the_page_is_made_of_the_rows(figures: ModuleType) -> None:
+    values = dict.fromkeys(
+        (*figures.COLUMNS, "regime_ordered", "drawdown, bull", "drawdown, flash_crash", "survival, flash_crash"), 0.25
+    )
+    page = figures.page({"rcgan": figures.Found("rcgan", values), "ar_mlp": figures.Found("ar_mlp")}, 2, 0.5)
+    assert "about 30 s of one core; trainings a row: 2" in page
+    assert page.count("| `rcgan` |") == 2
+    assert "| `rcgan` | 0.250 | 0.250 | 0.250 | 0.250 |" in page
+    assert "| `timegan` | 0.94 | 0.03 | 0.05 | good |" in page
