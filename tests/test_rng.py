@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synth_pipeline.rng import later, per_path, stream
+from synth_pipeline.rng import Paths, later, per_path, stream
 
 
 def draws(rng: np.random.Generator) -> list[float]:
@@ -44,3 +44,20 @@ def test_beginning_later_leaves_the_stream_where_it_is() -> None:
     moved = later(rng, 7)
     assert moved.random() == rng.random()
     assert draws(per_path(rng, 1)[0]) != draws(per_path(rng, 1)[0])
+
+
+@given(seed=st.integers(0, 2**63 - 1), first=st.integers(0, 2**32 + 1_000), count=st.integers(1, 40))
+def test_streams_made_in_blocks_are_those_that_a_seed_sequence_spawns(seed: int, first: int, count: int) -> None:
+    streams = Paths(seed, range(first, first + count))
+    for at in {0, count // 2, count - 1}:
+        alone = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(first + at,))))
+        ours = streams[at]
+        assert ours.bit_generator.state == alone.bit_generator.state
+        assert draws(ours) == draws(alone)
+
+
+def test_streams_are_asked_for_in_any_order() -> None:
+    streams = Paths(7, range(2_000))
+    forward = [streams[at].integers(2**62) for at in range(2_000)]
+    assert [streams[at].integers(2**62) for at in reversed(range(2_000))] == forward[::-1]
+    assert streams[-1].integers(2**62) == forward[-1]

@@ -94,13 +94,14 @@ class Marginal:
 
     def normal(self, values: FloatArray, rng: np.random.Generator | None = None) -> FloatArray:
         """Return the standard normal scores of finite values; ties are broken by `rng`, or land midway without it."""
-        first = np.searchsorted(self.knots, values, side="left")
-        last = np.searchsorted(self.knots, values, side="right") - 1
-        tied = last >= first
-        top = len(self.knots) - 1
-        low, high = self.levels[np.clip(first, 0, top)], self.levels[np.clip(last, 0, top)]
-        within = low + (high - low) * (0.5 if rng is None else rng.random(values.shape))
-        levels = np.where(tied, within, np.interp(values, self.knots, self.levels))
+        levels = np.interp(values, self.knots, self.levels)
+        if rng is not None or (self.knots[1:] == self.knots[:-1]).any():
+            first = np.searchsorted(self.knots, values, side="left")
+            last = np.searchsorted(self.knots, values, side="right") - 1
+            tied = last >= first
+            top = len(self.knots) - 1
+            low, high = self.levels[np.clip(first, 0, top)], self.levels[np.clip(last, 0, top)]
+            levels = np.where(tied, low + (high - low) * (0.5 if rng is None else rng.random(values.shape)), levels)
         if self.upper.share:
             levels = np.where(values > self.upper.threshold, 1 - self.upper.exceedance(values), levels)
         if self.lower.share:

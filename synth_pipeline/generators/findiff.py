@@ -7,8 +7,9 @@ with an embedding of t learns ε by least squares (Ho, Jain and Abbeel 2020, Neu
     x_{t-1} = (x_t - β_t / √(1 - ᾱ_t) ε_θ) / √α_t + σ_t z,        σ_t² = β_t (1 - ᾱ_{t-1}) / (1 - ᾱ_t).
 
 What differs: the paper's rows are bank records with embedded categories, which series of prices have none of; here a
-row is a window of steps, so that the model is one of time too. T is smaller than the paper's 500, and β_T = 10 / T
-keeps the last step noise all the same. Weights are averaged, as in Ho et al. A window is made at once.
+row is a window of steps, so that the model is one of time too, and the perceptron sees sizes |x_t| beside x_t, in which
+volatility clusters. T is smaller than the paper's 500, and β_T = 10 / T keeps the last step noise all the same. Weights
+are averaged, as in Ho et al. A window is made at once.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.steps, self.features, self.times = settings.window, features, settings.diffusion_steps
         size, wide = settings.window * features, settings.hidden
-        self.inward, self.outward = nn.Linear(size, wide), nn.Linear(wide, size)
+        self.inward, self.outward = nn.Linear(2 * size, wide), nn.Linear(wide, size)
         self.time = nn.Sequential(nn.Linear(wide, wide), nn.SiLU(), nn.Linear(wide, wide))
         self.layers = nn.ModuleList(residual_layer(wide, dropout) for _ in range(settings.layers))
         rates = torch.arange((wide + 1) // 2) / ((wide + 1) // 2)
@@ -77,7 +78,7 @@ class Denoiser(nn.Module):
         """Return the noise, shape (windows, steps · features), for times of shape (windows,)."""
         angles = times[:, None] * self.get_buffer("pace") * (1_000 / self.times)
         when = self.time(torch.cat((angles.sin(), angles.cos()), dim=1)[:, : self.inward.out_features])
-        now = self.inward(noised) + when
+        now = self.inward(torch.cat((noised, noised.abs() - 0.8), dim=1)) + when
         for layer in self.layers:
             now = now + layer(now + when)
         found: Tensor = self.outward(now)

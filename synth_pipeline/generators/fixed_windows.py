@@ -57,13 +57,13 @@ class WindowGenerator(NeuralGenerator):
     def _drawn(self, streams: Mapping[int, np.random.Generator]) -> FloatArray:
         """Return a window for each row, none of them a copy."""
         features = len(self.transform.marginals) if hasattr(self, "transform") else len(self.marginals)
-        noise = torch.zeros((self.rows, *self.noise_shape(features)))
+        noise = np.zeros((self.rows, *self.noise_shape(features)), dtype=np.float32)
         wanted = list(streams)
         for _ in range(_DRAWS):
             for row in wanted:
-                streams[row].standard_normal(dtype=np.float32, out=noise[row].numpy())
+                streams[row].standard_normal(dtype=np.float32, out=noise[row])
             with one_thread(), torch.inference_mode():
-                made = self.windows(self.network, noise).double().numpy()
+                made = self.windows(self.network, torch.from_numpy(noise)).double().numpy()
                 wanted = self._copies(made, wanted)
             if not wanted:
                 return np.asarray(made[list(streams)])

@@ -50,8 +50,6 @@ class Parameters(adversarial.Parameters):
     """Random numbers a step."""
     gaussianize: Literal["lambert_w", "scores"] = "lambert_w"
     """What makes returns normal."""
-    generator_rate: float = 2e-4
-    discriminator_rate: float = 2e-4
 
 
 def lambert_gaussian(values: FloatArray, delta: float) -> FloatArray:
@@ -79,24 +77,35 @@ def tail_parameter(values: FloatArray) -> float:
     return (low + high) / 2
 
 
+class Causal(nn.Conv1d):
+    """A dilated causal convolution of sequences of shape (paths, steps, channels): one product of matrices."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return fewer steps than came in: the last ones."""
+        (kernel,), (dilation,) = self.kernel_size, self.dilation
+        steps = inputs.shape[1] - (kernel - 1) * dilation
+        seen = torch.cat([inputs[:, tap * dilation : tap * dilation + steps] for tap in range(kernel)], dim=2)
+        return nn.functional.linear(seen, self.weight.transpose(1, 2).flatten(1), self.bias)
+
+
 class Block(nn.Module):
     """Two dilated causal convolutions and a way around them."""
 
     def __init__(self, thin: int, wide: int, dilation: int, kernel: int, dropout: float) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv1d(thin, wide, kernel, dilation=dilation),
+            Causal(thin, wide, kernel, dilation=dilation),
             nn.PReLU(),
             nn.Dropout(dropout),
-            nn.Conv1d(wide, wide, kernel, dilation=dilation),
+            Causal(wide, wide, kernel, dilation=dilation),
             nn.PReLU(),
         )
-        self.around = nn.Conv1d(thin, wide, 1)
+        self.around = Causal(thin, wide, 1)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return fewer steps than came in: the last ones."""
         made: Tensor = self.body(inputs)
-        passed: Tensor = self.around(inputs)[..., -made.shape[-1] :]
+        passed: Tensor = self.around(inputs[:, -made.shape[1] :])
         return made + passed
 
 
@@ -110,17 +119,15 @@ class TemporalNetwork(nn.Module):
         """Steps that a step is made of, besides itself."""
         self.blocks = nn.ModuleList([Block(inputs, hidden, 1, 1, dropout)])
         self.blocks.extend(Block(hidden, hidden, 2**level, 2, dropout) for level in range(dilations))
-        self.head = nn.Conv1d(hidden, outputs, 1)
+        self.head = nn.Linear(hidden, outputs)
 
     def forward(self, sequences: Tensor) -> Tensor:
         """Run the blocks, sum what they give, weigh it."""
-        now, skipped = sequences.transpose(1, 2), []
+        now, skipped = sequences, []
         for block in self.blocks:
             now = block(now)
             skipped.append(now)
-        steps = now.shape[-1]
-        total = torch.stack([each[..., -steps:] for each in skipped]).sum(dim=0)
-        made: Tensor = self.head(total).transpose(1, 2)
+        made: Tensor = self.head(torch.stack([each[:, -now.shape[1] :] for each in skipped]).sum(dim=0))
         return made
 
     def advance(self, noise: Tensor, state: State) -> tuple[Tensor, State]:

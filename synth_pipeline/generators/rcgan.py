@@ -3,8 +3,9 @@
 G is an LSTM that gets fresh noise and the label of every step; D is an LSTM that says of every step, knowing those
 before it, whether it is real, and the loss is the mean of the cross-entropies over steps (arXiv 1706.02633, eqs. 1-4).
 Labels are market regimes (see `regime_conditions`). What differs: D is moved by Adam, not by plain gradient descent,
-the output is linear instead of tanh, because scores have no bounds, and G starts some steps before the window that D
-sees, so that its state is stationary and a path can go on for any length; the stabilizers of `adversarial` are on.
+and sees the sizes of scores beside them, in which volatility clusters; the output is linear instead of tanh, because
+scores have no bounds; and G starts some steps before the window that D sees, so that its state is stationary and a path
+can go on for any length; the stabilizers of `adversarial` are on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from synth_pipeline.generators import adversarial
@@ -37,14 +39,15 @@ class Parameters(adversarial.Parameters):
 class StepwiseDiscriminator(nn.Module):
     """Windows with labels, shape (windows, steps, features) → one logit a step."""
 
-    def __init__(self, features: int, hidden: int) -> None:
+    def __init__(self, features: int, labels: int, hidden: int) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(features, hidden, batch_first=True)
+        self.features = features
+        self.lstm = nn.LSTM(2 * features + labels, hidden, batch_first=True)
         self.head = nn.Linear(hidden, 1)
 
     def forward(self, windows: Tensor) -> Tensor:
         """Judge every step by what came before it."""
-        hidden, _ = self.lstm(windows)
+        hidden, _ = self.lstm(torch.cat((windows, windows[..., : self.features].abs() - 0.8), dim=-1))
         verdict: Tensor = self.head(hidden).squeeze(-1)
         return verdict
 
@@ -63,7 +66,7 @@ class RecurrentConditionalGAN(ConditionedGenerator):
         """Let discriminator and generator take turns."""
         settings: Parameters = self.parameters
         assert isinstance(network, ConditionedLSTM)
-        judge = StepwiseDiscriminator(network.features + network.labels, settings.hidden)
+        judge = StepwiseDiscriminator(network.features, network.labels, settings.hidden)
         players = duel(
             settings,
             network,

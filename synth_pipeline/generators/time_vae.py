@@ -1,13 +1,14 @@
 """TimeVAE: a variational autoencoder of windows with a trend in its decoder (Desai et al. 2021, arXiv 2111.08095).
 
-    max  E_q(z|x)[log N(x; μ(z), σ²)] · w - KL(q(z|x) ‖ N(0, 1)),      μ(z) = level(z) + trend(z) + residual(z).
+    max  E_q(z|x)[log N(x; μ(z), σ(z)²)] · w - KL(q(z|x) ‖ N(0, 1)),      μ(z) = level(z) + trend(z) + residual(z).
 
 Encoder: strided convolutions over time with ReLU, then dense heads for mean and log-variance. Decoder, as in the
 paper's interpretable form: a level, a trend Σ_p θ_p(z) (t/T)^p of low degree, and a residual of transposed convolutions
-that mirror the encoder. w is the paper's weight of the reconstruction (it suggests 0.5 to 3.5). What differs: the scale
-σ of a feature is learnt (the paper's is fixed), and with `observation` a window is drawn from N(μ(z), σ²) instead of
-being its mean: means of windows are smoother than windows, and returns are mostly what no smooth curve holds. The
-seasonal part is left out: a window of half seconds has no season.
+that mirror the encoder. w is the paper's weight of the reconstruction (it suggests 0.5 to 3.5). What differs: the
+scale σ is learnt (the paper's is fixed), its logarithm a trend of z as well, because calm and wild windows differ in
+little else; and with `observation` a window is drawn from N(μ(z), σ(z)²) instead of being its mean: means of windows
+are smoother than windows, and returns are mostly what no smooth curve holds. The seasonal part is left out: a window of
+half seconds has no season.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ class Parameters(neural.Parameters):
     """Size of z."""
     degree: int = 2
     """Of the trend."""
-    reconstruction: float = 3.0
-    """[w] Weight of the reconstruction against the KL distance."""
+    reconstruction: float = 1.0
+    """[w] Weight of the reconstruction against the KL distance. With a learnt scale the bound needs none: beyond 1 the
+    encoder leaves the prior that windows are drawn from."""
     observation: bool = True
     """Draw windows around the decoder's mean instead of showing the mean."""
     rate: float = 1e-3
@@ -68,12 +70,14 @@ class Autoencoder(nn.Module):
         )
         self.weigh = nn.Linear(features, features)
         self.trend = nn.Linear(settings.latent, features * (settings.degree + 1))
-        self.log_scale = nn.Parameter(torch.zeros(features))
+        self.scale = nn.Linear(settings.latent, features * (settings.degree + 1))
         time = torch.arange(settings.window) / settings.window
         powers = torch.stack([time**power for power in range(settings.degree + 1)])
         self.register_buffer("powers", powers, persistent=False)
         with torch.no_grad():
             self.encode(torch.zeros(1, features, settings.window))
+            self.scale.weight.zero_()
+            self.scale.bias.zero_()
 
     def laws(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance of z, shape (windows, latent) each."""
@@ -83,16 +87,23 @@ class Autoencoder(nn.Module):
     def decode(self, latent: Tensor) -> Tensor:
         """Return μ(z): level and trend, and what they leave."""
         left = self.weigh(self.residual(latent)[..., : self.steps].transpose(1, 2))
-        trend: Tensor = self.trend(latent).unflatten(1, (self.features, -1)) @ self.powers
-        level: Tensor = left + trend.transpose(1, 2)
+        level: Tensor = left + self._curve(self.trend, latent)
         return level
+
+    def log_scale(self, latent: Tensor) -> Tensor:
+        """Return log σ(z), shape (windows, steps, features)."""
+        return self._curve(self.scale, latent).clamp(-4, 4)
+
+    def _curve(self, weights: nn.Module, latent: Tensor) -> Tensor:
+        curve: Tensor = weights(latent).unflatten(1, (self.features, -1)) @ self.powers
+        return curve.transpose(1, 2)
 
 
 def negative_bound(network: Autoencoder, windows: Tensor, weight: float, noise: torch.Generator) -> Tensor:
     """Return minus the weighted evidence bound, per step and feature."""
     mean, spread = network.laws(windows)
     latent = mean + (spread / 2).exp() * normal(mean.shape, noise, mean)
-    scale = network.log_scale.clamp(-4, 4)
+    scale = network.log_scale(latent)
     misfit = (((windows - network.decode(latent)) / scale.exp()) ** 2 / 2 + scale).sum(dim=(1, 2))
     distance = (mean**2 + spread.exp() - 1 - spread).sum(dim=1) / 2
     bound: Tensor = (weight * misfit + distance).mean() / windows[0].numel()
@@ -119,7 +130,7 @@ class TimeVAE(WindowGenerator):
         if not self.parameters.observation:
             return made
         around = noise[:, network.latent :].reshape(made.shape)
-        drawn: Tensor = made + network.log_scale.clamp(-4, 4).exp() * around
+        drawn: Tensor = made + network.log_scale(noise[:, : network.latent]).exp() * around
         return drawn
 
     def latent(self, windows: Tensor) -> Tensor:
@@ -141,6 +152,6 @@ class TimeVAE(WindowGenerator):
             phases=(Phase(settings.steps, (player,)),),
             batch=settings.batch,
             average=network,
-            probe=lambda noise: self.windows(network, normal((settings.batch, *shape), noise, network.log_scale)),
+            probe=lambda noise: self.windows(network, normal((settings.batch, *shape), noise, network.powers)),
             held_out=loss,
         )

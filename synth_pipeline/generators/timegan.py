@@ -33,6 +33,8 @@ from synth_pipeline.series import FloatArray
 
 _BETAS = (0.9, 0.999)
 _HEADS = 2
+_GAIN = 4.0
+"""Of weights before a sigmoid (Glorot and Bengio 2010, on its slope of a quarter)."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Parameters(adversarial.Parameters):
     """Share of the steps that train the autoencoder alone; phases 2 and 3 share the rest evenly."""
     attention: bool = False
     """Let every step of the generator look back at those before it."""
+    generator_rate: float = 3e-3
+    """Of all networks but the discriminator."""
     rests_below: float | None = 0.15
     real_target: float = 1.0
     instance_noise: float | None = None
@@ -72,6 +76,12 @@ class Recurrent(nn.Module):
         self.look = nn.MultiheadAttention(hidden, _HEADS, batch_first=True) if attention else None
         self.head = nn.Linear(hidden, outputs)
         self.bend = bend
+        # As the authors' cells are started: torch's smaller weights let little through three layers and a sigmoid.
+        for name, weight in self.gru.named_parameters():
+            if "weight" in name:
+                for gate in weight.detach().chunk(3):
+                    nn.init.xavier_uniform_(gate)
+        nn.init.xavier_uniform_(self.head.weight, gain=1.0 if bend is None else _GAIN)
 
     def forward(self, windows: Tensor) -> Tensor:
         """Map sequences of shape (windows, steps, inputs) to (windows, steps, outputs)."""
@@ -101,16 +111,16 @@ class Networks(nn.Module):
         made: Tensor = self.recovery(self.supervisor(self.generator(torch.special.ndtr(noise))))
         return made
 
-    def reconstruction(self, windows: Tensor) -> Tensor:
-        """Return 10 √MSE of what the autoencoder gives back."""
-        left: Tensor = self.recovery(self.embedder(windows)) - windows
+    def reconstruction(self, latent: Tensor, windows: Tensor) -> Tensor:
+        """Return 10 √MSE of what the recovery gives back."""
+        left: Tensor = self.recovery(latent) - windows
         return 10 * left.square().mean().add(1e-8).sqrt()
 
-    def supervised(self, windows: Tensor) -> Tensor:
-        """Return how far the supervisor is off the next latent step."""
-        latent = self.embedder(windows)
-        missed: Tensor = self.supervisor(latent)[:, :-1] - latent[:, 1:]
-        return missed.square().mean()
+
+def supervised(told: Tensor, latent: Tensor) -> Tensor:
+    """Return how far what a supervisor told of every latent step is off the next one."""
+    missed: Tensor = told[:, :-1] - latent[:, 1:]
+    return missed.square().mean()
 
 
 def moment_distance(real: Tensor, made: Tensor) -> Tensor:
@@ -159,38 +169,51 @@ class TimeGAN(WindowGenerator):
         shape = (settings.window, network.features)
         judge = Recurrent((settings.hidden, settings.hidden, 1), settings.layers, None, self.dropout)
 
+        # A recurrent network costs little more for two batches than for one: what it judges goes through together.
+        games, settled = 0, settings.steps // 3
+
         def embed_loss(real: Tensor, noise: torch.Generator) -> Tensor:
             del noise
-            return network.reconstruction(real)
+            return network.reconstruction(network.embedder(real), real)
 
         def supervised_loss(real: Tensor, noise: torch.Generator) -> Tensor:
             del noise
-            return network.supervised(real)
+            latent = network.embedder(real)
+            return supervised(network.supervisor(latent), latent)
 
         def generator_loss(real: Tensor, noise: torch.Generator) -> Tensor:
+            nonlocal games
+            games += 1
             raw = network.generator(torch.special.ndtr(normal((len(real), *shape), noise, real)))
-            led = network.supervisor(raw)
-            fooled = cross_entropy(judge(led), 1.0) + settings.gamma * cross_entropy(judge(raw), 1.0)
-            drift = network.supervised(real).add(1e-8).sqrt()
+            latent = network.embedder(real)
+            led, told = network.supervisor(torch.cat((raw, latent))).chunk(2)
+            yes, early = judge(torch.cat((led, raw))).chunk(2)
+            fooled = cross_entropy(yes, 1.0) + settings.gamma * cross_entropy(early, 1.0)
+            drift = supervised(told, latent).add(1e-8).sqrt()
             return fooled + 100 * drift + 100 * moment_distance(real, network.recovery(led))
 
         def joint_embed_loss(real: Tensor, noise: torch.Generator) -> Tensor:
             del noise
-            return network.reconstruction(real) + 0.1 * network.supervised(real)
+            latent = network.embedder(real)
+            return network.reconstruction(latent, real) + 0.1 * supervised(network.supervisor(latent), latent)
 
         def judge_loss(real: Tensor, noise: torch.Generator) -> Tensor:
             with torch.no_grad():
                 latent = network.embedder(real)
                 raw = network.generator(torch.special.ndtr(normal((len(real), *shape), noise, real)))
-                led = network.supervisor(raw)
+                seen = torch.cat((latent, network.supervisor(raw), raw))
             wide = settings.instance_noise or 0.0
-            seen = [each + wide * normal(each.shape, noise, each) if wide else each for each in (latent, led, raw)]
-            yes, no, early = (judge(each) for each in seen)
+            yes, no, early = judge(seen + wide * normal(seen.shape, noise, seen) if wide else seen).chunk(3)
             return (
                 cross_entropy(yes, settings.real_target)
                 + cross_entropy(no, 0.0)
                 + settings.gamma * cross_entropy(early, 0.0)
             )
+
+        def probe(noise: torch.Generator) -> Tensor:
+            drawn = normal((settings.batch, *shape), noise, device_of(network))
+            # What has not been through half of the third phase, at two games a step, cannot have collapsed.
+            return network(drawn) if games > settled else drawn
 
         first = max(1, round(settings.steps * settings.warm_up))
         second = max(1, (settings.steps - first) // 2)
@@ -226,7 +249,7 @@ class TimeGAN(WindowGenerator):
             phases=phases,
             batch=settings.batch,
             average=network,
-            probe=lambda noise: network(normal((settings.batch, *shape), noise, device_of(network))),
+            probe=probe,
         )
 
 
