@@ -93,6 +93,8 @@ class _Run:
         self.done = [0] * len(self.recipe.phases)
         self.collapsed, self.dead = 0, dict.fromkeys((p.name for phase in self.recipe.phases for p in phase.players), 0)
         self.worse, self.best = 0, copy.deepcopy(self.average.state_dict())
+        both = (self.average.state_dict().values(), self.recipe.average.state_dict().values())
+        self.pairs = list(zip(*both, strict=True))
         self.started = time.monotonic()
 
     @property
@@ -116,14 +118,15 @@ class _Run:
     def updates(self) -> Iterator[tuple[int, list[tuple[int, float]]]]:
         """Yield, for every step to come, its phase and the updates to make: number of the player, share of its rate.
 
-        The rate is constant for the first half of a phase and then falls linearly. A phase has one step at least.
+        A phase has one step at least.
         """
         first = 0
         for at, phase in enumerate(self.recipe.phases):
             step = self.done[at]
             while step == 0 or self.share(at, step) < 1:
-                rate = min(1.0, 2 * (1 - max(self.share(at, step), 0.0)) + 0.02) if step else 1.0
-                yield at, [(first + who, rate) for who, each in enumerate(phase.players) for _ in range(each.updates)]
+                over = self.share(at, step) if step else 0.0
+                rates = [(first + who, each.schedule(over), each.updates) for who, each in enumerate(phase.players)]
+                yield at, [(who, rate) for who, rate, updates in rates for _ in range(updates)]
                 step += 1
             first += len(phase.players)
 
@@ -155,9 +158,7 @@ class _Run:
         done = self.history.steps
         keep = min(self.recipe.decay, done / (done + 9))
         with torch.no_grad():
-            for mean, now in zip(
-                self.average.state_dict().values(), self.recipe.average.state_dict().values(), strict=True
-            ):
+            for mean, now in self.pairs:
                 mean.lerp_(now, 1 - keep) if mean.is_floating_point() else mean.copy_(now)
         if done % max(1, self.total // _PROBES) == 0:
             if done > max(_SETTLED, self.total // 4):  # an untrained network may vary little: that is no collapse
@@ -295,7 +296,17 @@ def _held_windows(held: Windows | None, device: torch.device) -> Tensor | None:
 
 def _mark(run: _Run, networks: nn.ModuleList, data: Windows) -> str:
     settings = [
-        (phase.steps, p.name, p.learning_rate, p.updates, p.betas, p.clip, p.rests_below)
+        (
+            phase.steps,
+            p.name,
+            p.learning_rate,
+            p.updates,
+            p.betas,
+            p.clip,
+            p.rests_below,
+            p.weight_decay,
+            p.schedule.__name__,
+        )
         for phase in run.recipe.phases
         for p in phase.players
     ]
@@ -368,7 +379,12 @@ def _fit(turns: _Turns, kept: dict[str, Any] | None) -> None:
             self.networks = turns.networks
 
         def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-            return [torch.optim.Adam(p.network.parameters(), p.learning_rate, p.betas) for p in turns.players]
+            return [
+                torch.optim.AdamW(
+                    p.network.parameters(), p.learning_rate, p.betas, weight_decay=p.weight_decay, fused=True
+                )
+                for p in turns.players
+            ]
 
         def all_optimizers(self) -> list[Any]:
             optimizers = self.optimizers()
