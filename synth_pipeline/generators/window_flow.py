@@ -11,8 +11,8 @@ of networks of the same cost, many steps of a small one won (docs/ablations.md h
 
 Where the history has regimes (`features.regimes`), the label of a window is that of one of its steps, drawn anew each
 time it is learnt from, and left out in a tenth of the draws; so p(window | regime) has a window as often as it has
-steps of that regime. A sample without a regime draws its label as often as history has it; one under a regime may go
-beyond it by `guidance`. A window is made at once.
+steps of that regime. The network starts at the mean of the windows of a label. A sample without a regime draws its
+label as often as history has it; one under a regime may go beyond it by `guidance`. A window is made at once.
 """
 
 from __future__ import annotations
@@ -58,8 +58,6 @@ class Parameters(neural.Parameters):
     """Residual layers."""
     whitening: float = 0.5
     """[a] How far windows are whitened: 0 not at all, 1 wholly."""
-    emphasis: float = 0.5
-    """[b] Weight of a coordinate's error, s^(2b): 0 counts all alike, 1 as their variances."""
     noise_median: float = 0.3
     """Median of σ in training, in units of z."""
     noise_spread: float = 1.2
@@ -101,13 +99,19 @@ class WindowDenoiser(nn.Module):
     least: Tensor
     most: Tensor
     shares: Tensor
+    shifts: Tensor
     paces: Tensor
 
     def __init__(self, settings: Parameters, features: int, regimes: int, dropout: float) -> None:
         super().__init__()
         self.settings, self.features, self.regimes = settings, features, regimes
         size, wide = settings.window * features, settings.hidden
-        for name, shape in (("mean", (size,)), ("directions", (size, size)), ("shares", (regimes + 1,))):
+        for name, shape in (
+            ("mean", (size,)),
+            ("directions", (size, size)),
+            ("shares", (regimes + 1,)),
+            ("shifts", (regimes, size)),
+        ):
             self.register_buffer(name, torch.zeros(shape))
         for name in ("scales", "variances", "least", "most"):
             self.register_buffer(name, torch.ones(size))
@@ -119,8 +123,9 @@ class WindowDenoiser(nn.Module):
         for parameter in self.outward[-1].parameters():
             nn.init.zeros_(parameter)
 
-    def measure(self, windows: Tensor, shares: Tensor) -> None:
-        """Learn the coordinates from windows, shape (windows, steps, features); keep the shares of the regimes."""
+    def measure(self, windows: Tensor) -> None:
+        """Learn the coordinates from windows with their labels behind them, and where the mean of a regime lies."""
+        labels, windows = windows[..., self.features :].mean(dim=1), windows[..., : self.features]
         flat = windows.flatten(1).double()
         mean = flat.mean(dim=0)
         spread, directions = torch.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))
@@ -128,9 +133,13 @@ class WindowDenoiser(nn.Module):
         scales = spread ** (-self.settings.whitening / 2)
         scales = scales / (spread * scales**2).mean().sqrt()
         found = {"mean": mean, "directions": directions, "scales": scales, "variances": spread * scales**2}
-        for name, tensor in (found | {"shares": shares}).items():
+        for name, tensor in found.items():
             self.get_buffer(name).copy_(tensor)
         coordinates = self.whitened(windows)
+        shares = labels.mean(dim=0)
+        self.shares.copy_(torch.cat((shares, 1 - shares.sum(dim=0, keepdim=True))))
+        means = labels.T @ coordinates / labels.sum(dim=0)[:, None].clamp_min(1)
+        self.shifts.copy_(means / self.variances.sqrt())
         self.least.copy_(coordinates.amin(dim=0))
         self.most.copy_(coordinates.amax(dim=0))
 
@@ -147,24 +156,25 @@ class WindowDenoiser(nn.Module):
         """Return F of scaled inputs; one `sigma` a row, or one for all; labels of shape (rows, regimes)."""
         angles = sigma.log().reshape(-1, 1) * self.paces
         known = self.level(torch.cat((angles.sin(), angles.cos()), dim=1))
+        shift: Tensor | float = 0.0
         if self.regime is not None and labels is not None:
             known = known + self.regime(labels)
+            shift = labels @ self.shifts * sigma / (self.variances + sigma**2).sqrt()
         known = nn.functional.silu(known)
         now = self.inward(inputs)
         for layer in self.layers:
             now = now + layer(now, known)
-        found: Tensor = self.outward(now)
+        found: Tensor = self.outward(now) + shift
         return found
 
     def misfit(self, windows: Tensor, noise: torch.Generator) -> Tensor:
-        """Return the weighted squared error of F at random noise levels, of windows with their labels behind them."""
+        """Return the mean squared error of F at random noise levels, of windows with their labels behind them."""
         clean = self.whitened(windows[..., : self.features])
         sigma = (self.settings.noise_spread * normal((len(clean), 1), noise, clean)).exp() * self.settings.noise_median
         noised = clean + sigma * normal(clean.shape, noise, clean)
         at = Preconditioning.at(sigma, self.variances)
         found = self(at.inward * noised, sigma, self._labels(windows, noise))
-        weights = self.variances**self.settings.emphasis
-        loss: Tensor = ((found - at.target(clean, noised)).square() * weights).mean() / weights.mean()
+        loss: Tensor = (found - at.target(clean, noised)).square().mean()
         return loss
 
     def _labels(self, windows: Tensor, noise: torch.Generator) -> Tensor | None:
@@ -206,8 +216,7 @@ class WindowFlow(RegimeConditions, WindowGenerator):
         features, regimes = len(directions), len(self.regime_names)
         network = WindowDenoiser(self.parameters, features, regimes, self.dropout)
         if hasattr(self, "_measured"):
-            shares = self._measured[..., features:].mean(dim=(0, 1))
-            network.measure(self._measured[..., :features], torch.cat((shares, 1 - shares.sum(dim=0, keepdim=True))))
+            network.measure(self._measured)
             del self._measured
         return network
 

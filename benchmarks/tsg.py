@@ -1,0 +1,257 @@
+"""Windows of 24 steps: `window_flow` and every other neural generator on the sets that the field compares on.
+
+Stocks and ETTh, every window of 24 rows, each column scaled to [0, 1] over the file; trained on all of them and scored
+against them, as the papers do (`docs/learned-scores.md`), five repeats with 95 % t intervals. Beside each score stand
+its floors: what a copy, a bootstrap of the windows, blocks of real windows against the others, and the last fifth of
+time against the rest get. The published protocol rewards copies, so the distance to the nearest real window stands
+beside it: synthetic to real over real to other real.
+
+Training has one thread. Its budget is in seconds of a processor: a trial of a few steps tells how many fit into it, so
+that all rows have the same one, whatever else the machine does. No step, setting or checkpoint is chosen by a score.
+`--data` names the folder with `stock_data.csv` and `ETTh1.csv.zst` (default `SYNTH_REAL_DATA`, else `../shared/data`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fidelity_learned
+import numpy as np
+from common import Claim, Goal, arguments, report
+from fidelity_learned import ETTH, STOCKS
+
+from synth_pipeline import generators, plugins
+from synth_pipeline.errors import SynthError
+from synth_pipeline.fidelity import cross, learned_scores
+from synth_pipeline.fidelity.learned_scores import Repeats
+from synth_pipeline.fidelity.proximity import nearest
+from synth_pipeline.fidelity.windows import Windows
+from synth_pipeline.rng import stream
+from synth_pipeline.series import FloatArray
+
+OURS = "window_flow"
+ROWS = (
+    "ar_mlp",
+    "conditional_gan",
+    "dcgan",
+    "findiff",
+    "quant_gan",
+    "rcgan",
+    "sig_wgan",
+    "time_vae",
+    "timegan",
+    "vanilla_gan",
+    "wgan_gp",
+)
+GAN = "vanilla_gan"
+TRIAL = 30
+BARS: dict[str, tuple[str, float, Goal]] = {
+    "stocks_ds": ("Stocks: discriminative score", 0.030, "low"),
+    "stocks_cfid": ("Stocks: Context-FID", 0.06, "low"),
+    "stocks_corr": ("Stocks: correlational score", 0.010, "low"),
+    "stocks_ps": ("Stocks: predictive score", 0.0375, "low"),
+    "stocks_nn_ratio": ("Stocks: distance to the nearest real window, over that of real windows", 0.9, "high"),
+    "etth_ds": ("ETTh: discriminative score", 0.04, "low"),
+    "rank_window_flow": ("Stocks: the worse of the ranks on discriminative score and Context-FID", 1, "equal"),
+    "sample_rate_window_flow": ("windows of 24 steps and 6 features a second", 1_000, "high"),
+    "sample_rate_gan": (f"the same of {GAN}", 20_000, "high"),
+}
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much a run spends."""
+
+    ours: float
+    """Processor seconds of training of `window_flow`."""
+    etth: float
+    rows: float
+    """Of every row of the table, `window_flow` among them."""
+    names: tuple[str, ...] = ROWS
+    thin: int = 1
+    repeats: int = learned_scores.REPEATS
+    row_repeats: int = 2
+    discriminative: int = learned_scores.DISCRIMINATIVE_STEPS
+    predictive: int = learned_scores.PREDICTIVE_STEPS
+    encoder: int | None = None
+
+
+FULL = Effort(ours=240.0, etth=240.0, rows=60.0)
+QUICK = Effort(4.0, 4.0, 2.0, ("findiff", "time_vae", GAN), 6, 2, 1, 300, 300, 20)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a generator made of a set and what that took."""
+
+    generator: Any
+    windows: FloatArray
+    seconds: float
+    """Processor time of training."""
+    steps: int
+
+
+def trained(name: str, real: FloatArray, seconds: float) -> Row:
+    """Train for a budget and sample as many windows as there are real ones."""
+    steps = round(seconds / _step_seconds(name, real))
+    generator, spent = _fitted(name, real, max(steps, TRIAL))
+    made = generator.sample_windows(len(real), rng=stream(0, "tsg", "sample", name))
+    return Row(generator, made, spent, generator.history.steps)
+
+
+def _step_seconds(name: str, real: FloatArray) -> float:
+    """Return the processor time of a step, without that of what surrounds training."""
+    few, many = (_fitted(name, real, steps)[1] for steps in (TRIAL, 4 * TRIAL))
+    return max(many - few, 1e-3) / (3 * TRIAL)
+
+
+def _fitted(name: str, real: FloatArray, steps: int) -> tuple[Any, float]:
+    generator = plugins.load(generators, name).from_settings({"steps": steps})
+    started = time.process_time()
+    generator.fit_windows(real, rng=stream(0, "tsg", "fit", name))
+    return generator, time.process_time() - started
+
+
+Score = Callable[[FloatArray, FloatArray], Repeats]
+
+
+def scores(effort: Effort, repeats: int) -> dict[str, Score]:
+    """Return the scores of two sets of windows by name."""
+
+    def learned(score: Any, steps: int | None, label: str) -> Score:
+        return lambda real, made: score(real, made, rng=stream(0, "tsg", label), repeats=repeats, steps=steps)
+
+    def correlational(real: FloatArray, made: FloatArray) -> Repeats:
+        return Repeats(
+            np.array([cross.correlational(real, made, rng=stream(at, "tsg", "corr")) for at in range(repeats)])
+        )
+
+    predictive = learned(learned_scores.predictive, effort.predictive, "ps")
+    return {
+        "ds": learned(learned_scores.discriminative, effort.discriminative, "ds"),
+        "cfid": learned(learned_scores.context_fid, effort.encoder, "cfid"),
+        "corr": correlational,
+        "ps": lambda real, made: predictive(made, real),
+    }
+
+
+def floors(real: FloatArray) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """Return pairs of real sets, by what they are."""
+    rng = stream(0, "tsg", "floors")
+    length = real.shape[1]
+    sides = rng.permutation(-(-len(real) // length)) % 2
+    dealt = np.repeat(sides, length)[: len(real)]
+    cut = int(0.8 * len(real))
+    return {
+        "a copy": (real, real),
+        "a bootstrap of the windows": (real, real[rng.integers(0, len(real), len(real))]),
+        "blocks of real windows against the others": learned_scores.like_sized(
+            real[dealt == 0], real[dealt == 1], rng=rng
+        ),
+        "the last fifth of time against the rest": learned_scores.like_sized(real[cut + length :], real[:cut], rng=rng),
+    }
+
+
+def scored(claim: str, real: FloatArray, row: Row, score: Score) -> Claim:
+    """Score a row beside the floors."""
+    what, bar, goal = BARS[claim]
+    found = score(real, row.windows)
+    beside = {"±": found.half_width} | {f"floor: {name}": score(*pair).mean for name, pair in floors(real).items()}
+    beside |= {"training, processor seconds": row.seconds, "training steps": float(row.steps)}
+    return Claim(claim, what, found.mean, bar, goal, beside)
+
+
+def neighbour_distances(real: FloatArray, made: FloatArray) -> tuple[float, float]:
+    """Return the median distance of made windows to the nearest real one, and of real ones to the nearest other."""
+    names = tuple(map(str, range(real.shape[2])))
+    known, ours = Windows(real, names), Windows(made, names)
+    return tuple(float(np.median(nearest(each, known, known).distance)) for each in (ours, known))  # type: ignore[return-value]
+
+
+def neighbours(real: FloatArray, row: Row) -> Claim:
+    """Say how near synthetic windows lie to real ones."""
+    what, bar, goal = BARS["stocks_nn_ratio"]
+    made, other = neighbour_distances(real, row.windows)
+    shown = {"synthetic to real": made, "real to other real": other}
+    return Claim("stocks_nn_ratio", what, made / other, bar, goal, shown)
+
+
+def table(real: FloatArray, effort: Effort) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """Return the scores of every row at one budget, and which rows failed and why."""
+    found: dict[str, dict[str, float]] = {}
+    failed = []
+    measures = scores(effort, effort.row_repeats)
+    for name in (OURS, *effort.names):
+        try:
+            row = trained(name, real, effort.rows)
+        except SynthError as error:
+            failed.append(str(error))
+            continue
+        made, other = neighbour_distances(real, row.windows)
+        found[name] = {"seconds": row.seconds, "steps": row.steps}
+        found[name] |= {key: score(real, row.windows).mean for key, score in measures.items()} | {"nn": made / other}
+    return found, failed
+
+
+def ranked(found: Mapping[str, Mapping[str, float]], failed: list[str], effort: Effort) -> Claim:
+    """Rank ours among all rows; a row that failed to train ranks last."""
+    what, bar, goal = BARS["rank_window_flow"]
+    ranks = {key: 1 + sum(row[key] < found[OURS][key] for row in found.values()) for key in ("ds", "cfid")}
+    shown = {f"rank on {key}": float(rank) for key, rank in ranks.items()}
+    shown |= {f"{name}, {key}": value for name, row in found.items() for key, value in row.items()}
+    note = f"{len(effort.names) + 1} rows, {effort.rows:g} processor seconds of training each; " + "; ".join(failed)
+    return Claim("rank_window_flow", what, max(ranks.values()), bar, goal, shown, note.rstrip("; "))
+
+
+def sample_rate(claim: str, generator: Any, count: int) -> Claim:
+    """Measure how many windows a second a fitted generator makes."""
+    what, bar, goal = BARS[claim]
+    generator.sample_windows(count // 4, rng=stream(0, "tsg", "warm"))
+    started, worked = time.perf_counter(), time.process_time()
+    generator.sample_windows(count, rng=stream(0, "tsg", "rate"))
+    seconds, processor = time.perf_counter() - started, time.process_time() - worked
+    return Claim(claim, what, count / seconds, bar, goal, {"a second of one processor": count / processor})
+
+
+def measured(effort: Effort, data: Path, only: frozenset[str]) -> list[Claim]:
+    """Return the claims, unmeasured where a file is missing or others were asked for."""
+    found: dict[str, Claim] = {}
+    if (data / STOCKS).exists():
+        found |= _stocks(fidelity_learned.windows(STOCKS, data)[:: effort.thin], effort, only)
+    if (data / ETTH).exists() and "etth_ds" in only:
+        real = fidelity_learned.windows(ETTH, data)[:: effort.thin]
+        score = scores(effort, effort.repeats)["ds"]
+        found["etth_ds"] = scored("etth_ds", real, trained(OURS, real, effort.etth), score)
+    note = f"{STOCKS} or {ETTH} is not under {data}, or it was not asked for"
+    return [found.get(name, Claim(name, what, None, bar, goal, note=note)) for name, (what, bar, goal) in BARS.items()]
+
+
+def _stocks(real: FloatArray, effort: Effort, only: frozenset[str]) -> dict[str, Claim]:
+    claims: list[Claim] = []
+    row = trained(OURS, real, effort.ours if any(name.startswith("stocks") for name in only) else TRIAL / 30)
+    for key, score in scores(effort, effort.repeats).items():
+        if f"stocks_{key}" in only:
+            claims.append(scored(f"stocks_{key}", real, row, score))
+    claims.append(neighbours(real, row))
+    claims.append(sample_rate("sample_rate_window_flow", row.generator, 2_048))
+    claims.append(sample_rate("sample_rate_gan", _fitted(GAN, real, TRIAL)[0], 32_768))
+    if "rank_window_flow" in only:
+        claims.append(ranked(*table(real, effort), effort))
+    return {claim.id: claim for claim in claims if claim.id in only}
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--data", type=Path, default=fidelity_learned.DATA, help="folder with the two files")
+    parser.add_argument("--only", nargs="*", default=list(BARS), choices=list(BARS), help="some of the claims")
+    options = parser.parse_args()
+    claims = measured(QUICK if options.quick else FULL, options.data, frozenset(options.only))
+    report("tsg", claims, as_json=options.json)
+
+
+if __name__ == "__main__":
+    main()
