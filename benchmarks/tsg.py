@@ -21,6 +21,7 @@ from typing import Any
 
 import fidelity_learned
 import numpy as np
+from bootstrap_schemes import DATA
 from common import Claim, Goal, arguments, report
 from fidelity_learned import ETTH, STOCKS
 
@@ -72,7 +73,9 @@ class Effort:
     rows: float
     """Of every row of the table, `window_flow` among them."""
     names: tuple[str, ...] = ROWS
-    thin: int = 1
+    most: int = 10**9
+    """Windows of a set, evenly spread."""
+    floors: int = 4
     repeats: int = learned_scores.REPEATS
     row_repeats: int = 2
     discriminative: int = learned_scores.DISCRIMINATIVE_STEPS
@@ -81,7 +84,7 @@ class Effort:
 
 
 FULL = Effort(ours=240.0, etth=240.0, rows=60.0)
-QUICK = Effort(4.0, 4.0, 2.0, ("findiff", "time_vae", GAN), 6, 2, 1, 300, 300, 20)
+QUICK = Effort(2.0, 2.0, 1.0, ("findiff", GAN), 300, 1, 2, 1, 200, 200, 10)
 
 
 @dataclass(frozen=True)
@@ -139,14 +142,14 @@ def scores(effort: Effort, repeats: int) -> dict[str, Score]:
     }
 
 
-def floors(real: FloatArray) -> dict[str, tuple[FloatArray, FloatArray]]:
-    """Return pairs of real sets, by what they are."""
+def floors(real: FloatArray, most: int) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """Return the first of these pairs of real sets, by what they are."""
     rng = stream(0, "tsg", "floors")
     length = real.shape[1]
     sides = rng.permutation(-(-len(real) // length)) % 2
     dealt = np.repeat(sides, length)[: len(real)]
     cut = int(0.8 * len(real))
-    return {
+    found = {
         "a copy": (real, real),
         "a bootstrap of the windows": (real, real[rng.integers(0, len(real), len(real))]),
         "blocks of real windows against the others": learned_scores.like_sized(
@@ -154,13 +157,16 @@ def floors(real: FloatArray) -> dict[str, tuple[FloatArray, FloatArray]]:
         ),
         "the last fifth of time against the rest": learned_scores.like_sized(real[cut + length :], real[:cut], rng=rng),
     }
+    return dict(list(found.items())[:most])
 
 
-def scored(claim: str, real: FloatArray, row: Row, score: Score) -> Claim:
+def scored(claim: str, real: FloatArray, row: Row, score: Score, most: int) -> Claim:
     """Score a row beside the floors."""
     what, bar, goal = BARS[claim]
     found = score(real, row.windows)
-    beside = {"±": found.half_width} | {f"floor: {name}": score(*pair).mean for name, pair in floors(real).items()}
+    beside = {"±": found.half_width} | {
+        f"floor: {name}": score(*pair).mean for name, pair in floors(real, most).items()
+    }
     beside |= {"training, processor seconds": row.seconds, "training steps": float(row.steps)}
     return Claim(claim, what, found.mean, bar, goal, beside)
 
@@ -221,13 +227,18 @@ def measured(effort: Effort, data: Path, only: frozenset[str]) -> list[Claim]:
     """Return the claims, unmeasured where a file is missing or others were asked for."""
     found: dict[str, Claim] = {}
     if (data / STOCKS).exists():
-        found |= _stocks(fidelity_learned.windows(STOCKS, data)[:: effort.thin], effort, only)
+        found |= _stocks(_spread(STOCKS, data, effort.most), effort, only)
     if (data / ETTH).exists() and "etth_ds" in only:
-        real = fidelity_learned.windows(ETTH, data)[:: effort.thin]
+        real = _spread(ETTH, data, effort.most)
         score = scores(effort, effort.repeats)["ds"]
-        found["etth_ds"] = scored("etth_ds", real, trained(OURS, real, effort.etth), score)
+        found["etth_ds"] = scored("etth_ds", real, trained(OURS, real, effort.etth), score, effort.floors)
     note = f"{STOCKS} or {ETTH} is not under {data}, or it was not asked for"
     return [found.get(name, Claim(name, what, None, bar, goal, note=note)) for name, (what, bar, goal) in BARS.items()]
+
+
+def _spread(name: str, data: Path, most: int) -> FloatArray:
+    real = fidelity_learned.windows(name, data)
+    return real[np.unique(np.linspace(0, len(real) - 1, min(most, len(real))).astype(np.int64))]
 
 
 def _stocks(real: FloatArray, effort: Effort, only: frozenset[str]) -> dict[str, Claim]:
@@ -235,7 +246,7 @@ def _stocks(real: FloatArray, effort: Effort, only: frozenset[str]) -> dict[str,
     row = trained(OURS, real, effort.ours if any(name.startswith("stocks") for name in only) else TRIAL / 30)
     for key, score in scores(effort, effort.repeats).items():
         if f"stocks_{key}" in only:
-            claims.append(scored(f"stocks_{key}", real, row, score))
+            claims.append(scored(f"stocks_{key}", real, row, score, effort.floors))
     claims.append(neighbours(real, row))
     claims.append(sample_rate("sample_rate_window_flow", row.generator, 2_048))
     claims.append(sample_rate("sample_rate_gan", _fitted(GAN, real, TRIAL)[0], 32_768))
@@ -246,7 +257,7 @@ def _stocks(real: FloatArray, effort: Effort, only: frozenset[str]) -> dict[str,
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--data", type=Path, default=fidelity_learned.DATA, help="folder with the two files")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with the two files")
     parser.add_argument("--only", nargs="*", default=list(BARS), choices=list(BARS), help="some of the claims")
     options = parser.parse_args()
     claims = measured(QUICK if options.quick else FULL, options.data, frozenset(options.only))
