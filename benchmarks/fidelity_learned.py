@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import zstandard
@@ -27,9 +28,9 @@ LENGTH = 24
 PUBLISHED_PS, TOLERANCE = 0.0367, 0.001
 
 
-def windows(name: str) -> FloatArray:
+def windows(name: str, folder: Path = DATA) -> FloatArray:
     """Return every window of a benchmark file in [0, 1], shape (n, 24, columns); dates are left out."""
-    data = (DATA / name).read_bytes()
+    data = (folder / name).read_bytes()
     lines = (zstandard.decompress(data) if name.endswith(".zst") else data).decode().splitlines()
     cells = [line.split(",") for line in lines]
     first = 1 if cells[0][0] == "date" else 0

@@ -42,6 +42,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "timegan": {"steps": 3, "hidden": 8, "layers": 1},
     "vanilla_gan": {"steps": 3, "hidden": 8, "noise": 8},
     "wgan_gp": {"steps": 4},
+    "window_flow": {"steps": 3, "hidden": 16, "layers": 1, "sampling_steps": 4},
 }
 """Settings that make a fit a matter of a second: the laws hold however little was learnt."""
 every_generator = pytest.mark.parametrize("name", NAMES)

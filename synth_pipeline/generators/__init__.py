@@ -37,6 +37,7 @@ MACHINERY = frozenset(
         "companions",
         "conditional_variance",
         "diurnal",
+        "edm",
         "fixed_windows",
         "garch_margins",
         "hawkes",
@@ -57,7 +58,7 @@ MACHINERY = frozenset(
     }
 )
 """Files here that are shared machinery, not generators."""
-CONDITIONING = ("block_bootstrap", "conditional_gan", "rcgan", "regime_switching")
+CONDITIONING = ("block_bootstrap", "conditional_gan", "rcgan", "regime_switching", "window_flow")
 """Generators that sample under a regime, as an error names them."""
 OF_BOOKS = ("book_dcgan",)
 """Generators with columns that are read off the book itself (`features.book_image`), not off the features."""

@@ -7,7 +7,7 @@ Two windows of such a model do not go on from one another, so a longer path is r
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +20,9 @@ from synth_pipeline.generators.neural import NeuralGenerator
 from synth_pipeline.generators.training import one_thread
 from synth_pipeline.generators.training_windows import Windows, nearest
 from synth_pipeline.series import FloatArray
+
+Make = Callable[[nn.Module, Tensor], Tensor]
+"""A network and noise of shape (windows, *noise_shape) → windows."""
 
 _NEAREST_SHARE = 0.01
 _DRAWS = 20
@@ -49,12 +52,18 @@ class WindowGenerator(NeuralGenerator):
 
     def roll(self, streams: Mapping[int, np.random.Generator], counts: Iterable[int]) -> Iterator[FloatArray]:
         """Make one window a path and hand it out in pieces."""
-        made, start = self._drawn(streams), 0
+        return self.handed_out(streams, counts, self.windows)
+
+    def handed_out(
+        self, streams: Mapping[int, np.random.Generator], counts: Iterable[int], make: Make
+    ) -> Iterator[FloatArray]:
+        """Do so with windows that `make` makes."""
+        made, start = self._drawn(streams, make), 0
         for count in counts:
             yield made[:, start : start + count]
             start += count
 
-    def _drawn(self, streams: Mapping[int, np.random.Generator]) -> FloatArray:
+    def _drawn(self, streams: Mapping[int, np.random.Generator], make: Make) -> FloatArray:
         """Return a window for each row, none of them a copy."""
         features = len(self.transform.marginals) if hasattr(self, "transform") else len(self.marginals)
         noise = np.zeros((self.rows, *self.noise_shape(features)), dtype=np.float32)
@@ -63,7 +72,7 @@ class WindowGenerator(NeuralGenerator):
             for row in wanted:
                 streams[row].standard_normal(dtype=np.float32, out=noise[row])
             with one_thread(), torch.inference_mode():
-                made = self.windows(self.network, torch.from_numpy(noise)).double().numpy()
+                made = make(self.network, torch.from_numpy(noise)).double().numpy()
                 wanted = self._copies(made, wanted)
             if not wanted:
                 return np.asarray(made[list(streams)])

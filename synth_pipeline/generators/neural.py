@@ -7,8 +7,10 @@ Models that make one window of a fixed length are `fixed_windows.WindowGenerator
 from __future__ import annotations
 
 import json
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -207,20 +209,30 @@ class NeuralGenerator(Generator):
 
     def sample_windows(self, n: int, *, rng: np.random.Generator) -> FloatArray:
         """Return n windows like those of `fit_windows`, in their units; window k is the same whatever n is."""
-        scores = self._windows_of_scores(n, rng)
-        return np.stack([marginal.value(scores[:, :, at]) for at, marginal in enumerate(self.marginals)], axis=2)
 
-    def _windows_of_scores(self, n: int, rng: np.random.Generator) -> FloatArray:
-        streams, made = per_path(rng, n), []
-        for first in range(0, n, self.rows):
+        def in_units(scores: FloatArray) -> FloatArray:
+            return np.stack([marginal.value(scores[:, :, at]) for at, marginal in enumerate(self.marginals)], axis=2)
+
+        return self._windows(n, rng, in_units)
+
+    def _windows(
+        self, n: int, rng: np.random.Generator, finish: Callable[[FloatArray], FloatArray] = lambda scores: scores
+    ) -> FloatArray:
+        """Return n windows of calibrated scores, finished; batches are made side by side, one a core, each by one
+        thread."""
+        streams = per_path(rng, n)
+
+        def batch(first: int) -> FloatArray:
             some = {at: streams[first + at] for at in range(min(self.rows, n - first))}
-            made.append(self.calibrated(next(iter(self.roll(some, (self.parameters.window,))))))
-        return np.concatenate(made)
+            return finish(self.calibrated(next(iter(self.roll(some, (self.parameters.window,))))))
+
+        with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+            return np.concatenate(list(pool.map(batch, range(0, n, self.rows))))
 
     def portrait(self, *, rng: np.random.Generator) -> Portrait:
         """Return windows that were fitted beside as many of its own; known after `fit` only, it is not saved."""
         real = self.seen[..., : len(self.calibration)]
-        made = self._windows_of_scores(len(real), rng)
+        made = self._windows(len(real), rng)
         with one_thread(), torch.inference_mode():
             latent = [self.latent(each).double().numpy() for each in (real, torch.from_numpy(made).float())]
         return Portrait(real.double().numpy(), made, *latent)

@@ -5,6 +5,7 @@ What belongs here: what a model file or a caller says. What does not: doing it (
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from synth_pipeline.errors import InputError
 
 _BUDGET = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+_WARM_UP = 0.01
 
 
 def budget_seconds(text: str) -> float:
@@ -27,6 +29,17 @@ def budget_seconds(text: str) -> float:
     if total <= 0:
         raise InputError(f"budget {text!r} is no time: write it like 90s, 5m or 1h30m")
     return total
+
+
+def held_then_falling(share: float) -> float:
+    """Return the share of a rate, by how much of a phase is over: all for half of it, then falling linearly."""
+    return min(1.0, 2 * (1 - max(share, 0.0)) + 0.02)
+
+
+def warmed_cosine(share: float) -> float:
+    """Return the same of a rate that rises over the first hundredth of a phase and falls along a cosine to 0."""
+    at = min(max(share, 0.0), 1.0)
+    return min(1.0, at / _WARM_UP + 0.02) * (1 + math.cos(math.pi * at)) / 2
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,10 @@ class Player:
     betas: tuple[float, float] = (0.5, 0.9)
     clip: float = 10.0
     """Largest norm of the gradient."""
+    weight_decay: float = 0.0
+    """Decoupled from the gradient, as AdamW has it."""
+    schedule: Callable[[float], float] = held_then_falling
+    """The share of its learning rate that it has, of how much of the phase is over."""
     rests_below: float | None = None
     """Its weights are left alone while its loss is below this: an adversary that wins lets the other catch up."""
     dead_below: float | None = None

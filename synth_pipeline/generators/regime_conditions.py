@@ -68,8 +68,8 @@ class ConditionedLSTM(nn.Module):
         return self.like(real, burn_in, noise)[..., : self.features]
 
 
-class ConditionedGenerator(NeuralGenerator):
-    """A `ConditionedLSTM` that rolls on under a chain of regimes, or under one."""
+class RegimeConditions(NeuralGenerator):
+    """A generator that learns the regimes of the history that it is fitted on."""
 
     conditions = True
 
@@ -104,6 +104,29 @@ class ConditionedGenerator(NeuralGenerator):
     def _number(self, name: str) -> int:
         return self.regime_names.index(name) if name in self.regime_names else len(self.regime_names)
 
+    def check_request(self, n: int, steps: int, regime: str | None) -> None:
+        """Raise `InputError` as every generator does, and for a regime that the fitted history has not."""
+        super().check_request(n, steps, regime)
+        if regime is not None and regime not in self.regime_names:
+            known = ", ".join(self.regime_names) or "none: its history is too short"
+            raise InputError(f"history has no regime {regime!r} in {_FEWEST_STEPS} steps or more: it has {known}")
+
+    def keep(self, folder: Path) -> None:
+        """Write the regimes and their chain."""
+        super().keep(folder)
+        state = {"names": self.regime_names, "chain": self.chain.tolist()}
+        (folder / "regimes.json").write_text(json.dumps(state) + "\n")
+
+    def recall(self, folder: Path) -> None:
+        """Read them back."""
+        super().recall(folder)
+        state = json.loads((folder / "regimes.json").read_text())
+        self.regime_names, self.chain = tuple(state["names"]), np.array(state["chain"])
+
+
+class ConditionedGenerator(RegimeConditions):
+    """A `ConditionedLSTM` that rolls on under a chain of regimes, or under one."""
+
     def prepared(self, data: Windows) -> Windows:
         """Draw half of the windows evenly over the regimes of their last steps."""
         if not self.regime_names:
@@ -112,13 +135,6 @@ class ConditionedGenerator(NeuralGenerator):
         each = torch.cat((last, 1 - last.sum(dim=1, keepdim=True)), dim=1)
         even = (each / each.sum(dim=0).clamp_min(1)).sum(dim=1)
         return replace(data, weights=even / even.sum() + 1 / len(even))
-
-    def check_request(self, n: int, steps: int, regime: str | None) -> None:
-        """Raise `InputError` as every generator does, and for a regime that the fitted history has not."""
-        super().check_request(n, steps, regime)
-        if regime is not None and regime not in self.regime_names:
-            known = ", ".join(self.regime_names) or "none: its history is too short"
-            raise InputError(f"history has no regime {regime!r} in {_FEWEST_STEPS} steps or more: it has {known}")
 
     def roll(self, streams: Mapping[int, np.random.Generator], counts: Iterable[int]) -> Iterator[FloatArray]:
         """Walk through the regimes of history."""
@@ -153,13 +169,3 @@ class ConditionedGenerator(NeuralGenerator):
             return made, (now, memory)
 
         return roll_out(advance, streams, counts, width=network.noise + 1, burn_in=256)
-
-    def keep(self, folder: Path) -> None:
-        """Write the regimes and their chain."""
-        state = {"names": self.regime_names, "chain": self.chain.tolist()}
-        (folder / "regimes.json").write_text(json.dumps(state) + "\n")
-
-    def recall(self, folder: Path) -> None:
-        """Read them back."""
-        state = json.loads((folder / "regimes.json").read_text())
-        self.regime_names, self.chain = tuple(state["names"]), np.array(state["chain"])

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,11 @@ class _Run:
         self.seed = self.noise.initial_seed() % 2**40
         self.started = time.monotonic()
 
+    @cached_property
+    def pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """What is averaged, and of what; first asked for when both are on the device of the run."""
+        return list(zip(self.average.state_dict().values(), self.recipe.average.state_dict().values(), strict=True))
+
     @property
     def spent(self) -> float:
         """Seconds of training, those before a kill included."""
@@ -129,14 +135,15 @@ class _Run:
     def updates(self) -> Iterator[tuple[int, list[tuple[int, float]]]]:
         """Yield, for every step to come, its phase and the updates to make: number of the player, share of its rate.
 
-        The rate is constant for the first half of a phase and then falls linearly. A phase has one step at least.
+        A phase has one step at least.
         """
         first = 0
         for at, phase in enumerate(self.recipe.phases):
             step = self.done[at]
             while step == 0 or self.share(at, step) < 1:
-                rate = min(1.0, 2 * (1 - max(self.share(at, step), 0.0)) + 0.02) if step else 1.0
-                yield at, [(first + who, rate) for who, each in enumerate(phase.players) for _ in range(each.updates)]
+                over = self.share(at, step) if step else 0.0
+                rates = [(first + who, each.schedule(over), each.updates) for who, each in enumerate(phase.players)]
+                yield at, [(who, rate) for who, rate, updates in rates for _ in range(updates)]
                 step += 1
             first += len(phase.players)
 
@@ -178,9 +185,7 @@ class _Run:
         done = self.history.steps
         keep = min(self.recipe.decay, done / (done + 9))
         with torch.no_grad():
-            for kept, now in zip(
-                self.average.state_dict().values(), self.recipe.average.state_dict().values(), strict=True
-            ):
+            for kept, now in self.pairs:
                 kept.lerp_(now, 1 - keep) if kept.is_floating_point() else kept.copy_(now)
         if done % max(1, self.total // _PROBES) == 0:
             if done > max(_SETTLED, self.total // 4):  # an untrained network may vary little: that is no collapse
@@ -332,7 +337,17 @@ def _held_windows(held: Windows | None) -> Tensor | None:
 
 def _mark(run: _Run, networks: nn.ModuleList, data: Windows, watch: Watch) -> str:
     settings = [
-        (phase.steps, p.name, p.learning_rate, p.updates, p.betas, p.clip, p.rests_below)
+        (
+            phase.steps,
+            p.name,
+            p.learning_rate,
+            p.updates,
+            p.betas,
+            p.clip,
+            p.rests_below,
+            p.weight_decay,
+            p.schedule.__name__,
+        )
         for phase in run.recipe.phases
         for p in phase.players
     ]
@@ -409,7 +424,12 @@ def _fit(turns: _Turns, device: torch.device, kept: dict[str, Any] | None) -> No
             self.networks = turns.networks
 
         def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-            return [torch.optim.Adam(p.network.parameters(), p.learning_rate, p.betas) for p in turns.players]
+            return [
+                torch.optim.AdamW(
+                    p.network.parameters(), p.learning_rate, p.betas, weight_decay=p.weight_decay, fused=True
+                )
+                for p in turns.players
+            ]
 
         def all_optimizers(self) -> list[Any]:
             optimizers = self.optimizers()
