@@ -34,6 +34,7 @@ MACHINERY = frozenset(
         "basket",
         "block_length",
         "blocks",
+        "cascade",
         "companions",
         "conditional_variance",
         "diurnal",
@@ -49,6 +50,7 @@ MACHINERY = frozenset(
         "pieces",
         "price_process",
         "recipe",
+        "rectified_flow",
         "regime_conditions",
         "training",
         "training_state",
@@ -56,7 +58,7 @@ MACHINERY = frozenset(
     }
 )
 """Files here that are shared machinery, not generators."""
-CONDITIONING = ("block_bootstrap", "conditional_gan", "rcgan", "regime_switching")
+CONDITIONING = ("block_bootstrap", "chunk_flow", "conditional_gan", "rcgan", "regime_switching")
 """Generators that sample under a regime, as an error names them."""
 _LAST_NS = 2**63 - 1
 

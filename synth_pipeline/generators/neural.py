@@ -74,24 +74,28 @@ def roll_out(
     *,
     width: int,
     burn_in: int,
+    rows: int = ROWS,
 ) -> Iterator[FloatArray]:
     """Yield connected paths in pieces of so many steps after `burn_in` more, shape (paths, steps, features).
 
-    `streams` gives each path its noise, by its row among the `ROWS` of a batch. `advance` turns noise of shape
+    `streams` gives each path its noise, by its row among the `rows` of a batch. `advance` turns noise of shape
     (paths, steps, `width`) and the state into features and the next state. It always gets the same shape, padded: so a
     path does not depend on its neighbours, and a longer one begins like a shorter one.
     """
-    pieces = recut(_chunks(advance, streams, width), chain((burn_in,), counts), axis=1)
+    pieces = recut(_chunks(advance, streams, width, rows), chain((burn_in,), counts), axis=1)
     next(pieces)
     return pieces
 
 
 def _chunks(
-    advance: Callable[[Tensor, State], tuple[Tensor, State]], streams: Mapping[int, np.random.Generator], width: int
+    advance: Callable[[Tensor, State], tuple[Tensor, State]],
+    streams: Mapping[int, np.random.Generator],
+    width: int,
+    rows: int,
 ) -> Iterator[FloatArray]:
     state = None
     while True:
-        noise = np.zeros((ROWS, _CHUNK, width), dtype=np.float32)
+        noise = np.zeros((rows, _CHUNK, width), dtype=np.float32)
         for row, stream in streams.items():
             stream.standard_normal(dtype=np.float32, out=noise[row])
         with one_thread(), torch.inference_mode():
