@@ -44,7 +44,8 @@ _HALF_LIVES = (0, 1, 4, 16, 64, 256, 1024)
 _SPANS = 16
 """A history holds as many half-lives of the slowest average at least."""
 _MOST_ROWS = 25_000
-_RIDGE = 2.0
+_RIDGE = 0.01
+"""Of the rows. Slow averages of what has no memory hardly vary: their slopes are noise, and would add up to trends."""
 _NOWHERE = 40.0
 _LEAST = 0.02
 _ITERATIONS = 60
@@ -236,10 +237,11 @@ class Cascade:
 
     @classmethod
     def fit(
-        cls, scores: FloatArray, opens: np.ndarray, odd: np.ndarray, atoms: Atoms
+        cls, scores: FloatArray, opens: np.ndarray, odd: np.ndarray, atoms: Atoms, price: int | None = None
     ) -> tuple[Self, FloatArray, FloatArray]:
         """Raise the likelihood of scores, shape (rows, features); rows of NaN are gaps, some rows open a path.
 
+        The return, feature `price`, has the location 0: what a history tells of it is a trend of that history.
         Returns also the drivers of every row and the cascade before it, as `remembered` does.
         """
         known = np.isfinite(scores).all(axis=1)
@@ -248,6 +250,8 @@ class Cascade:
         drivers, cascade = remembered(scores, opens, odd, decays, atoms.low, atoms.high, atoms.drivers)
         rows = np.flatnonzero(known)[:: -(-int(known.sum()) // _MOST_ROWS)]
         slopes = np.stack([_regressed(at, scores[rows, at], cascade[rows]) for at in range(len(odd))])
+        if price is not None:
+            slopes[price] = 0.0
         means = np.clip(cascade[rows].reshape(len(rows), -1) @ slopes.T, -FARTHEST, FARTHEST)
         found = [_climbed(at, scores[rows, at], means[:, at], cascade[rows], atoms) for at in range(len(odd))]
         weights, level = np.stack([each[0] for each in found]), np.array([each[1] for each in found])
@@ -300,9 +304,9 @@ def _censored(scores: FloatArray, at: int, atoms: Atoms) -> tuple[FloatArray, Fl
 
 
 def _regressed(at: int, scores: FloatArray, cascade: FloatArray) -> FloatArray:
-    """Return the slopes of a score on its own averages, by least squares with a light ridge."""
+    """Return the slopes of a score on its own averages by least squares with a ridge."""
     own = cascade[:, :, at].astype(np.float64)
-    inside = own.T @ own + _RIDGE * np.eye(own.shape[1])
+    inside = own.T @ own + _RIDGE * len(own) * np.eye(own.shape[1])
     slopes = np.zeros(cascade.shape[1:])
     slopes[:, at] = np.linalg.solve(inside, own.T @ scores)
     return slopes.ravel()

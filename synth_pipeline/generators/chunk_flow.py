@@ -1,25 +1,27 @@
 """Chunk flow: one connected path of any length, a chunk at a time, with memory from half seconds to hours.
 
-A path is made of chunks of scores (`features.transforms`). Of each score, location and scale given the past are those of
-a cascade of averages at many scales (`cascade`), fitted by likelihood; what is left, the innovations y, become standard
-normal by their own law, and a rectified flow (`rectified_flow`) draws a chunk of them at once, of all features, given
+A path is made of chunks of scores (`features.transforms`). Of each score, location and scale given the past are those
+of a cascade of averages at many scales (`cascade`), fitted by likelihood; what is left, the innovations y, become
+standard normal by their own law, and a rectified flow (`rectified_flow`) draws a chunk of them at once, of all
+features, given
 
 - the averages of the cascade, and the locations and scales that they give;
 - the last `window` - `chunk` steps;
 - the regime, where one is asked for.
 
-Back, step by step, z = m + s y moves the cascade on, so scale answers to every step and not only to every chunk, and the
-next chunk begins where the last one ended. An untrained flow draws white noise: the model is then a multivariate
+Back, step by step, z = m + s y moves the cascade on, so scale answers to every step and not only to every chunk, and
+the next chunk begins where the last one ended. An untrained flow draws white noise: the model is then a multivariate
 cousin of GARCH, and training adds what innovations of different steps and features tell of each other.
 
 Nothing runs away. Scales are averages of past activities with weights that add up to one; scores are bounded; what the
 flow knows of the cascade is kept within what training has seen, and noise on it in training (Chen et al. 2024, NeurIPS,
 section 3, forces diffusion so) makes it forgive its own mistakes.
 
-No drift, by symmetry: the flow is its own mirror image (bid for ask), and so is the cascade. Paths of mirrored noise are
-mirrored paths, so the mean return is zero. Bull and bear, crash and rally are mirror images too: what is learnt of one
-is known of the other. Half of the training windows are drawn evenly over regimes, weighted back where no regime is
-told, so paths under no regime are those of history.
+No drift, by symmetry: the flow is its own mirror image (bid for ask), and so is the cascade. Paths of mirrored noise
+are mirrored paths, so the mean return is zero. Bull and bear, crash and rally are mirror images too: what is learnt of
+one is known of the other. Half of the training windows are drawn evenly over regimes, weighted back where no regime is
+told, so paths under no regime are those of history. Where one is told, past directions are hidden: a direction comes
+from the regime, or a bull market that fell by chance would go on as a bear.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -46,13 +49,17 @@ from synth_pipeline.generators.recipe import Phase, Player, Recipe
 from synth_pipeline.generators.rectified_flow import Pair, Velocity, carried, losses
 from synth_pipeline.generators.training_windows import Windows
 from synth_pipeline.progress import Progress
-from synth_pipeline.series import FloatArray, Series
+from synth_pipeline.series import FloatArray, IntArray, Series
 
 _FEWEST_STEPS = 10
 _TOLD = 0.3
 """Share of the windows of a batch whose regime is told."""
-_POOL = 512
+_POOL, _POOL_OF_REGIME = 512, 64
+_BRIEF = 3
+"""Scales of the cascade at which the flow sees directions: half-lives of 4 steps and less."""
+_HIDDEN = 0.15
 _BURN_IN = 128
+_LONGEST_CALIBRATION = 8_192
 _CALL = 64
 """Steps that `roll_out` asks for at once."""
 _SIDES = {"bull": (0, 1), "bear": (0, -1), "rally": (1, 1), "crash": (1, -1), "flash_crash": (2, -1)}
@@ -115,15 +122,17 @@ class Memory:
 
     cascade: FloatArray
     recent: FloatArray
+    words: FloatArray
+    """The regimes that followed, as `_words` says them."""
 
 
 class ChunkFlow(NeuralGenerator):
-    """Rectified flow of chunks of innovations over a cascade of scales; connected paths of any length. See the module."""
+    """Rectified flow of innovations over a cascade of scales; connected paths of any length. See the module."""
 
     Parameters: ClassVar[type[Any]] = Parameters
     mirrored = True
     conditions = True
-    rows = 32
+    rows = 64
 
     def __init__(self, parameters: Any = None) -> None:
         super().__init__(parameters)
@@ -164,37 +173,54 @@ class ChunkFlow(NeuralGenerator):
             extra = np.zeros((len(rows), 2 + 2 * _AXES))
             extra[data.starts, 0] = extra[:, -1] = 1.0
             self.marginals_: Sequence[Marginal] = self.marginals
+            price = None
         else:
             rows, extra = rows[:, :features], rows[:, features:]
             self.marginals_ = self.transform.marginals
+            price = self.transform.anchor.names.index(self.transform.anchor.price_name)
         covered = np.zeros(len(rows) + 1, dtype=np.int64)
         np.add.at(covered, data.starts, 1)
         np.add.at(covered, data.starts + data.length, -1)
         known = np.cumsum(covered[:-1]) > 0
+        # Paths long enough to leave where they were begun: a quarter of history, from many of its places.
+        self.calibration_steps = int(np.clip(known.sum() // 4, 256, _LONGEST_CALIBRATION))
         self.odd = directions < 0
-        columns = self._columns(np.where(known[:, np.newaxis], rows, np.nan), known, extra, data, rng)
+        columns = self._columns(np.where(known[:, np.newaxis], rows, np.nan), known, extra, data, price, rng)
         made = replace(data, rows=torch.from_numpy(columns).to(torch.float32))
         return super()._learnt(made, directions, rng, progress)
 
     def _columns(
-        self, scores: FloatArray, known: FloatArray, extra: FloatArray, data: Windows, rng: np.random.Generator
+        self,
+        scores: FloatArray,
+        known: FloatArray,
+        extra: FloatArray,
+        data: Windows,
+        price: int | None,
+        rng: np.random.Generator,
     ) -> FloatArray:
         """Fit the cascade; return innovations, drivers, what is seen of the cascade, and the rest, a row each."""
         atoms = Atoms.of(self.marginals_, self.odd.tolist())
-        self.cascade, drivers, cascade = Cascade.fit(scores, extra[:, 0] > 0, self.odd, atoms)
+        self.cascade, drivers, cascade = Cascade.fit(scores, extra[:, 0] > 0, self.odd, atoms, price)
         made, mean, scale = self.cascade.innovations(np.nan_to_num(scores), cascade, rng)
         self.laws = tuple(Marginal.fit(made[known, at], odd=bool(odd)) for at, odd in enumerate(self.odd))
         innovations = np.stack([law.normal(made[:, at]) for at, law in enumerate(self.laws)], axis=1)
         raw = self._raw(cascade, mean, scale)
         self.seen = Seen.of(raw[known], self.seen_odd)
+        self.pool = self._pool(data, cascade, drivers, extra[:, 1:-1])
+        return np.concatenate((innovations, drivers[:, : len(self.odd)], self.seen(raw), extra[:, 1:]), axis=1)
+
+    def _pool(self, data: Windows, cascade: FloatArray, drivers: FloatArray, words: FloatArray) -> Memory:
+        """Keep memories for paths to open with: those of windows evenly spread, and more of each regime."""
         lags = data.length - self.parameters.chunk
-        chosen = data.starts[np.unique(np.linspace(0, len(data.starts) - 1, _POOL).astype(np.int64))] + lags
-        features = len(self.odd)
-        self.pool = Memory(
-            cascade[chosen].astype(np.float64),
-            drivers[chosen[:, np.newaxis] + np.arange(-lags, 0), :features].astype(np.float64),
-        )
-        return np.concatenate((innovations, drivers[:, :features], self.seen(raw), extra[:, 1:]), axis=1)
+        said = words[data.starts + lags + self.parameters.chunk // 2]
+        kept = [_spread(np.arange(len(said)), _POOL)]
+        for name, turn in product(self.regime_names, (1, -1)):
+            kept.append(_spread(np.flatnonzero((said == _words(name, turn)).all(axis=1)), _POOL_OF_REGIME))
+        chosen = np.concatenate(kept)
+        self.unbiased = len(kept[0])
+        firsts = data.starts[chosen] + lags
+        recent = drivers[firsts[:, np.newaxis] + np.arange(-lags, 0), : len(self.odd)]
+        return Memory(cascade[firsts].astype(np.float64), recent.astype(np.float64), said[chosen])
 
     @property
     def seen_odd(self) -> FloatArray:
@@ -204,14 +230,18 @@ class ChunkFlow(NeuralGenerator):
         return np.concatenate((np.tile(each, scales), self.odd, np.zeros(features, dtype=bool)))
 
     def _raw(self, cascade: FloatArray, mean: FloatArray, scale: FloatArray) -> FloatArray:
-        """Return the numbers that the flow sees of the cascade: averages, locations, logarithms of scales."""
+        """Return the numbers that the flow sees of the cascade: averages, locations, logarithms of scales.
+
+        No slow average of a direction: what a day tells of it is that day's, and would come back as a trend.
+        """
         features = len(self.odd)
         averages = np.concatenate((cascade[..., :features], np.log(cascade[..., features:] + 0.01)), axis=2)
+        averages[:, _BRIEF:, np.flatnonzero(self.odd)] = 0.0
         return np.concatenate((averages.reshape(len(averages), -1), mean, np.log(scale)), axis=1)
 
     def prepared(self, data: Windows) -> Windows:
         """Draw half of the windows evenly over the regimes in the middle of their chunks."""
-        middle = torch.from_numpy(data.starts + data.length - (self.parameters.chunk + 1) // 2)
+        middle = torch.from_numpy(data.starts + data.length - self.parameters.chunk + self.parameters.chunk // 2)
         return replace(data, weights=0.5 + 0.5 * data.rows[middle, -1])
 
     # The network.
@@ -226,13 +256,13 @@ class ChunkFlow(NeuralGenerator):
             directions.tolist(), settings.chunk, (even, odd), settings.width, settings.blocks, settings.dropped
         )
 
-    def _context(self, network: Velocity, seen: Tensor, recent: Tensor, words: Tensor) -> Pair:
-        """Part what is known before a chunk by what mirrors."""
+    def _context(self, network: Velocity, seen: Tensor, recent: Tensor, words: Tensor, shown: Tensor | float) -> Pair:
+        """Part what is known before a chunk by what mirrors; past directions only where they are `shown`."""
         odd = torch.from_numpy(self.seen_odd)
         even_words, odd_words = words.chunk(2, dim=1)
         return Pair(
             torch.cat((seen[:, ~odd], recent[..., network.even].flatten(1), even_words), dim=1),
-            torch.cat((seen[:, odd], recent[..., network.odd].flatten(1), odd_words), dim=1),
+            torch.cat((seen[:, odd] * shown, recent[..., network.odd].flatten(1) * shown, odd_words), dim=1),
         )
 
     def recipe(self, network: nn.Module) -> Recipe:
@@ -246,7 +276,8 @@ class ChunkFlow(NeuralGenerator):
             chunks, recent = windows[:, lags:, : ends[0]], windows[:, :lags, ends[0] : ends[1]]
             seen, words = windows[:, lags, ends[1] : ends[2]], windows[:, lags:, ends[2] : ends[3]].mean(dim=1)
             told = (uniform((len(windows), 1), noise, windows) < _TOLD).float()
-            middle = windows[:, -((settings.chunk + 1) // 2), -1:]
+            middle = windows[:, lags + settings.chunk // 2, -1:]
+            shown = (1 - told) * (uniform((len(windows), 1), noise, windows) >= _HIDDEN)
             weight = torch.where(told > 0, torch.ones_like(middle), 1 / (0.5 + 0.5 * middle))[:, 0]
             if network.training:
                 depth = settings.context_noise * uniform((len(windows), 1), noise, windows)
@@ -256,7 +287,7 @@ class ChunkFlow(NeuralGenerator):
             found = losses(
                 network,
                 chunks,
-                self._context(network, seen, recent, words * told),
+                self._context(network, seen, recent, words * told, shown),
                 normal(chunks.shape, noise, chunks),
                 time,
             )
@@ -290,21 +321,26 @@ class ChunkFlow(NeuralGenerator):
         size = self.parameters.chunk
 
         def advance(noise: Tensor, state: State) -> tuple[Tensor, State]:
-            memory: Memory = self._opening(noise[:, 0].numpy()) if state is None else state
+            memory: Memory = self._opening(noise[:, 0].numpy(), regime) if state is None else state
             made = [self._chunk(noise[:, at : at + size], memory, regime) for at in range(0, noise.shape[1], size)]
             return torch.from_numpy(np.concatenate(made, axis=1)), memory
 
         return roll_out(advance, streams, counts, width=len(self.odd), burn_in=_BURN_IN, rows=self.rows)
 
-    def _opening(self, noise: FloatArray) -> Memory:
-        """Take memories of history at random, half of them mirrored."""
+    def _opening(self, noise: FloatArray, regime: str | None) -> Memory:
+        """Take memories of history at random, or of the steps of a regime, mirrored ones among them."""
         drawn = noise[:, int(np.argmax(self.odd))]
-        number = ((2 * ndtr(np.abs(drawn)) - 1) * len(self.pool.cascade)).astype(np.int64)
-        number = np.minimum(number, len(self.pool.cascade) - 1)
-        turn = np.where((drawn < 0)[:, np.newaxis, np.newaxis] & self.odd, -1.0, 1.0)
-        cascade = self.pool.cascade[number].copy()
-        cascade[:, :, : len(self.odd)] *= turn
-        return Memory(cascade, self.pool.recent[number] * turn)
+        each = np.arange(self.unbiased)
+        numbers, turns = np.concatenate((each, each[::-1])), np.repeat([-1, 1], len(each))
+        if regime is not None:
+            own = [np.flatnonzero((self.pool.words == _words(regime, turn)).all(axis=1)) for turn in (-1, 1)]
+            if any(map(len, own)):
+                numbers, turns = np.concatenate(own), np.repeat([-1, 1], [len(part) for part in own])
+        place = np.minimum((ndtr(drawn.astype(np.float64)) * len(numbers)).astype(np.int64), len(numbers) - 1)
+        turned = np.where((turns[place] < 0)[:, np.newaxis, np.newaxis] & self.odd, -1.0, 1.0)
+        cascade = self.pool.cascade[numbers[place]].copy()
+        cascade[:, :, : len(self.odd)] *= turned
+        return Memory(cascade, self.pool.recent[numbers[place]] * turned, self.pool.words[numbers[place]])
 
     def _chunk(self, noise: Tensor, memory: Memory, regime: str | None) -> FloatArray:
         """Draw one chunk of each path and move the memory on; shape (paths, chunk, features)."""
@@ -315,7 +351,7 @@ class ChunkFlow(NeuralGenerator):
 
         def context(name: str | None) -> Pair:
             words = torch.from_numpy(_words(name)).float().expand(len(noise), -1)
-            return self._context(network, seen, recent, words)
+            return self._context(network, seen, recent, words, float(regime is None))
 
         contexts = [(1.0, context(None))]
         if regime is not None:
@@ -341,6 +377,7 @@ class ChunkFlow(NeuralGenerator):
             **{f"atoms_{name}": array for name, array in vars(cascade.atoms).items()},
             **{f"seen_{name}": array for name, array in self.seen._asdict().items()},
             **{f"pool_{name}": array for name, array in vars(self.pool).items()},
+            "unbiased": np.array(self.unbiased),
             **{f"law_{at}_{key}": array for at, law in enumerate(self.laws) for key, array in law.arrays().items()},
         }
         with (folder / "cascade.npz").open("wb") as file:
@@ -356,17 +393,23 @@ class ChunkFlow(NeuralGenerator):
             self.odd = own[0]
             self.cascade = Cascade(own[0], own[1], atoms, *own[2:])
             self.seen = Seen(*(kept[f"seen_{name}"] for name in Seen._fields))
-            self.pool = Memory(kept["pool_cascade"], kept["pool_recent"])
+            self.pool = Memory(kept["pool_cascade"], kept["pool_recent"], kept["pool_words"])
+            self.unbiased = int(kept["unbiased"])
             parts = [
                 {key: kept[f"law_{at}_{key}"] for key in ("knots", "levels", "tails")} for at in range(len(own[0]))
             ]
             self.laws = tuple(map(Marginal.from_arrays, parts))
 
 
-def _words(regime: str | None) -> FloatArray:
-    """Say a regime in numbers: which axis it is on, and then which side of it; all 0 for none."""
+def _spread(numbers: IntArray, most: int) -> IntArray:
+    """Return at most so many of some numbers, evenly spread."""
+    return numbers[np.unique(np.linspace(0, max(len(numbers) - 1, 0), min(most, len(numbers))).astype(np.int64))]
+
+
+def _words(regime: str | None, turn: int = 1) -> FloatArray:
+    """Say a regime in numbers: which axis it is on, and then which side of it; all 0 for none. -1 is its mirror."""
     said = np.zeros(2 * _AXES)
     if regime is not None:
         axis, side = _SIDES.get(regime, (3 if regime == "high_volatility" else 4, 0))
-        said[axis], said[_AXES + axis] = 1.0, side
+        said[axis], said[_AXES + axis] = 1.0, turn * side
     return said

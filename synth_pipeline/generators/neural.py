@@ -115,6 +115,8 @@ class NeuralGenerator(Generator):
     """Windows that a fit asks for at least; they may overlap."""
     rows: ClassVar[int] = ROWS
     """Paths that are made together."""
+    calibration_steps: int = _CALIBRATION_STEPS
+    """Steps of the paths that scores are calibrated on."""
     mirrored: ClassVar[bool] = False
     """Whether the network's law is symmetric under the exchange of bid and ask; its calibration is then odd.
 
@@ -248,7 +250,7 @@ class NeuralGenerator(Generator):
             ) from None
 
     def _calibrated(self, directions: np.ndarray, rng: np.random.Generator) -> tuple[Marginal, ...]:
-        steps = min(_CALIBRATION_STEPS, self.max_steps or _CALIBRATION_STEPS)
+        steps = min(self.calibration_steps, self.max_steps or self.calibration_steps)
         batches = -(-_CALIBRATION_ROWS // (self.rows * steps))
         streams = per_path(rng, self.rows * batches)
         made = np.concatenate(
