@@ -332,10 +332,10 @@ def _climbed(
         shares = _shares(chances)
         scale = (level.exp() * (shares[0] + activity @ shares[1:])).sqrt()
         found: Tensor = -_likelihood(ends, known, scale).mean()
-        found.backward()
+        found.backward()  # type: ignore[no-untyped-call]
         return found
 
-    optimizer.step(loss)
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         return _shares(chances).numpy(), float(level.exp())
 

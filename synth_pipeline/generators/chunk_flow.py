@@ -35,6 +35,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.special import ndtr
 from torch import Tensor, nn
 
@@ -50,6 +51,8 @@ from synth_pipeline.generators.rectified_flow import Pair, Velocity, carried, lo
 from synth_pipeline.generators.training_windows import Windows
 from synth_pipeline.progress import Progress
 from synth_pipeline.series import FloatArray, IntArray, Series
+
+BoolArray = NDArray[np.bool_]
 
 _FEWEST_STEPS = 10
 _TOLD = 0.3
@@ -104,7 +107,7 @@ class Seen(NamedTuple):
     high: FloatArray
 
     @classmethod
-    def of(cls, values: FloatArray, odd: FloatArray) -> Self:
+    def of(cls, values: FloatArray, odd: BoolArray) -> Self:
         """Take bounds and scales of training rows, shape (rows, numbers), those of odd numbers about zero."""
         most = np.abs(values).max(axis=0)
         low, high = np.where(odd, -most, values.min(axis=0)), np.where(odd, most, values.max(axis=0))
@@ -192,7 +195,7 @@ class ChunkFlow(NeuralGenerator):
     def _columns(
         self,
         scores: FloatArray,
-        known: FloatArray,
+        known: BoolArray,
         extra: FloatArray,
         data: Windows,
         price: int | None,
@@ -223,7 +226,7 @@ class ChunkFlow(NeuralGenerator):
         return Memory(cascade[firsts].astype(np.float64), recent.astype(np.float64), said[chosen])
 
     @property
-    def seen_odd(self) -> FloatArray:
+    def seen_odd(self) -> BoolArray:
         """Which numbers of the cascade mirror."""
         features, scales = len(self.odd), len(self.cascade.decays)
         each = np.concatenate((self.odd, np.zeros(2 * features, dtype=bool)))

@@ -118,7 +118,7 @@ def slope(time: Tensor) -> Tensor:
 def losses(network: Velocity, chunks: Tensor, context: Pair, noise: Tensor, time: Tensor) -> Tensor:
     """Return the mean squared error of the velocity of each chunk, shape (batch,)."""
     at = time.unsqueeze(2)
-    found = network((1 - at) * noise + at * chunks, time, network.context(context))
+    found: Tensor = network((1 - at) * noise + at * chunks, time, network.context(context))
     return (found - (chunks - noise)).square().mean(dim=(1, 2))
 
 
