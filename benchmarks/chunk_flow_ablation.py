@@ -1,8 +1,8 @@
 """Chunk flow with one of its parts taken out at a time: what each does for paths of two hours of the AMZN day.
 
-Prints the Markdown table of `docs/chunk_flow.md`; it makes no claim. Facts are those of `generators_paths`; drift is the
-|z| of the mean log price of 64 paths, spread of ends the standard deviation of log prices after two hours over that of
-independent returns of the same size.
+Prints a Markdown table; it makes no claim. Facts are those of `generators_paths`; drift is the |z| of the mean log
+price of 64 paths, spread of ends the standard deviation of log prices after two hours over that of independent
+returns of the same size.
 """
 
 from __future__ import annotations
