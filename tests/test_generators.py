@@ -32,6 +32,7 @@ NAMES = plugins.names(generators)
 QUICK: dict[str, dict[str, Any]] = {
     "ar_mlp": {"steps": 3, "lags": 3, "window": 8, "width": 16, "laws": 2},
     "book_dcgan": {"steps": 3, "channels": 4, "noise": 8},
+    "chunk_flow": {"steps": 3, "window": 8, "width": 8, "blocks": 1, "solver_steps": 1},
     "conditional_gan": {"steps": 3, "hidden": 8, "window": 8},
     "dcgan": {"steps": 3, "channels": 4, "noise": 8},
     "findiff": {"steps": 3, "hidden": 16, "layers": 1, "diffusion_steps": 4},

@@ -34,6 +34,7 @@ MACHINERY = frozenset(
         "basket",
         "block_length",
         "blocks",
+        "cascade",
         "companions",
         "conditional_variance",
         "diurnal",
@@ -50,6 +51,7 @@ MACHINERY = frozenset(
         "pieces",
         "price_process",
         "recipe",
+        "rectified_flow",
         "regime_conditions",
         "training",
         "training_state",
@@ -58,7 +60,7 @@ MACHINERY = frozenset(
     }
 )
 """Files here that are shared machinery, not generators."""
-CONDITIONING = ("block_bootstrap", "conditional_gan", "rcgan", "regime_switching", "window_flow")
+CONDITIONING = ("block_bootstrap", "chunk_flow", "conditional_gan", "rcgan", "regime_switching", "window_flow")
 """Generators that sample under a regime, as an error names them."""
 OF_BOOKS = ("book_dcgan",)
 """Generators with columns that are read off the book itself (`features.book_image`), not off the features."""

@@ -89,24 +89,28 @@ def roll_out(
     *,
     width: int,
     burn_in: int,
+    rows: int = ROWS,
 ) -> Iterator[FloatArray]:
     """Yield connected paths in pieces of so many steps after `burn_in` more, shape (paths, steps, features).
 
-    `streams` gives each path its noise, by its row among the `ROWS` of a batch. `advance` turns noise of shape
+    `streams` gives each path its noise, by its row among the `rows` of a batch. `advance` turns noise of shape
     (paths, steps, `width`) and the state into features and the next state. It always gets the same shape, padded: so a
     path does not depend on its neighbours, and a longer one begins like a shorter one.
     """
-    pieces = recut(_chunks(advance, streams, width), chain((burn_in,), counts), axis=1)
+    pieces = recut(_chunks(advance, streams, width, rows), chain((burn_in,), counts), axis=1)
     next(pieces)
     return pieces
 
 
 def _chunks(
-    advance: Callable[[Tensor, State], tuple[Tensor, State]], streams: Mapping[int, np.random.Generator], width: int
+    advance: Callable[[Tensor, State], tuple[Tensor, State]],
+    streams: Mapping[int, np.random.Generator],
+    width: int,
+    rows: int,
 ) -> Iterator[FloatArray]:
     state = None
     while True:
-        noise = np.zeros((ROWS, _CHUNK, width), dtype=np.float32)
+        noise = np.zeros((rows, _CHUNK, width), dtype=np.float32)
         for row, stream in streams.items():
             stream.standard_normal(dtype=np.float32, out=noise[row])
         with one_thread(), torch.inference_mode():
@@ -126,6 +130,8 @@ class NeuralGenerator(Generator):
     """Windows that a fit asks for at least; they may overlap."""
     rows: ClassVar[int] = ROWS
     """Paths that are made together."""
+    calibration_steps: int = _CALIBRATION_STEPS
+    """Steps of the paths that scores are calibrated on."""
     mirrored: ClassVar[bool] = False
     """Whether the network's law is symmetric under the exchange of bid and ask; its calibration is then odd.
 
@@ -286,7 +292,7 @@ class NeuralGenerator(Generator):
             network.load_state_dict({key: torch.from_numpy(found[f"{name}.{key}"]) for key in network.state_dict()})
 
     def _calibrated(self, directions: np.ndarray, rng: np.random.Generator) -> tuple[Marginal, ...]:
-        steps = min(_CALIBRATION_STEPS, self.max_steps or _CALIBRATION_STEPS)
+        steps = min(self.calibration_steps, self.max_steps or self.calibration_steps)
         batches = -(-_CALIBRATION_ROWS // (self.rows * steps))
         streams = per_path(rng, self.rows * batches)
         made = np.concatenate(
