@@ -11,11 +11,13 @@ from synth_pipeline.orchestration.inbox import inbox
 from synth_pipeline.orchestration.nightly import NIGHT, nightly
 from synth_pipeline.orchestration.resources import Verbs
 
-# Forked steps import the package once; a spawned one pays two seconds for it every time.
+# What forked steps have without importing it: the package, and the storage (sqlalchemy and alembic) that each of them
+# opens. A spawned one pays two seconds of processor time for them every time. One that is not there is passed over.
+PRELOADED = ["synth_pipeline.orchestration.definitions", "dagster._core.storage.sqlite_storage", "dagster_postgres"]
 EXECUTOR = dg.multiprocess_executor.configured(
     {
         "max_concurrent": pools.STEPS,
-        "start_method": {"forkserver": {"preload_modules": ["synth_pipeline.orchestration.definitions"]}},
+        "start_method": {"forkserver": {"preload_modules": PRELOADED}},
     }
 )
 

@@ -13,10 +13,13 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+import dagster as dg
+
 from synth_pipeline.errors import SynthError
-from synth_pipeline.orchestration.backfill import Outcome, Plan
+from synth_pipeline.orchestration.backfill import Outcome, Plan, outcome
 from synth_pipeline.orchestration.inprocess import instance_folder, opened_instance
 from synth_pipeline.orchestration.partitions import cell
+from synth_pipeline.orchestration.results import failures
 from synth_pipeline.progress import Progress, silent
 from synth_pipeline.settings import Settings
 
@@ -31,6 +34,8 @@ _WATCH = """query($id: String!) { partitionBackfillOrError(backfillId: $id) { __
   ... on PartitionBackfill { status error { message } assetBackfillData { assetBackfillStatuses {
     ... on AssetPartitionsStatusCounts { assetKey { path }
       numPartitionsTargeted numPartitionsMaterialized numPartitionsFailed } } } } } }"""
+_FAILED = [dg.DagsterRunStatus.FAILURE]
+_TELLING = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.ASSET_MATERIALIZATION}
 _DONE = {"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}
 
 
@@ -75,20 +80,15 @@ def watch(settings: Settings, plan: Plan, backfill_id: str, progress: Progress =
 
 
 def _outcome(settings: Settings, plan: Plan, backfill_id: str, found: Any) -> Outcome:
-    """What was made is known by the partitions that Dagster holds of the last asset."""
     where = f"{settings.dagster_url.rstrip('/')}/runs/b/{backfill_id}"
     reason = (found["error"] or {}).get("message", "") or f"see {where}"
-    outcome = Outcome()
+    told: dict[str, str] = {}
     with opened_instance(settings, []) as instance:
-        held = instance.get_materialized_partitions(plan.assets[-1])
-    for chunk in plan.chunks:
-        for day in chunk.days:
-            name = f"{chunk.instrument}/{day}"
-            if str(cell(chunk.instrument, day)) in held:
-                outcome.made.append(name)
-            else:
-                outcome.failed[name] = " ".join(reason.split())
-    return outcome
+        for run in instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill_id}, statuses=_FAILED)):
+            records = instance.all_logs(run.run_id, of_type=_TELLING)
+            alone = [key] if (key := run.tags.get("dagster/partition")) else []
+            told = failures((each.dagster_event for each in records if each.dagster_event), alone) | told
+    return outcome(settings, plan, told, " ".join(reason.split()))
 
 
 def _ask(settings: Settings, query: str, variables: dict[str, Any], patience_s: float = _PATIENCE_S) -> dict[str, Any]:
