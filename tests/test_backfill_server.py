@@ -118,5 +118,5 @@ def backfill_in_browser(page: Any, url: str, first: object, last: object) -> Non
     days.press("Tab")
     page.get_by_role("button", name="All", exact=True).nth(1).click()
     page.get_by_role("button", name="Launch backfill").click()
-    page.get_by_role("link", name="View").or_(page.get_by_role("button", name="View")).first.click()
+    page.get_by_role("button", name="View", exact=True).click()
     page.wait_for_url("**/runs/b/**")
