@@ -173,7 +173,7 @@ def failures(events: Iterable[dg.DagsterEvent], keys: Sequence[str]) -> dict[str
             failure = event.step_failure_data
             known = failure.user_failure_data.metadata.get(FAILED) if failure.user_failure_data else None
             if known is not None and isinstance(known.value, Mapping):
-                told = {**known.value, **told}
+                told = {key: str(error) for key, error in known.value.items()} | told
             if known is None and failure.error is not None:
                 cause = failure.error.cause or failure.error
                 rest = rest or " ".join(cause.message.split())

@@ -42,7 +42,7 @@ _DONE = {"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCEL
 def serves(settings: Settings) -> bool:
     """Whether the server at `SYNTH_DAGSTER_URL` answers and is of this home."""
     try:
-        info = _ask(settings, "{ instance { info } }", {}, _KNOCK_S)["instance"]["info"]
+        info = ask(settings, "{ instance { info } }", {}, _KNOCK_S)["instance"]["info"]
     except (URLError, OSError, ValueError, KeyError, TypeError):
         return False
     return str(instance_folder(settings)) in (info or "")
@@ -57,7 +57,7 @@ def launch(settings: Settings, plan: Plan) -> str:
         for chunk in plan.chunks
     ]
     wanted = [{"assetKey": {"path": [*key.path]}, "partitions": {"ranges": ranges}} for key in plan.assets]
-    answer = _ask(settings, _LAUNCH, {"params": {"partitionsByAssets": wanted, "title": "synth-pipeline backfill"}})
+    answer = ask(settings, _LAUNCH, {"params": {"partitionsByAssets": wanted, "title": "synth-pipeline backfill"}})
     found = answer["launchPartitionBackfill"]
     if found["__typename"] != "LaunchBackfillSuccess":
         raise SynthError(f"Dagster at {settings.dagster_url} refused the backfill: {found.get('message', found)}")
@@ -67,7 +67,7 @@ def launch(settings: Settings, plan: Plan) -> str:
 def watch(settings: Settings, plan: Plan, backfill_id: str, progress: Progress = silent) -> Outcome:
     """Wait for a backfill; the cells that it did not make are in the outcome. Raises `SynthError` when it is lost."""
     while True:
-        found = _ask(settings, _WATCH, {"id": backfill_id})["partitionBackfillOrError"]
+        found = ask(settings, _WATCH, {"id": backfill_id})["partitionBackfillOrError"]
         if found["__typename"] != "PartitionBackfill":
             raise SynthError(f"backfill {backfill_id} is lost: {found.get('message', found['__typename'])}")
         counts = (found["assetBackfillData"] or {}).get("assetBackfillStatuses") or []
@@ -91,7 +91,8 @@ def _outcome(settings: Settings, plan: Plan, backfill_id: str, found: Any) -> Ou
     return outcome(settings, plan, told, " ".join(reason.split()))
 
 
-def _ask(settings: Settings, query: str, variables: dict[str, Any], patience_s: float = _PATIENCE_S) -> dict[str, Any]:
+def ask(settings: Settings, query: str, variables: dict[str, Any], patience_s: float = _PATIENCE_S) -> dict[str, Any]:
+    """Return the data of a GraphQL query. Raises `SynthError` when it is refused, `OSError` when nobody answers."""
     body = json.dumps({"query": query, "variables": variables}).encode()
     address = f"{settings.dagster_url.rstrip('/')}/graphql"
     with urlopen(Request(address, body, {"Content-Type": "application/json"}), timeout=patience_s) as answer:
