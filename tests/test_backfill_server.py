@@ -118,5 +118,8 @@ def backfill_in_browser(page: Any, url: str, first: object, last: object) -> Non
     days.press("Tab")
     page.get_by_role("button", name="All", exact=True).nth(1).click()
     page.get_by_role("button", name="Launch backfill").click()
-    page.get_by_role("button", name="View", exact=True).click()
-    page.wait_for_url("**/runs/b/**")
+    told = page.get_by_text("Created backfill")
+    told.wait_for()
+    found = re.search(r"Created backfill\s+(\w+)", told.locator("..").inner_text())
+    assert found is not None
+    page.goto(f"{url}/runs/b/{found[1]}")
