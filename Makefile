@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-ray check format bench readme-figures up browser clean help
+.PHONY: demo test test-slow test-ray check format bench readme-figures up browser postgres clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)   ## the whole graph on the embedded market: table, report, next command
 	$(BIN)/synth-pipeline demo
 
-test: $(STAMP) browser check  ## style, types and every test
+test: $(STAMP) browser postgres check  ## style, types and every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(STAMP)  ## only the tests that take more than ten seconds
@@ -55,6 +55,12 @@ browser:
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
 	  { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || \
 	  echo "no Chromium found: the browser tests will be skipped"
+
+# The PostgreSQL tests start a server of the distribution's package. A no-op where one is installed, else as above.
+postgres:
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
+	  { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq postgresql >/dev/null; } || \
+	  echo "no PostgreSQL server found: its tests will be skipped"
 
 clean:           ## remove the virtual environment and all data
 	rm -rf $(VENV) .synth

@@ -191,22 +191,23 @@ def _command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.slow
-def test_the_command_makes_29_of_30_names_the_poisoned_one_and_goes_on_from_there(
+def test_four_workers_make_29_of_30_on_one_sqlite_database_and_go_on_with_the_poisoned_one(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SYNTH_HOME", str(settings.home))
     monkeypatch.setenv("SYNTH_TRACKING", "false")
-    made_days.record(settings, range(30))
-    made_days.poison(settings, 17)
+    (_, *_, last) = made_days.record(settings, range(30), seconds=2)
+    made_days.poison(settings, 29)
     words = (BTC, f"{made_days.day(0)}:{made_days.day(29)}", "--workers", 4, "--here")
     code, document = _command(monkeypatch, capsys, *words)
-    poisoned = f"{BTC}/{made_days.day(17)}"
+    poisoned = f"{BTC}/{made_days.day(29)}"
     assert (code, len(document["made"]), list(document["failed"])) == (1, 29, [poisoned])
+    assert "InputError" in document["failed"][poisoned]
+    with backfills.opened_instance(settings, []) as instance:
+        assert len(instance.get_materialized_partitions(FEATURES)) == 29
+        ended = sorted(run.status.value for run in instance.get_runs())
+    assert ended == ["FAILURE", *["SUCCESS"] * (len(ended) - 1)]  # the database was never too busy for one of them
+    Path(str(settings.data / last.ref / "manifest.json")).unlink()
+    made_days.record(settings, [29], seconds=2)
     code, document = _command(monkeypatch, capsys, *words)
-    assert (code, document["made"], len(document["current"])) == (1, [], 29)
-    Workspace(settings)
-    manifest = settings.data / Workspace(settings).require("raw", "record", BTC, made_days.day(17)).ref
-    Path(str(manifest / "manifest.json")).unlink()
-    made_days.record(settings, [17])
-    code, document = _command(monkeypatch, capsys, *words)
-    assert (code, document["made"], document["failed"]) == (0, [poisoned], {})
+    assert (code, document["made"], len(document["current"])) == (0, [poisoned], 29)

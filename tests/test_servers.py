@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import signal
+import pty
+import select
 import socket
 import subprocess
 import sys
@@ -43,34 +45,75 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
             servers.up(Settings(home=tmp_path), port, _free_port(), lambda _: None)
 
 
+def _descendants(process: psutil.Process, word: str) -> list[psutil.Process]:
+    found = []
+    for child in process.children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if word in child.cmdline():
+                found.append(child)
+    return found
+
+
 @pytest.mark.slow
-def test_both_uis_answer_and_one_signal_stops_all(tmp_path: Path) -> None:
+def test_up_shows_health_revives_what_is_killed_and_one_key_on_its_terminal_stops_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     port, mlflow_port = _free_port(), _free_port()
-    command = [sys.executable, "-m", "synth_pipeline", "up", "--port", str(port), "--mlflow-port", str(mlflow_port)]
-    environment = os.environ | {"SYNTH_HOME": str(tmp_path / "home")}
-    with (tmp_path / "said").open("wb") as said:
-        process = subprocess.Popen(command, env=environment, stderr=said, stdout=said, cwd=tmp_path)
+    code = (
+        "from synth_pipeline import cli; from synth_pipeline.orchestration import servers; servers._STEADY_SECONDS = 0"
+    )
+    words = ["synth-pipeline", "up", "--port", str(port), "--mlflow-port", str(mlflow_port)]
+    command = [
+        sys.executable,
+        "-c",
+        f"import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); {code}; sys.argv = {words!r}; cli.main()",
+    ]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command,
+        env=os.environ | {"SYNTH_HOME": str(tmp_path / "home"), "NO_COLOR": "1", "TERM": "dumb"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=tmp_path,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    terminal = Terminal(ours)
+    parent = psutil.Process(process.pid)
     try:
-        _wait_for(tmp_path / "said", b"Ctrl-C stops both", process)
-        children = psutil.Process(process.pid).children(recursive=True)
-        assert len(children) >= 3
+        terminal.wait_for(f"Dagster UI: http://{servers.HOST}:{port} answers")
+        terminal.wait_for(f"MLflow UI: http://{servers.HOST}:{mlflow_port} answers")
+        terminal.wait_for("daemons: well")
         nodes = _query(port, "{ assetNodes { assetKey { path } } }")["assetNodes"]
-        assert ["wgan_gp", "fidelity_report"] in [node["assetKey"]["path"] for node in nodes]
-        daemons = _query(port, "{ instance { daemonHealth { allDaemonStatuses { daemonType } } } }")
-        assert daemons["instance"]["daemonHealth"]["allDaemonStatuses"]
-        with urlopen(f"http://{servers.HOST}:{mlflow_port}/health", timeout=10) as answer:
-            assert answer.status == 200
+        assert {"wgan_gp fidelity_report", "wgan_gp champion", "leaderboard"} <= {
+            " ".join(node["assetKey"]["path"]) for node in nodes
+        }
+        for word in ("dagster._daemon", "mlflow"):
+            _descendants(parent, word)[0].kill()
+        terminal.wait_for("Dagster UI stopped with exit code")
+        terminal.wait_for("MLflow UI stopped with exit code")
+        children = parent.children(recursive=True)
     finally:
-        process.send_signal(signal.SIGTERM)
-        code = process.wait(timeout=90)
-    assert code == 0
+        os.write(ours, b"\x03")
+        ended = process.wait(timeout=120)
+    assert ended == 0
+    assert "Traceback" not in terminal.text
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
-    assert {entry.name for entry in tmp_path.iterdir()} == {"home", "said"}  # nothing is dropped where it was started
+    assert {entry.name for entry in tmp_path.iterdir()} == {"home"}  # nothing is dropped where it was started
 
 
-def _wait_for(path: Path, text: bytes, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 2 * servers.READY_SECONDS
-    while text not in path.read_bytes():
-        assert process.poll() is None, path.read_text()
-        assert time.monotonic() < deadline, path.read_text()
-        time.sleep(0.2)
+class Terminal:
+    """What a program writes on its terminal."""
+
+    def __init__(self, end: int) -> None:
+        self.text = ""
+        self._end = end
+
+    def wait_for(self, words: str) -> None:
+        deadline = time.monotonic() + 2 * servers.READY_SECONDS
+        while words not in " ".join(self.text.split()):
+            assert time.monotonic() < deadline, self.text
+            ready, _, _ = select.select([self._end], [], [], 1.0)
+            if ready:
+                self.text += os.read(self._end, 65536).decode()

@@ -8,12 +8,14 @@ of that float64 is another number.
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import polars as pl
 
 from synth_pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _SAFE_DIGITS = 15
 _SUFFIXES = {"K": 3, "M": 6, "B": 9, "T": 12}
@@ -69,6 +71,8 @@ def plain(cells: pl.Series, mark: str) -> pl.Series:
 
 def numbers(cells: pl.Series, mark: str = ".") -> Numbers:
     """Turn cells of text into numbers; K, M, B and T stand for thousands, millions, … as on some download pages."""
+    import polars as pl
+
     text = plain(cells, mark)
     missing = text.is_in(_MISSING)
     text = text.to_frame("t").select(

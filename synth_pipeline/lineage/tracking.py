@@ -326,9 +326,13 @@ def _knock(uri: str) -> None:
 
 @contextmanager
 def _first_use(uri: str, home: Path) -> Iterator[None]:
-    """Hold the lock of a sqlite store, which is made aside and renamed: no process meets, or leaves, half a schema."""
+    """Hold the lock of a database store: no process meets, or leaves, half a schema. One of sqlite is made aside."""
     from sqlalchemy.engine import make_url
 
+    if uri.startswith("postgresql"):
+        with _server_lock(uri):
+            yield
+        return
     database = make_url(uri).database if uri.startswith("sqlite:") else None
     if not database:
         yield
@@ -343,6 +347,20 @@ def _first_use(uri: str, home: Path) -> Iterator[None]:
             _make_schema(fresh, home / "mlflow-artifacts")
             fresh.replace(path)
         yield
+
+
+@contextmanager
+def _server_lock(uri: str) -> Iterator[None]:
+    """Hold a lock of a PostgreSQL database, which its server gives back when the connection ends, however it ends."""
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(uri)
+    try:
+        with engine.connect() as connection:
+            connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(hashtext('synth-pipeline'))"))
+            yield
+    finally:
+        engine.dispose()
 
 
 def _make_schema(path: Path, artifacts: Path) -> None:

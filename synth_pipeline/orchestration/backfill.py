@@ -1,14 +1,15 @@
 """`backfill`: many days of many instruments, in chunks, again and again until nothing is due.
 
 What is current is found out first and asked of nobody, so a backfill that was stopped goes on where it was. The rest
-goes to the Dagster server of this home where one runs (`server.py`), else to processes of its own: a chunk is up to
-`CHUNK` days of one instrument that follow one another, and a cell that fails does not stop the others.
+goes to the Dagster server of this home where one runs (`server.py`), else to processes of its own: a chunk is one run
+of up to `CHUNK` days of one instrument that follow one another, and a cell that fails does not stop the others. What is
+current afterwards was made, whatever events say; they tell why the rest was not.
 """
 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -20,13 +21,17 @@ import dagster as dg
 from synth_pipeline import generators, plugins, stages
 from synth_pipeline.errors import InputError, NoDataError, UnknownNameError
 from synth_pipeline.orchestration.assets import CHUNK, FEATURES, TICKS, all_assets, model_keys
-from synth_pipeline.orchestration.inprocess import opened_instance, require_partition, run_cell
+from synth_pipeline.orchestration.inprocess import opened_instance, require_partition, run_chunk
+from synth_pipeline.orchestration.partitions import cell
 from synth_pipeline.orchestration.resources import Verbs
+from synth_pipeline.orchestration.results import failures
 from synth_pipeline.progress import Progress, silent
 from synth_pipeline.schema import Instrument
 from synth_pipeline.settings import Settings
 from synth_pipeline.stages.raw import SIMULATED
 
+_SHARES = 4
+"""Runs that each worker gets at least, where there are cells enough."""
 UP_TO = ("ticks", "features", "models")
 """What may be asked for, each with what it is made from; training only when it is asked for."""
 
@@ -44,6 +49,7 @@ class Plan:
 
     chunks: tuple[Chunk, ...]
     assets: tuple[dg.AssetKey, ...]
+    up_to: str
     current: tuple[str, ...]
     """Cells that are unchanged."""
     missing: tuple[str, ...]
@@ -92,7 +98,8 @@ def plan(
     if not chunks and not current:
         raise NoDataError(f"nothing is recorded of {', '.join(map(str, instruments))} in {first}:{last}: record first")
     is_simulated = any(instrument.venue == SIMULATED for instrument in instruments)
-    return Plan(tuple(chunks), _assets(settings, up_to, is_simulated=is_simulated), tuple(current), tuple(missing))
+    assets = _assets(settings, up_to, is_simulated=is_simulated)
+    return Plan(tuple(chunks), assets, up_to, tuple(current), tuple(missing))
 
 
 def _days(first: date, last: date) -> Iterator[date]:
@@ -131,36 +138,53 @@ def _assets(settings: Settings, up_to: str, *, is_simulated: bool) -> tuple[dg.A
 
 def run_here(settings: Settings, asked: Plan, workers: int, progress: Progress = silent) -> Outcome:
     """Make the due cells in processes of this machine, `workers` at a time; a cell that fails is in the outcome."""
-    found = Outcome()
+    told: dict[str, str] = {}
+    done = 0
     # Every partition exists before any process starts, so that they do not wait for each other to add it.
     with opened_instance(settings, [*dict.fromkeys(chunk.instrument for chunk in asked.chunks)]):
         pass
     with ProcessPoolExecutor(max(workers, 1), multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(_make, settings, asked.assets, chunk): chunk for chunk in asked.chunks}
+        futures = {pool.submit(_make, settings, asked.assets, chunk): chunk for chunk in _shares(asked, workers)}
         for future in as_completed(futures):
             try:
-                outcome = future.result()
+                told |= future.result()
             except BrokenProcessPool:
-                outcome = Outcome(failed=dict.fromkeys(_names(futures[future]), "the process died: run it again"))
-            found.made.extend(outcome.made)
-            found.failed.update(outcome.failed)
-            progress(len(found.made) + len(found.failed), asked.cells, "cells")
-    return found
+                told |= dict.fromkeys(_keys(futures[future]), "the process died: run it again")
+            done += len(futures[future].days)
+            progress(done, asked.cells, "cells")
+    return outcome(settings, asked, told, "it is not current: were the settings or the code changed meanwhile?")
 
 
-def _names(chunk: Chunk) -> list[str]:
-    return [f"{chunk.instrument}/{day}" for day in chunk.days]
+def _shares(asked: Plan, workers: int) -> Iterator[Chunk]:
+    """The chunks, cut so short that no worker is left with one while the others have nothing to do."""
+    most = min(CHUNK, -(-asked.cells // (_SHARES * max(workers, 1))))
+    for chunk in asked.chunks:
+        for start in range(0, len(chunk.days), most):
+            yield Chunk(chunk.instrument, chunk.days[start : start + most])
 
 
-def _make(settings: Settings, selected: Sequence[dg.AssetKey], chunk: Chunk) -> Outcome:
-    """Make the cells of a chunk, a run each, in the process of a pool."""
-    assets, verbs, outcome = all_assets(), Verbs(settings), Outcome()
+def _keys(chunk: Chunk) -> list[str]:
+    return [str(cell(chunk.instrument, day)) for day in chunk.days]
+
+
+def _make(settings: Settings, selected: Sequence[dg.AssetKey], chunk: Chunk) -> dict[str, str]:
+    """Make the cells of a chunk in the process of a pool; return why some were not, by key."""
     with opened_instance(settings, [chunk.instrument]) as instance:
-        for name, day in zip(_names(chunk), chunk.days, strict=True):
-            try:
-                run_cell(instance, assets, verbs, chunk.instrument, day, selected)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is told and the other cells go on
-                outcome.failed[name] = " ".join(f"{type(error).__name__}: {error}".split())
+        try:
+            run = run_chunk(instance, all_assets(), Verbs(settings), chunk.instrument, chunk.days, selected)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told and the other chunks go on
+            return dict.fromkeys(_keys(chunk), " ".join(f"{type(error).__name__}: {error}".split()))
+        return failures(run.all_events, _keys(chunk))
+
+
+def outcome(settings: Settings, asked: Plan, told: Mapping[str, str], otherwise: str) -> Outcome:
+    """Look which of the cells are current now; what is told of the others, by key, or what else is to be said."""
+    workspace, found = stages.Workspace(settings), Outcome()
+    for chunk in asked.chunks:
+        for day in chunk.days:
+            name = f"{chunk.instrument}/{day}"
+            if _is_current(workspace, chunk.instrument, day, asked.up_to):
+                found.made.append(name)
             else:
-                outcome.made.append(name)
-    return outcome
+                found.failed[name] = told.get(str(cell(chunk.instrument, day)), otherwise)
+    return found

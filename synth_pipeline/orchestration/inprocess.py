@@ -25,6 +25,7 @@ from synth_pipeline.schema import Instrument
 from synth_pipeline.settings import Settings
 
 _CONFIG = "dagster.yaml"
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 class Materialized(NamedTuple):
@@ -112,10 +113,32 @@ def run_cell(
         partition_key=cell(instrument, day),
         resources={"verbs": verbs},
         instance=instance,
-        run_config={"ops": dict(ops or {}), "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        run_config={"ops": dict(ops or {}), **_QUIET},
         tags=_tags(instrument, day),
     )
     return _materialized(run, day)
+
+
+def run_chunk(
+    instance: dg.DagsterInstance,
+    assets: Sequence[dg.AssetsDefinition],
+    verbs: Verbs,
+    instrument: Instrument,
+    days: Sequence[date],
+    selected: Sequence[dg.AssetKey],
+) -> dg.ExecuteInProcessResult:
+    """Run some assets of days that follow one another, as one run in this process; what fails is in the result."""
+    first, last = (cell(instrument, day) for day in (days[0], days[-1]))
+    return dg.materialize(
+        assets,
+        selection=dg.AssetSelection.assets(*selected),
+        resources={"verbs": verbs},
+        instance=instance,
+        raise_on_error=False,
+        run_config=_QUIET,
+        tags=_tags(instrument, days[0])
+        | {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
+    )
 
 
 def require_partition(settings: Settings, day: date) -> None:

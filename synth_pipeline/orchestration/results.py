@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
@@ -35,7 +35,7 @@ _FACTS_IN_FIGURES = (
 Checks = Mapping[str, tuple[bool, str, Any]]
 """By name of the check: whether it passed, what was seen, the value."""
 FAILED = "failed"
-"""The data version of a cell that a chunk could not make."""
+"""The data version of a cell that a chunk could not make, and the name of the metadata that say why."""
 Verb = Callable[[Workspace, Instrument, date], Manifest]
 
 
@@ -82,7 +82,11 @@ def materialized(
             _tell_failed(context, failed, asset)
     if failed and _is_last(context, [*assets]):
         told = "; ".join(f"{key}: {error}" for key, error in list(failed.items())[:5])
-        raise dg.Failure(f"{len(failed)} of {len(keys)} cells failed, the others are made: {told}", allow_retries=False)
+        raise dg.Failure(
+            f"{len(failed)} of {len(keys)} cells failed, the others are made: {told}",
+            metadata={FAILED: dg.MetadataValue.json({key: _line(error) for key, error in failed.items()})},
+            allow_retries=False,
+        )
 
 
 def _is_last(context: dg.AssetExecutionContext, assets: Sequence[dg.AssetKey]) -> bool:
@@ -147,9 +151,33 @@ def _tell_each(context: dg.AssetExecutionContext, made: list[Cell], asset: dg.As
 
 def _tell_failed(context: dg.AssetExecutionContext, failed: Mapping[str, Exception], asset: dg.AssetKey) -> None:
     for key, error in failed.items():
-        told = {"failed": f"{type(error).__name__}: {error}"}
+        told = {FAILED: _line(error)}
         tags = {"dagster/data_version": FAILED, "dagster/data_version_is_user_provided": "true"}
         context.log_event(dg.AssetMaterialization(asset, partition=key, metadata=told, tags=tags))
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def failures(events: Iterable[dg.DagsterEvent], keys: Sequence[str]) -> dict[str, str]:
+    """Return why cells of a run were not made, by key, what was told first; `keys` are all cells of the run."""
+    told: dict[str, str] = {}
+    rest = ""
+    for event in events:
+        if event.is_step_materialization:
+            made = event.step_materialization_data.materialization
+            if FAILED in made.metadata and made.partition is not None:
+                told.setdefault(made.partition, str(made.metadata[FAILED].value))
+        elif event.is_step_failure:
+            failure = event.step_failure_data
+            known = failure.user_failure_data.metadata.get(FAILED) if failure.user_failure_data else None
+            if known is not None and isinstance(known.value, Mapping):
+                told = {key: str(error) for key, error in known.value.items()} | told
+            if known is None and failure.error is not None:
+                cause = failure.error.cause or failure.error
+                rest = rest or " ".join(cause.message.split())
+    return dict.fromkeys(keys, rest) | told if rest else told
 
 
 def _joint(seen: Sequence[tuple[dg.MultiPartitionKey, Checks]]) -> Checks:

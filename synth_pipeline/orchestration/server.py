@@ -13,10 +13,13 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+import dagster as dg
+
 from synth_pipeline.errors import SynthError
-from synth_pipeline.orchestration.backfill import Outcome, Plan
+from synth_pipeline.orchestration.backfill import Outcome, Plan, outcome
 from synth_pipeline.orchestration.inprocess import instance_folder, opened_instance
 from synth_pipeline.orchestration.partitions import cell
+from synth_pipeline.orchestration.results import failures
 from synth_pipeline.progress import Progress, silent
 from synth_pipeline.settings import Settings
 
@@ -31,13 +34,15 @@ _WATCH = """query($id: String!) { partitionBackfillOrError(backfillId: $id) { __
   ... on PartitionBackfill { status error { message } assetBackfillData { assetBackfillStatuses {
     ... on AssetPartitionsStatusCounts { assetKey { path }
       numPartitionsTargeted numPartitionsMaterialized numPartitionsFailed } } } } } }"""
+_FAILED = [dg.DagsterRunStatus.FAILURE]
+_TELLING = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.ASSET_MATERIALIZATION}
 _DONE = {"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}
 
 
 def serves(settings: Settings) -> bool:
     """Whether the server at `SYNTH_DAGSTER_URL` answers and is of this home."""
     try:
-        info = _ask(settings, "{ instance { info } }", {}, _KNOCK_S)["instance"]["info"]
+        info = ask(settings, "{ instance { info } }", {}, _KNOCK_S)["instance"]["info"]
     except (URLError, OSError, ValueError, KeyError, TypeError):
         return False
     return str(instance_folder(settings)) in (info or "")
@@ -52,7 +57,7 @@ def launch(settings: Settings, plan: Plan) -> str:
         for chunk in plan.chunks
     ]
     wanted = [{"assetKey": {"path": [*key.path]}, "partitions": {"ranges": ranges}} for key in plan.assets]
-    answer = _ask(settings, _LAUNCH, {"params": {"partitionsByAssets": wanted, "title": "synth-pipeline backfill"}})
+    answer = ask(settings, _LAUNCH, {"params": {"partitionsByAssets": wanted, "title": "synth-pipeline backfill"}})
     found = answer["launchPartitionBackfill"]
     if found["__typename"] != "LaunchBackfillSuccess":
         raise SynthError(f"Dagster at {settings.dagster_url} refused the backfill: {found.get('message', found)}")
@@ -62,7 +67,7 @@ def launch(settings: Settings, plan: Plan) -> str:
 def watch(settings: Settings, plan: Plan, backfill_id: str, progress: Progress = silent) -> Outcome:
     """Wait for a backfill; the cells that it did not make are in the outcome. Raises `SynthError` when it is lost."""
     while True:
-        found = _ask(settings, _WATCH, {"id": backfill_id})["partitionBackfillOrError"]
+        found = ask(settings, _WATCH, {"id": backfill_id})["partitionBackfillOrError"]
         if found["__typename"] != "PartitionBackfill":
             raise SynthError(f"backfill {backfill_id} is lost: {found.get('message', found['__typename'])}")
         counts = (found["assetBackfillData"] or {}).get("assetBackfillStatuses") or []
@@ -75,23 +80,19 @@ def watch(settings: Settings, plan: Plan, backfill_id: str, progress: Progress =
 
 
 def _outcome(settings: Settings, plan: Plan, backfill_id: str, found: Any) -> Outcome:
-    """What was made is known by the partitions that Dagster holds of the last asset."""
     where = f"{settings.dagster_url.rstrip('/')}/runs/b/{backfill_id}"
     reason = (found["error"] or {}).get("message", "") or f"see {where}"
-    outcome = Outcome()
+    told: dict[str, str] = {}
     with opened_instance(settings, []) as instance:
-        held = instance.get_materialized_partitions(plan.assets[-1])
-    for chunk in plan.chunks:
-        for day in chunk.days:
-            name = f"{chunk.instrument}/{day}"
-            if str(cell(chunk.instrument, day)) in held:
-                outcome.made.append(name)
-            else:
-                outcome.failed[name] = " ".join(reason.split())
-    return outcome
+        for run in instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill_id}, statuses=_FAILED)):
+            records = instance.all_logs(run.run_id, of_type=_TELLING)
+            alone = [key] if (key := run.tags.get("dagster/partition")) else []
+            told = failures((each.dagster_event for each in records if each.dagster_event), alone) | told
+    return outcome(settings, plan, told, " ".join(reason.split()))
 
 
-def _ask(settings: Settings, query: str, variables: dict[str, Any], patience_s: float = _PATIENCE_S) -> dict[str, Any]:
+def ask(settings: Settings, query: str, variables: dict[str, Any], patience_s: float = _PATIENCE_S) -> dict[str, Any]:
+    """Return the data of a GraphQL query. Raises `SynthError` when it is refused, `OSError` when nobody answers."""
     body = json.dumps({"query": query, "variables": variables}).encode()
     address = f"{settings.dagster_url.rstrip('/')}/graphql"
     with urlopen(Request(address, body, {"Content-Type": "application/json"}), timeout=patience_s) as answer:

@@ -15,11 +15,10 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import msgspec
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -27,6 +26,9 @@ from synth_pipeline.errors import InputError, NoDataError, SynthError
 from synth_pipeline.generators import PIECE
 from synth_pipeline.progress import Progress, silent
 from synth_pipeline.series import Asset, FloatArray, IntArray, Series
+
+if TYPE_CHECKING:
+    import polars as pl
 
 LISTING = "dataset.json"
 ROW_GROUP = 65_536
@@ -302,6 +304,8 @@ def read_dataset(folder: Path, *, most_paths: int | None = None) -> Series:
 
 def lazy_dataset(folder: Path) -> pl.LazyFrame:
     """Return a dataset as a Polars query over its parts: `path`, `label_ns` and the features."""
+    import polars as pl
+
     found = Dataset.open(folder)
     return pl.scan_parquet([found.folder / part.file for part in found.parts])
 
