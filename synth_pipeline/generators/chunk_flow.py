@@ -190,7 +190,9 @@ class ChunkFlow(NeuralGenerator):
         self.odd = directions < 0
         columns = self._columns(np.where(known[:, np.newaxis], rows, np.nan), known, extra, data, price, rng)
         made = replace(data, rows=torch.from_numpy(columns).to(torch.float32))
-        return super()._learnt(made, directions, rng, progress)
+        super()._learnt(made, directions, rng, progress)
+        self.seen = data.spread(len(self.seen))  # scores, as paths are shown, where the flow sees innovations
+        return self
 
     def _columns(
         self,
@@ -208,9 +210,9 @@ class ChunkFlow(NeuralGenerator):
         self.laws = tuple(Marginal.fit(made[known, at], odd=bool(odd)) for at, odd in enumerate(self.odd))
         innovations = np.stack([law.normal(made[:, at]) for at, law in enumerate(self.laws)], axis=1)
         raw = self._raw(cascade, mean, scale)
-        self.seen = Seen.of(raw[known], self.seen_odd)
+        self.sight = Seen.of(raw[known], self.seen_odd)
         self.pool = self._pool(data, cascade, drivers, extra[:, 1:-1])
-        return np.concatenate((innovations, drivers[:, : len(self.odd)], self.seen(raw), extra[:, 1:]), axis=1)
+        return np.concatenate((innovations, drivers[:, : len(self.odd)], self.sight(raw), extra[:, 1:]), axis=1)
 
     def _pool(self, data: Windows, cascade: FloatArray, drivers: FloatArray, words: FloatArray) -> Memory:
         """Keep memories for paths to open with: those of windows evenly spread, and more of each regime."""
@@ -349,7 +351,7 @@ class ChunkFlow(NeuralGenerator):
         """Draw one chunk of each path and move the memory on; shape (paths, chunk, features)."""
         network, settings = self.network, self.parameters
         assert isinstance(network, Velocity)
-        seen = torch.from_numpy(self.seen(self._raw(memory.cascade, *self.cascade.law(memory.cascade)))).float()
+        seen = torch.from_numpy(self.sight(self._raw(memory.cascade, *self.cascade.law(memory.cascade)))).float()
         recent = torch.from_numpy(memory.recent).float()
 
         def context(name: str | None) -> Pair:
@@ -378,7 +380,7 @@ class ChunkFlow(NeuralGenerator):
             "weights": cascade.weights,
             "level": cascade.level,
             **{f"atoms_{name}": array for name, array in vars(cascade.atoms).items()},
-            **{f"seen_{name}": array for name, array in self.seen._asdict().items()},
+            **{f"seen_{name}": array for name, array in self.sight._asdict().items()},
             **{f"pool_{name}": array for name, array in vars(self.pool).items()},
             "unbiased": np.array(self.unbiased),
             **{f"law_{at}_{key}": array for at, law in enumerate(self.laws) for key, array in law.arrays().items()},
@@ -395,7 +397,7 @@ class ChunkFlow(NeuralGenerator):
             own = [kept[name] for name in ("odd", "decays", "slopes", "weights", "level")]
             self.odd = own[0]
             self.cascade = Cascade(own[0], own[1], atoms, *own[2:])
-            self.seen = Seen(*(kept[f"seen_{name}"] for name in Seen._fields))
+            self.sight = Seen(*(kept[f"seen_{name}"] for name in Seen._fields))
             self.pool = Memory(kept["pool_cascade"], kept["pool_recent"], kept["pool_words"])
             self.unbiased = int(kept["unbiased"])
             parts = [
