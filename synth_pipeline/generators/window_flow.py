@@ -231,10 +231,7 @@ class WindowFlow(RegimeConditions, WindowGenerator):
         return network.drawn(noise[:, :-1], labels, 1.0)
 
     def calibrated(self, scores: FloatArray) -> FloatArray:
-        """Calibrate what a series is made of; leave windows of any features alone.
-
-        Columns that hardly differ, each with a map of its own, would part from one another.
-        """
+        """Calibrate what a series is made of, as the others do; windows of any features gained nothing by it."""
         return super().calibrated(scores) if hasattr(self, "transform") else scores
 
     def roll_regime(
