@@ -4,8 +4,10 @@ Stocks and ETTh, every window of 24 rows, each column scaled to [0, 1] over the 
 against them, as the papers do (`docs/learned-scores.md`), five repeats with 95 % t intervals. Beside each score stand
 its floors: what a copy, a bootstrap of the windows, blocks of real windows against the others, and the last fifth of
 time against the rest get, and the normal law of the scores, which is `window_flow` before it has learnt anything: where
-it does as well, a score does not see what a network adds. The published protocol rewards copies, so the distance to the
-nearest real window stands beside it: synthetic to real over real to other real.
+it does as well, a score does not see what a network adds.
+
+The published protocol rewards copies, so the distance to the nearest real window stands
+beside it: synthetic to real over real to other real.
 
 Training has one thread. Its budget is in seconds of a processor: a trial of a few steps tells how many fit into it, so
 that all rows have the same one, whatever else the machine does. No step, setting or checkpoint is chosen by a score.

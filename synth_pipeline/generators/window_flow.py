@@ -6,8 +6,8 @@ Scores of a window, flattened to x with mean m and covariance Q Λ Qᵀ, become
 
 With a = 0 noise hides the small differences between columns and steps that make returns and bars; with a = 1 they count
 as much as levels; a = ½ lies between. On z stands the diffusion of `edm`, each coordinate at its own variance, so that
-the network starts as the normal law with the covariance of the data and learns the rest. It is a residual perceptron:
-of networks of the same cost, many steps of a small one won (docs/ablations.md has what decided every choice).
+the network, a residual perceptron, starts as the normal law with the covariance of the data and learns the rest.
+docs/ablations.md has what was measured of these choices.
 
 Where the history has regimes (`features.regimes`), the label of a window is that of one of its steps, drawn anew each
 time it is learnt from, and left out in a tenth of the draws; so p(window | regime) has a window as often as it has
@@ -231,10 +231,7 @@ class WindowFlow(RegimeConditions, WindowGenerator):
         return network.drawn(noise[:, :-1], labels, 1.0)
 
     def calibrated(self, scores: FloatArray) -> FloatArray:
-        """Calibrate what a series is made of; leave windows of any features alone.
-
-        Columns that hardly differ, each with a map of its own, would part from one another.
-        """
+        """Calibrate what a series is made of, as the others do; windows of any features gained nothing by it."""
         return super().calibrated(scores) if hasattr(self, "transform") else scores
 
     def roll_regime(
