@@ -125,7 +125,7 @@ def test_files_stay_readable(path: Path) -> None:
     ["synth_pipeline", "synth_pipeline.cli", "synth_pipeline.stages", "synth_pipeline.orchestration.definitions"],
 )
 def test_heavy_libraries_load_only_when_used(module: str) -> None:
-    heavy = ("torch", "mlflow", "pytorch_lightning", "statsmodels", "arch", "sklearn", "matplotlib")
+    heavy = ("torch", "mlflow", "pytorch_lightning", "statsmodels", "arch", "sklearn", "matplotlib", "polars")
     code = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"

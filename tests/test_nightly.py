@@ -115,6 +115,16 @@ class TestSchedule:
             instance.add_run(dg.DagsterRun("night", status=dg.DagsterRunStatus.STARTED, tags=dict(request.tags)))
         assert _tick(settings, instance, _at(2, hour=2)) == []
 
+    def test_a_clock_set_back_between_two_nights_asks_for_no_day_twice_and_for_none_that_is_not_over(
+        self, settings: Settings, instance: dg.DagsterInstance
+    ) -> None:
+        made_days.record(settings, [0, 1])
+        for request in _tick(settings, instance, _at(2)):
+            instance.add_run(dg.DagsterRun("night", status=dg.DagsterRunStatus.STARTED, tags=dict(request.tags)))
+        assert not {made_days.day(0).isoformat(), made_days.day(1).isoformat()} & {
+            *_asked(_tick(settings, instance, _at(1)))
+        }
+
     def test_an_instrument_of_the_settings_becomes_a_partition(
         self, settings: Settings, instance: dg.DagsterInstance
     ) -> None:
