@@ -20,6 +20,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import orchestration_reproduce
 from common import Claim, arguments, report
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -261,7 +262,8 @@ def measured(*, quick: bool) -> list[Claim]:
 
 def main() -> None:
     options = arguments(__doc__).parse_args()
-    report("orchestration", measured(quick=options.quick), as_json=options.json)
+    claims = [*measured(quick=options.quick), *orchestration_reproduce.claims(options.quick)]
+    report("orchestration", claims, as_json=options.json)
 
 
 if __name__ == "__main__":
