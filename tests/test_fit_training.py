@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -24,6 +25,7 @@ from synth_pipeline.generators import neural
 from synth_pipeline.lineage import compaction, graph, manifests
 from synth_pipeline.lineage.commit import STAGING
 from synth_pipeline.lineage.manifests import Manifest
+from synth_pipeline.orchestration import nightly
 from synth_pipeline.orchestration.assets import generator_assets
 from synth_pipeline.orchestration.partitions import cell
 from synth_pipeline.orchestration.resources import Verbs
@@ -142,7 +144,7 @@ def command(workspace: Workspace, *words: str) -> subprocess.Popen[bytes]:
 def test_a_command_that_is_killed_goes_on_when_asked_again(
     workspace: Workspace, run: Callable[..., tuple[int, str]], days: Path, tmp_path: Path
 ) -> None:
-    words = ["fit", str(BTC), str(TUESDAY), GAN, "--steps", "150", "--set", "hidden=8", "--set", "noise=8"]
+    words = ["fit", str(BTC), str(TUESDAY), GAN, "--steps", "80", "--set", "hidden=8", "--set", "noise=8"]
     with command(workspace, *words) as child:
         deadline = time.monotonic() + 120
         while not kept(workspace):
@@ -154,7 +156,7 @@ def test_a_command_that_is_killed_goes_on_when_asked_again(
     assert workspace.find("checkpoints", BTC, TUESDAY, GAN) is None
     run(*words)
     made = workspace.require("checkpoints", "fit", BTC, TUESDAY, GAN)
-    assert made.digest == undisturbed(days, tmp_path, steps=150).digest
+    assert made.digest == undisturbed(days, tmp_path, steps=80).digest
     assert kept(workspace) == []
 
 
@@ -195,6 +197,16 @@ def test_a_night_starts_from_the_checkpoint_before_and_a_week_begins_cold(worksp
     cold = stages.fit(workspace, BTC, THURSDAY, GAN, TINY, start_from="none")
     assert "start_from" not in cold.config
     assert night(workspace, THURSDAY).skipped
+
+
+def test_a_run_of_the_schedule_is_a_night(workspace: Workspace) -> None:
+    def opened(tags: dict[str, str]) -> Workspace:
+        node = SimpleNamespace(op_handle=SimpleNamespace(name="vanilla_gan__checkpoint"))
+        context: Any = SimpleNamespace(run=SimpleNamespace(run_id="r", tags=tags), op_execution_context=node)
+        return Verbs(workspace.settings, lambda *_: None).workspace(context, "key")
+
+    assert opened({nightly.TAG: str(BTC)}).is_night
+    assert not opened({}).is_night
 
 
 def test_without_the_setting_every_night_starts_cold(workspace: Workspace) -> None:
