@@ -11,13 +11,11 @@ averaged weights, or those of the least held-out loss.
     python benchmarks/generators.py --rows wgan_gp,timegan       some rows
 
 `--data` names the folder of the bars (default `SYNTH_REAL_DATA`, or `../shared/data`). Scores of long paths on order
-books are those of `generators_paths.py`, where it stands beside this file.
+books are those of `generators_paths.py`; sampling rates of windows are in `tsg.py`.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import math
 import sys
 import time
@@ -29,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import fidelity_hours as hours
+import generators_paths
 import numpy as np
 import torch
 from bootstrap_schemes import DATA, history
@@ -50,7 +49,6 @@ SCENARIOS, SCENARIO_STEPS = 200, 168
 MILD, GRAVE = "bull", "flash_crash"
 BEST = ("window_flow", "findiff")
 """The row that claims are of: the first that is there."""
-_RATE_WINDOWS = 24
 
 Settings = Mapping[str, Any]
 _SHORT: Settings = {"window": hours.BARS}
@@ -349,48 +347,6 @@ def of_regimes(found: Mapping[str, Found]) -> Claim:
     return Claim("regime_ordered", what, least, 0.9, "high", shown)
 
 
-def sampling_rate(path: Path) -> Claim:
-    """Time windows of 24 steps of a vanilla GAN, made by batches, the fastest of three rounds."""
-    made: Any = plugins.load(generators, "vanilla_gan").from_settings({"steps": 200, "window": _RATE_WINDOWS})
-    cut = hours.thinned(hours.windows(market(path).train)[:, :_RATE_WINDOWS], 2_000)
-    made.watch = Watch(accelerator="cpu")
-    made.fit_windows(cut, rng=stream(0, "rate"))
-    count, seconds = 20_000, []
-    for _ in range(3):
-        started = time.perf_counter()
-        made.sample_windows(count, rng=stream(0, "rate"))
-        seconds.append(time.perf_counter() - started)
-    what = "24-step windows of five features a second, vanilla_gan"
-    return Claim(
-        "sample_rate_gan", what, count / min(seconds), 20_000.0, "high", {"slowest round": count / max(seconds)}
-    )
-
-
-def flow_rates(path: Path) -> list[Claim]:
-    """Time the rows of ours, where they are there: windows of one, bars of long paths of the other."""
-    claims = []
-    for name, count, steps, bar in (("window_flow", 2_000, 24, 1_000.0), ("chunk_flow", 64, 4_096, 20_000.0)):
-        if name not in plugins.names(generators):
-            continue
-        made: Any = plugins.load(generators, name).from_settings({"budget": "5s"})
-        made.watch = Watch(accelerator="cpu")
-        made.fit(market(path).train, rng=stream(0, "rate"))
-        started = time.perf_counter()
-        made.sample(count, steps, rng=stream(0, "rate"))
-        seconds = time.perf_counter() - started
-        rate, unit = (count / seconds, "windows") if name == "window_flow" else (count * steps / seconds, "bars")
-        claims.append(Claim(f"sample_rate_{name}", f"{unit} a second, {name}", rate, bar, "high"))
-    return claims
-
-
-def of_paths(folder: Path, *, quick: bool) -> list[Claim]:
-    """Return the claims of `generators_paths`, where that stands beside this file."""
-    if importlib.util.find_spec("generators_paths") is None:
-        return []
-    found: list[Claim] = importlib.import_module("generators_paths").claims(folder, quick)
-    return found
-
-
 def absent() -> list[Claim]:
     """Return claims without figures."""
     note = f"{FILE} not under SYNTH_REAL_DATA"
@@ -474,7 +430,7 @@ def main() -> None:
     options = parser.parse_args()
     path = options.data / FILE
     if not path.exists():
-        report("generators", [*absent(), *of_paths(options.data, quick=options.quick)], as_json=options.json)
+        report("generators", [*absent(), *generators_paths.claims(options.data, options.quick)], as_json=options.json)
         return
     rows = [row for row in options.rows.split(",") if row]
     seeds, share, repeats = (1, QUICK, 1) if options.quick else (options.seeds, options.share, 5)
@@ -482,8 +438,8 @@ def main() -> None:
     with ProcessPoolExecutor(options.processes) as pool:
         runs = list(pool.map(measured, todo))
     found = merged([*runs, *real_rows(path, repeats)])
-    claims = [*of_best(found), of_regimes(found), sampling_rate(path), *flow_rates(path)]
-    report("generators", [*claims, *of_paths(options.data, quick=options.quick)], as_json=options.json)
+    claims = [*of_best(found), of_regimes(found), *generators_paths.claims(options.data, options.quick)]
+    report("generators", claims, as_json=options.json)
     if options.markdown:
         DOCUMENT.write_text(page(found, seeds, share), encoding="utf-8")
 
