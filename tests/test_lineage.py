@@ -53,6 +53,10 @@ def files_below(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+SEEN = (digests.code_version, digests._files, digests._source_digest)
+"""What a process reads once."""
+
+
 class TestDigests:
     @given(configs, configs)
     def test_fingerprint_is_blind_to_order_clock_and_outcome(
@@ -115,7 +119,8 @@ class TestDigests:
         (tmp_path / "cli.py").write_text("c = 1\n")
 
         def version() -> str:
-            digests.code_version.cache_clear()
+            for each in SEEN:
+                each.cache_clear()
             assert digests.code_version("ticks", "schema.py") == digests.code_version("schema.py", "ticks")
             return digests.code_version("ticks", "schema.py")
 
@@ -128,6 +133,8 @@ class TestDigests:
         changed = version()
         (tmp_path / "ticks" / "store.py").rename(tmp_path / "ticks" / "shop.py")
         assert len({first, changed, version()}) == 3
+        for each in SEEN:
+            each.cache_clear()
 
     def test_code_version_is_one_a_process(self) -> None:
         assert digests.code_version("schema.py") is digests.code_version("schema.py")

@@ -61,6 +61,12 @@ def test_a_change_in_a_called_file_reaches_its_callers(package: Path, monkeypatc
         assert _starts(package, monkeypatch, factor)(10) == 10 * factor + 1  # type: ignore[operator]
 
 
+def test_a_changed_environment_does_not_undo_it(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for factor in (2, 3):
+        monkeypatch.setenv("NUMBA_ANYTHING", str(factor))  # numba reads its settings again at the next compilation
+        assert _starts(package, monkeypatch, factor)(10) == 10 * factor + 1  # type: ignore[operator]
+
+
 def test_a_process_of_older_sources_that_compiles_later_leaves_nothing_stale(
     package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

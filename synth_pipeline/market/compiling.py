@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from numba import config as _config
-from numba import njit
+from numba import njit as _njit
 from numba.core import caching
 
 __all__ = ["kernel", "njit"]
@@ -26,13 +26,19 @@ _USUAL = "UserProvidedCacheLocator,InTreeCacheLocator,UserWideCacheLocator,IPyth
 """Where numba looks by default, for all other code."""
 
 
+def njit(**options: Any) -> Callable[[_Function], _Function]:
+    """Compile as numba does, and keep what is compiled under the digest."""
+    _come_first()
+    decorate: Callable[[_Function], _Function] = _njit(**options)
+    return decorate
+
+
 def kernel(function: _Function) -> _Function:
     """Compile a function that allocates nothing.
 
     Counting references to the arrays of a book, from one function to the next, would take more than half of the time.
     """
-    compiled: _Function = njit(cache=True, **_WITHOUT_REFERENCES)(function)
-    return compiled
+    return njit(cache=True, **_WITHOUT_REFERENCES)(function)
 
 
 def digest_of(folder: Path) -> str:
@@ -83,5 +89,12 @@ def _drop_others() -> None:
 
 
 _OWN = ",".join(f"{__name__}.{kind.__name__}" for kind in (Provided, InTree, UserWide))
-config.CACHE_LOCATOR_CLASSES = f"{_OWN},{config.CACHE_LOCATOR_CLASSES or _USUAL}"
+
+
+def _come_first() -> None:
+    """Put our locators before others: numba forgets them when it sees that a variable NUMBA_… has changed."""
+    if _OWN not in config.CACHE_LOCATOR_CLASSES:
+        config.CACHE_LOCATOR_CLASSES = f"{_OWN},{config.CACHE_LOCATOR_CLASSES or _USUAL}"
+
+
 _drop_others()
