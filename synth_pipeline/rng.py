@@ -40,7 +40,8 @@ class Paths(Sequence[np.random.Generator]):
 
     def __init__(self, seed: int, numbers: range) -> None:
         self.seed, self.numbers = seed, numbers
-        self._first, self._states = 0, np.empty((0, 4), dtype=np.uint64)
+        # One object, so that threads which draw from one set of paths never see half of a change.
+        self._block = 0, np.empty((0, 4), dtype=np.uint64)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -58,10 +59,12 @@ class Paths(Sequence[np.random.Generator]):
         number = self.numbers[at]
         if len(self) < _FEW or number >= 2**32:
             return np.random.Generator(np.random.PCG64(_child(self.seed, number)))
-        if not self._first <= number < self._first + len(self._states):
-            self._first = number - number % _BLOCK
-            self._states = _states(self.seed, np.arange(self._first, self._first + _BLOCK, dtype=np.uint32))
-        known: Any = _Known(self._states[number - self._first], self.seed, number)
+        first, states = self._block
+        if not first <= number < first + len(states):
+            first = number - number % _BLOCK
+            states = _states(self.seed, np.arange(first, first + _BLOCK, dtype=np.uint32))
+            self._block = first, states
+        known: Any = _Known(states[number - first], self.seed, number)
         return np.random.Generator(np.random.PCG64(known))
 
 

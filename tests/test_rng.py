@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,3 +64,20 @@ def test_streams_are_asked_for_in_any_order() -> None:
     forward = [streams[at].integers(2**62) for at in range(2_000)]
     assert [streams[at].integers(2**62) for at in reversed(range(2_000))] == forward[::-1]
     assert streams[-1].integers(2**62) == forward[-1]
+
+
+def test_threads_may_ask_one_set_of_paths() -> None:
+    paths = per_path(stream(0, "threads"), 4_096)
+    expected = [own.random() for own in paths]
+
+    def some(first: int) -> list[float]:
+        return [paths[at].random() for at in range(first, 4_096, 8)]
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(some, range(8)))
+    finally:
+        sys.setswitchinterval(before)
+    assert [found[at % 8][at // 8] for at in range(4_096)] == expected
