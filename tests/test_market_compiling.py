@@ -37,6 +37,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(compiling, "_FOLDER", folder)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)  # numba reads its settings again when one has changed
     monkeypatch.setattr(compiling.config, "CACHE_DIR", "")
     yield folder
     _forget(folder)
