@@ -121,7 +121,7 @@ def _step_seconds(name: str, real: FloatArray) -> float:
 
 
 def _fitted(name: str, real: FloatArray, steps: int, watch: Watch | None = None) -> tuple[Any, float]:
-    generator = plugins.load(generators, name).from_settings({"steps": steps})
+    generator = plugins.load(generators, name).from_settings({"steps": steps, "window": real.shape[1]})
     generator.watch = watch
     started = time.process_time()
     generator.fit_windows(real, rng=stream(0, "tsg", "fit", name))
@@ -221,7 +221,7 @@ def ranked(found: Mapping[str, Mapping[str, float]], failed: list[str], effort: 
     ranks = {key: 1 + sum(row[key] < found[OURS][key] for row in found.values()) for key in ("ds", "cfid")}
     shown = {f"rank on {key}": float(rank) for key, rank in ranks.items()}
     shown |= {f"{name}, {key}": value for name, row in found.items() for key, value in row.items()}
-    note = f"{len(effort.names) + 1} rows, {effort.rows:g} processor seconds of training each; " + "; ".join(failed)
+    note = f"{len(found)} rows, {effort.rows:g} processor seconds of training each; " + "; ".join(failed)
     return Claim("rank_window_flow", what, max(ranks.values()), bar, goal, shown, note.rstrip("; "))
 
 
