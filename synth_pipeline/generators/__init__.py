@@ -57,6 +57,7 @@ MACHINERY = frozenset(
         "training_state",
         "training_together",
         "training_windows",
+        "window_gan",
     }
 )
 """Files here that are shared machinery, not generators."""

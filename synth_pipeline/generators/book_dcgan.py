@@ -23,9 +23,8 @@ from torch import Tensor, nn
 
 from synth_pipeline.features.book_image import LEVELS, NAMES
 from synth_pipeline.generators import adversarial
-from synth_pipeline.generators.adversarial import device_of, duel, normal, started
-from synth_pipeline.generators.fixed_windows import WindowGenerator
-from synth_pipeline.generators.recipe import Phase, Recipe
+from synth_pipeline.generators.adversarial import started
+from synth_pipeline.generators.window_gan import WindowGAN
 from synth_pipeline.series import FloatArray
 
 _PLANES = {"bid_size": 0, "ask_size": 1, "bid_gap": 2, "ask_gap": 3}
@@ -118,7 +117,7 @@ class Critic(nn.Module):
         return verdict
 
 
-class BookGAN(WindowGenerator):
+class BookGAN(WindowGAN):
     """Two-dimensional convolutions over levels and time. See the module."""
 
     Parameters: ClassVar[type[Any]] = Parameters
@@ -129,28 +128,7 @@ class BookGAN(WindowGenerator):
         names = self.transform.anchor.names if hasattr(self, "transform") else [""] * len(directions)
         return Pictures(self.parameters, places(names), self.dropout)
 
-    def noise_shape(self, features: int) -> tuple[int, ...]:
-        """Return one vector a window."""
-        del features
-        return (self.parameters.noise,)
-
-    def windows(self, network: nn.Module, noise: Tensor) -> Tensor:
-        """Run the generator."""
-        made: Tensor = network(noise)
-        return made
-
-    def recipe(self, network: nn.Module) -> Recipe:
-        """Let discriminator and generator take turns."""
-        settings: Parameters = self.parameters
+    def judge(self, network: nn.Module) -> tuple[nn.Module, int]:
+        """Make the critic of pictures."""
         assert isinstance(network, Pictures)
-        critic = Critic(network, settings.channels)
-
-        def made(like: Tensor, noise: torch.Generator) -> Tensor:
-            return self.windows(network, normal((len(like), settings.noise), noise, like))
-
-        return Recipe(
-            phases=(Phase(settings.steps, duel(settings, network, critic, made, features=len(network.at[0]))),),
-            batch=settings.batch,
-            average=network,
-            probe=lambda noise: made(device_of(network).new_zeros(settings.batch), noise),
-        )
+        return Critic(network, self.parameters.channels), len(network.at[0])

@@ -18,36 +18,22 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from synth_pipeline.generators import neural
+from synth_pipeline.generators import wgan_gp
 from synth_pipeline.generators.adversarial import gradient_penalty
-from synth_pipeline.generators.recipe import Phase, Player, Recipe
+from synth_pipeline.generators.recipe import Player
 from synth_pipeline.generators.regime_conditions import ConditionedGenerator, ConditionedLSTM
-from synth_pipeline.generators.wgan_gp import Critic
-from synth_pipeline.series import FloatArray
 
 _BETAS = (0.0, 0.9)
 
 
 @dataclass(frozen=True)
-class Parameters(neural.Parameters):
+class Parameters(wgan_gp.Parameters):
     """What a user may set."""
 
-    critic_updates: int = 2
-    """Updates of the critic a step."""
-    burn_in: int = 8
-    """Steps before the window that the critic does not see."""
-    hidden: int = 32
-    """Width of both LSTMs."""
     noise: int = 8
     """Random numbers a step."""
-    generator_rate: float = 5e-3
-    """Learning rate of the generator."""
-    critic_rate: float = 1e-2
-    """Learning rate of the critic."""
-    penalty: float = 10.0
-    """[λ] Weight of the gradient penalty."""
 
 
 class ConditionalGAN(ConditionedGenerator):
@@ -55,17 +41,11 @@ class ConditionalGAN(ConditionedGenerator):
 
     Parameters: ClassVar[type[Any]] = Parameters
 
-    def build(self, directions: FloatArray) -> nn.Module:
-        """Make the generator network."""
+    def players(self, network: ConditionedLSTM) -> tuple[Player, ...]:
+        """Let critic and generator play."""
         settings: Parameters = self.parameters
-        return ConditionedLSTM(settings.noise, len(self.regime_names), settings.hidden, len(directions))
-
-    def recipe(self, network: nn.Module) -> Recipe:
-        """Let critic and generator take turns."""
-        settings: Parameters = self.parameters
-        assert isinstance(network, ConditionedLSTM)
         features = network.features
-        critic = Critic(features, settings.hidden, network.labels)
+        critic = wgan_gp.Critic(features, settings.hidden, network.labels)
 
         def critic_loss(real: Tensor, noise: torch.Generator) -> Tensor:
             with torch.no_grad():
@@ -85,13 +65,7 @@ class ConditionalGAN(ConditionedGenerator):
             verdict: Tensor = critic(network.like(real, settings.burn_in, noise)).mean()
             return -verdict
 
-        players = (
+        return (
             Player("critic", critic, critic_loss, settings.critic_rate, settings.critic_updates, _BETAS),
             Player("generator", network, generator_loss, settings.generator_rate, betas=_BETAS),
-        )
-        return Recipe(
-            phases=(Phase(settings.steps, players),),
-            batch=settings.batch,
-            average=network,
-            probe=lambda noise: network.probe(settings.batch, settings.window, settings.burn_in, noise),
         )

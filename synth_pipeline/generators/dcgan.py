@@ -12,13 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from synth_pipeline.generators import adversarial
-from synth_pipeline.generators.adversarial import device_of, duel, normal, started
-from synth_pipeline.generators.fixed_windows import WindowGenerator
-from synth_pipeline.generators.recipe import Phase, Recipe
+from synth_pipeline.generators.adversarial import started
+from synth_pipeline.generators.window_gan import WindowGAN
 from synth_pipeline.series import FloatArray
 
 
@@ -83,7 +81,7 @@ class Downward(nn.Module):
         return verdict
 
 
-class ConvolutionalGAN(WindowGenerator):
+class ConvolutionalGAN(WindowGAN):
     """Transposed convolutions against strided ones. See the module."""
 
     Parameters: ClassVar[type[Any]] = Parameters
@@ -93,28 +91,8 @@ class ConvolutionalGAN(WindowGenerator):
         settings: Parameters = self.parameters
         return Upward(settings.noise, settings.channels, settings.window, len(directions), self.dropout)
 
-    def noise_shape(self, features: int) -> tuple[int, ...]:
-        """Return one vector a window."""
-        del features
-        return (self.parameters.noise,)
-
-    def windows(self, network: nn.Module, noise: Tensor) -> Tensor:
-        """Run the generator."""
-        made: Tensor = network(noise)
-        return made
-
-    def recipe(self, network: nn.Module) -> Recipe:
-        """Let discriminator and generator take turns."""
+    def judge(self, network: nn.Module) -> tuple[nn.Module, int]:
+        """Make the strided convolutions."""
         settings: Parameters = self.parameters
         assert isinstance(network, Upward)
-        discriminator = Downward(settings.channels, settings.window, network.features)
-
-        def made(like: Tensor, noise: torch.Generator) -> Tensor:
-            return self.windows(network, normal((len(like), settings.noise), noise, like))
-
-        return Recipe(
-            phases=(Phase(settings.steps, duel(settings, network, discriminator, made, features=network.features)),),
-            batch=settings.batch,
-            average=network,
-            probe=lambda noise: made(device_of(network).new_zeros(settings.batch), noise),
-        )
+        return Downward(settings.channels, settings.window, network.features), network.features

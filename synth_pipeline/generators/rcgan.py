@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from synth_pipeline.generators import adversarial
 from synth_pipeline.generators.adversarial import duel
-from synth_pipeline.generators.recipe import Phase, Recipe
+from synth_pipeline.generators.recipe import Player
 from synth_pipeline.generators.regime_conditions import ConditionedGenerator, ConditionedLSTM
-from synth_pipeline.series import FloatArray
 
 
 @dataclass(frozen=True)
@@ -57,26 +56,14 @@ class RecurrentConditionalGAN(ConditionedGenerator):
 
     Parameters: ClassVar[type[Any]] = Parameters
 
-    def build(self, directions: FloatArray) -> nn.Module:
-        """Make the generator network."""
+    def players(self, network: ConditionedLSTM) -> tuple[Player, ...]:
+        """Let a judge of every step and the generator play."""
         settings: Parameters = self.parameters
-        return ConditionedLSTM(settings.noise, len(self.regime_names), settings.hidden, len(directions))
-
-    def recipe(self, network: nn.Module) -> Recipe:
-        """Let discriminator and generator take turns."""
-        settings: Parameters = self.parameters
-        assert isinstance(network, ConditionedLSTM)
         judge = StepwiseDiscriminator(network.features, network.labels, settings.hidden)
-        players = duel(
+        return duel(
             settings,
             network,
             judge,
             lambda real, noise: network.like(real, settings.burn_in, noise),
             features=network.features,
-        )
-        return Recipe(
-            phases=(Phase(settings.steps, players),),
-            batch=settings.batch,
-            average=network,
-            probe=lambda noise: network.probe(settings.batch, settings.window, settings.burn_in, noise),
         )

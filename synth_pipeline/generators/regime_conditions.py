@@ -9,6 +9,7 @@ evenly over the regimes of their last steps. That changes how often a regime is 
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from synth_pipeline.errors import InputError
 from synth_pipeline.features.regimes import UNKNOWN, Regimes, label
 from synth_pipeline.generators.adversarial import device_of, uniform
 from synth_pipeline.generators.neural import NeuralGenerator, State, roll_out
+from synth_pipeline.generators.recipe import Phase, Player, Recipe
 from synth_pipeline.generators.training_windows import Windows
 from synth_pipeline.series import FloatArray, Series
 
@@ -125,7 +127,27 @@ class RegimeConditions(NeuralGenerator):
 
 
 class ConditionedGenerator(RegimeConditions):
-    """A `ConditionedLSTM` that rolls on under a chain of regimes, or under one."""
+    """A `ConditionedLSTM` that rolls on under a chain of regimes, or under one. A model file adds its `players`."""
+
+    @abstractmethod
+    def players(self, network: ConditionedLSTM) -> tuple[Player, ...]:
+        """Make the opponent; return both, in the order in which they take turns."""
+
+    def build(self, directions: FloatArray) -> nn.Module:
+        """Make the generator network."""
+        settings = self.parameters
+        return ConditionedLSTM(settings.noise, len(self.regime_names), settings.hidden, len(directions))
+
+    def recipe(self, network: nn.Module) -> Recipe:
+        """Let the players take turns."""
+        settings = self.parameters
+        assert isinstance(network, ConditionedLSTM)
+        return Recipe(
+            phases=(Phase(settings.steps, self.players(network)),),
+            batch=settings.batch,
+            average=network,
+            probe=lambda noise: network.probe(settings.batch, settings.window, settings.burn_in, noise),
+        )
 
     def prepared(self, data: Windows) -> Windows:
         """Draw half of the windows evenly over the regimes of their last steps."""

@@ -13,13 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from synth_pipeline.generators import adversarial
-from synth_pipeline.generators.adversarial import device_of, duel, normal
-from synth_pipeline.generators.fixed_windows import WindowGenerator
-from synth_pipeline.generators.recipe import Phase, Recipe
+from synth_pipeline.generators.window_gan import WindowGAN
 from synth_pipeline.series import FloatArray
 
 
@@ -42,7 +39,7 @@ def perceptron(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Seq
     return nn.Sequential(*layers, nn.Linear(hidden, outputs))
 
 
-class VanillaGAN(WindowGenerator):
+class VanillaGAN(WindowGAN):
     """Perceptron against perceptron over whole windows. See the module."""
 
     Parameters: ClassVar[type[Any]] = Parameters
@@ -54,30 +51,9 @@ class VanillaGAN(WindowGenerator):
         shaped = nn.Unflatten(1, (settings.window, len(directions)))
         return nn.Sequential(perceptron(settings.noise, settings.hidden, size, self.dropout), shaped)
 
-    def noise_shape(self, features: int) -> tuple[int, ...]:
-        """Return one vector a window."""
-        del features
-        return (self.parameters.noise,)
-
-    def windows(self, network: nn.Module, noise: Tensor) -> Tensor:
-        """Run the generator."""
-        made: Tensor = network(noise)
-        return made
-
-    def recipe(self, network: nn.Module) -> Recipe:
-        """Let discriminator and generator take turns."""
+    def judge(self, network: nn.Module) -> tuple[nn.Module, int]:
+        """Make a perceptron over the flat window."""
         settings: Parameters = self.parameters
         last = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
-        features = last.out_features // settings.window
         inputs = nn.Sequential(nn.Flatten(1), perceptron(last.out_features, settings.hidden, 1, self.dropout))
-
-        def made(like: Tensor, noise: torch.Generator) -> Tensor:
-            return self.windows(network, normal((len(like), settings.noise), noise, like))
-
-        players = duel(settings, network, inputs, made, features=features)
-        return Recipe(
-            phases=(Phase(settings.steps, players),),
-            batch=settings.batch,
-            average=network,
-            probe=lambda noise: made(device_of(network).new_zeros(settings.batch), noise),
-        )
+        return inputs, last.out_features // settings.window
