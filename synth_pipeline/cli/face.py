@@ -49,6 +49,7 @@ CellName = Annotated[
 GeneratorName = Annotated[
     str, typer.Argument(help="Generator; `synth-pipeline generators` lists them.", metavar="GENERATOR")
 ]
+ParameterTexts = Annotated[list[str] | None, typer.Option("--set", help="A parameter as name=value; may be repeated.")]
 
 out, err = Console(), Console(stderr=True)
 

@@ -14,6 +14,7 @@ from synth_pipeline.cli.face import (
     GeneratorName,
     InstrumentName,
     Json,
+    ParameterTexts,
     app,
     opened_workspace,
     out,
@@ -40,9 +41,7 @@ def fit(
     instrument: InstrumentName,
     cell: CellName,
     generator: GeneratorName,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="A parameter as name=value; may be repeated.")
-    ] = None,
+    settings: ParameterTexts = None,
     steps: Annotated[int | None, typer.Option(help="Training steps of a network.")] = None,
     budget: Annotated[
         str | None, typer.Option(help="Train a network for this time instead, such as 90s, 5m or 1h30m.")

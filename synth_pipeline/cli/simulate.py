@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from synth_pipeline.cli.face import InstrumentName, Json, app, opened_workspace, out, print_json, print_manifests
+from synth_pipeline.cli.face import (
+    InstrumentName,
+    Json,
+    ParameterTexts,
+    app,
+    opened_workspace,
+    out,
+    print_json,
+    print_manifests,
+)
 from synth_pipeline.cli.models import print_estimates, setting
 from synth_pipeline.errors import InputError
 from synth_pipeline.schema import Instrument, parse_day
@@ -25,9 +34,7 @@ def calibrate(
     day: DayName,
     flow: Annotated[str, typer.Argument(help="zero_intelligence, queue_reactive or hawkes.", metavar="FLOW")],
     days: Annotated[int, typer.Option(min=1, help="Days of ticks it sees, ending with DAY.")] = 1,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="A parameter as name=value; may be repeated.")
-    ] = None,
+    settings: ParameterTexts = None,
     as_json: Json = False,
 ) -> None:
     """Fit a model of order flow on stored ticks: book changes and trades, or orders."""
