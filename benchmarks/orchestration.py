@@ -1,6 +1,6 @@
 """Orchestration: what a run costs beside its work, what a skip costs, and what a change makes anew.
 
-Days are tiny recordings of an invented market, so the figures are of the machinery. The empty step runs as steps do
+Days are short recordings of an invented market, so the figures are of the machinery. The empty step runs as steps do
 under the daemon: a process of its own, the multiprocess executor with forked steps. `fanout_speedup` is of whole
 commands, processes started and imports paid; it needs two free cores.
 """
@@ -34,6 +34,8 @@ from synth_pipeline.stages import Workspace
 from tests import made_days
 
 DAY_S = 86_390
+RECORDED_S = 5_400
+"""Of each day that is fanned out: an hour and a half, 30 messages a second, half a second to a second of work."""
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 LOAD = (
     "import time; t = time.perf_counter()\n"
@@ -106,6 +108,9 @@ if __name__ == '__main__':
 """
 
 
+_SILENT: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+
+
 def step_overhead(rounds: int) -> dict[str, float]:
     """Return seconds from the start of a process to the end of a run with one empty step, by the clock and of the
     processor, medians."""
@@ -119,7 +124,8 @@ def step_overhead(rounds: int) -> dict[str, float]:
         clock, cpu = [], []
         for _ in range(rounds):
             started, used = time.perf_counter(), _children_s()
-            subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, check=True)
+            # No pipes: to read one to its end is to wait for the watcher of logs, which looks once a second.
+            subprocess.run([sys.executable, str(script)], env=environment, check=True, **_SILENT)
             clock.append(time.perf_counter() - started)
             cpu.append(_children_s() - used)
     return {"clock": statistics.median(clock), "seconds of processor": statistics.median(cpu)}
@@ -179,16 +185,22 @@ def once(workspace: Workspace, instruments: dict[str, Any], days: int) -> list[t
 def fanout(days: int, seconds: int) -> dict[str, float]:
     """Return seconds of a backfill of so many days by one worker and by two."""
     found = {}
-    for workers in (1, 2):
-        with home() as settings:
-            made_days.record(settings, range(days), seconds=seconds)
-            last = made_days.FIRST + timedelta(days=days - 1)
-            started = time.perf_counter()
-            plan = backfills.plan(settings, [made_days.instrument()], made_days.FIRST, last)
-            outcome = backfills.run_here(settings, plan, workers)
-            assert len(outcome.made) == days, outcome.failed
-            found[f"{workers} workers"] = time.perf_counter() - started
+    with home() as recorded:
+        made_days.record(recorded, range(days), seconds=seconds)
+        for workers in (1, 2):
+            with home() as settings:
+                shutil.copytree(recorded.home, settings.home, dirs_exist_ok=True)
+                found[f"{workers} workers"] = _backfill_s(settings, days, workers)
     return found
+
+
+def _backfill_s(settings: Settings, days: int, workers: int) -> float:
+    last = made_days.FIRST + timedelta(days=days - 1)
+    started = time.perf_counter()
+    plan = backfills.plan(settings, [made_days.instrument()], made_days.FIRST, last)
+    outcome = backfills.run_here(settings, plan, workers)
+    assert len(outcome.made) == days, outcome.failed
+    return time.perf_counter() - started
 
 
 def tracking_overhead(days: int) -> dict[str, float]:
@@ -216,7 +228,7 @@ def measured(*, quick: bool) -> list[Claim]:
     step = step_overhead(rounds)
     skips = skip_ms(20 if quick else 200)
     remade, too_many = cells_remade(4 if quick else 30)
-    spread = {} if quick else fanout(30, 600)
+    spread = {} if quick else fanout(30, RECORDED_S)
     tracked = {} if quick else tracking_overhead(2)
     short = "not in the short form"
     return [

@@ -184,8 +184,8 @@ class MlflowRun:
         now = time.time_ns() // 1_000_000
         entries = [Metric(name, value, now, step) for name, value in numbers(metrics).items()]
         with _store_errors(self._uri):
-            for start in range(0, len(entries), _BATCH):
-                self._client.log_batch(self.run_id, metrics=entries[start : start + _BATCH])
+            for start in range(0, len(entries), _POINTS):
+                self._client.log_batch(self.run_id, metrics=entries[start : start + _POINTS])
 
     def log_curves(self, curves: Curves) -> None:
         """Record values over steps, a thousand a call; MLflow takes no more."""
@@ -364,7 +364,10 @@ def _server_lock(uri: str) -> Iterator[None]:
 
 
 def _make_schema(path: Path, artifacts: Path) -> None:
-    """Make an empty sqlite store, durable only when done: its hundred migrations would each wait for the disk."""
+    """Make an empty sqlite store, durable only when done: its hundred migrations would each wait for the disk.
+
+    It keeps a write-ahead log, as Dagster's do: a transaction waits for the disk once instead of three times.
+    """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
     from sqlalchemy import Engine, event
 
@@ -373,7 +376,10 @@ def _make_schema(path: Path, artifacts: Path) -> None:
 
     event.listen(Engine, "connect", hurry)
     try:
-        SqlAlchemyStore(f"sqlite:///{path}", artifacts.as_uri()).engine.dispose()  # type: ignore[no-untyped-call]
+        engine = SqlAlchemyStore(f"sqlite:///{path}", artifacts.as_uri()).engine  # type: ignore[no-untyped-call]
+        with engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        engine.dispose()
     finally:
         event.remove(Engine, "connect", hurry)
     with path.open("rb") as file:

@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import cache
 from typing import NamedTuple
 
 import dagster as dg
@@ -167,11 +168,17 @@ def _keys(chunk: Chunk) -> list[str]:
     return [str(cell(chunk.instrument, day)) for day in chunk.days]
 
 
-def _make(settings: Settings, selected: Sequence[dg.AssetKey], chunk: Chunk) -> dict[str, str]:
+@cache
+def _graph(selected: tuple[dg.AssetKey, ...]) -> list[dg.AssetsDefinition]:
+    """The assets asked for, once a process: with the hundred others every run takes a third of a second longer."""
+    return [each for each in all_assets() if each.keys & set(selected)]
+
+
+def _make(settings: Settings, selected: tuple[dg.AssetKey, ...], chunk: Chunk) -> dict[str, str]:
     """Make the cells of a chunk in the process of a pool; return why some were not, by key."""
     with opened_instance(settings, [chunk.instrument]) as instance:
         try:
-            run = run_chunk(instance, all_assets(), Verbs(settings), chunk.instrument, chunk.days, selected)
+            run = run_chunk(instance, _graph(selected), Verbs(settings), chunk.instrument, chunk.days, selected)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told and the other chunks go on
             return dict.fromkeys(_keys(chunk), " ".join(f"{type(error).__name__}: {error}".split()))
         return failures(run.all_events, _keys(chunk))
