@@ -9,7 +9,9 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -53,6 +55,25 @@ def headline(package: ModuleType, name: str) -> str:
     """Return the first line of a plug-in's docstring, read without importing the plug-in."""
     source = Path(package.__path__[0], f"{name}.py").read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0].rstrip(".")
+
+
+def files_of(package: ModuleType, name: str) -> list[str]:
+    """Return the names of the files that a plug-in's code is in: its own, its contract's, and what they import."""
+    found, waiting = set[str](), {name, "__init__"}
+    while waiting:
+        found |= waiting
+        waiting = set().union(*(_imports(package, each) for each in waiting)) - found
+    return sorted(found)
+
+
+@cache
+def _imports(package: ModuleType, name: str) -> frozenset[str]:
+    """Files beside a file that it imports, read off its text: to parse forty files would take a quarter of a second."""
+    folder = Path(package.__path__[0])
+    source = folder.joinpath(f"{name}.py").read_text(encoding="utf-8")
+    lines = re.findall(rf"^\s*from {package.__name__}(?:\.(\w+))? import (\([^)]*\)|.*)", source, re.MULTILINE)
+    words = set(re.findall(r"\w+", " ".join(word for line in lines for word in line)))
+    return frozenset(word for word in words if (folder / f"{word}.py").exists())
 
 
 def parameters_of(plugin: type[Any], settings: dict[str, Any]) -> Any:

@@ -27,6 +27,7 @@ _FLOW_SOURCES = (
     "rng.py",
     "generators/inference.py",
     "market/book.py",
+    "market/compiling.py",
     "market/engine.py",
     "market/tape.py",
 )
@@ -41,8 +42,8 @@ _SOURCES = (
 
 def sources_of(flow: str) -> tuple[str, ...]:
     """Return the files that a flow's fits and runs depend on."""
-    shared = tuple(f"market/flows/{name}.py" for name in ("__init__", *sorted(flows.MACHINERY)))
-    return (*_FLOW_SOURCES, *shared, f"market/flows/{flow}.py")
+    files = (f"market/flows/{name}.py" for name in plugins.files_of(flows, flow))
+    return (*_FLOW_SOURCES, *files)
 
 
 def checkpoint_name(flow: str) -> str:

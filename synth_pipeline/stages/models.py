@@ -37,14 +37,13 @@ _SERIES_SOURCES = (
     "bars/calendars.py",
     "bars/timeframe.py",
     "bars/values.py",
-    "features/book_image.py",
-    "stages/books.py",
     "stages/features.py",
     "stages/history.py",
     "stages/models.py",
     "stages/training.py",
     "reports/drawing.py",
 )
+_BOOK_SOURCES = ("features/book_image.py", "features/buckets.py", "features/kernels.py", "stages/books.py")
 _HOUR_NS = 3600 * NS_PER_SECOND
 _DOMINANT = 0.25
 """Share of the variance of a history from which on a single move is named."""
@@ -54,8 +53,8 @@ _MOST_PATHS = 64
 
 def fit_sources(generator: str) -> tuple[str, ...]:
     """Return the code that a checkpoint of a generator depends on."""
-    shared = tuple(f"generators/{name}.py" for name in ("__init__", *sorted(generators.MACHINERY)))
-    return (*_SERIES_SOURCES, *shared, f"generators/{generator}.py")
+    files = [f"generators/{name}.py" for name in plugins.files_of(generators, generator)]
+    return (*_SERIES_SOURCES, *(_BOOK_SOURCES if generator in generators.OF_BOOKS else ()), *files)
 
 
 def sample_sources(generator: str) -> tuple[str, ...]:
