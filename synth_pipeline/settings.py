@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     gpu: bool | None = Field(
         None, description="Whether training takes a GPU; by default if this machine has one. Say so for other machines."
     )
+    step_memory_gib: float = Field(
+        0.0, ge=0.0, description="GiB that a step of a run may take; 0 is its share: two steps have half each."
+    )
     venue_urls: dict[str, dict[Literal["websocket", "rest"], str]] = Field(
         default_factory=dict,
         description="Other addresses of venues, as JSON: "

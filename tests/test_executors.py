@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import resource
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from types import SimpleNamespace
+from typing import Any
 
+import dagster as dg
+import numpy as np
 import pytest
 
 from synth_pipeline import generators, plugins
 from synth_pipeline.errors import InputError
-from synth_pipeline.orchestration import executors, pools
+from synth_pipeline.orchestration import executors, pools, results
 from synth_pipeline.orchestration.assets import all_assets
 from synth_pipeline.settings import Settings
 
@@ -40,3 +47,31 @@ def test_training_alone_asks_for_a_gpu(gpu: bool, monkeypatch: pytest.MonkeyPatc
     )
     assert all(needs["num_cpus"] == 1 for needs in asked.values())
     assert len(asked) == 3 * len(plugins.names(generators)) + 4
+
+
+def test_a_step_that_asks_for_more_than_its_memory_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYNTH_GPU", "false")
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        with pytest.raises(InputError, match=r"more than its 2\.0 GiB of memory \(Unable to allocate.*STEP_MEMORY_GIB"):
+            pool.submit(_step, 2.0, 3.0).result()
+        assert pool.submit(_step, 2.0, 0.1).result() == 2 * 2**30  # the same process, later
+        assert pool.submit(_limit).result() == _limit()
+    before = _limit()
+    assert _step(2.0, 0.1) == before  # a process that people are in is left alone
+
+
+def _step(limit: float, wanted: float) -> int:
+    """Make a cell whose verb asks for so many GiB; return the limit under which it did."""
+    verbs: Any = SimpleNamespace(settings=Settings(step_memory_gib=limit), workspace=lambda *_: None)
+    key = dg.MultiPartitionKey({"day": "2025-01-06", "instrument": "binance_usdm.BTCUSDT"})
+
+    def verb(*_: Any) -> Any:
+        np.empty(round(wanted * 2**30), np.int8)
+        return _limit()
+
+    made: Any = results._made(SimpleNamespace(), verbs, verb, key).manifest  # type: ignore[arg-type]
+    return int(made)
+
+
+def _limit() -> int:
+    return resource.getrlimit(resource.RLIMIT_DATA)[0]

@@ -1,4 +1,4 @@
-"""How many steps may run at once, and on how many threads each.
+"""How many steps may run at once, and on how many threads and in how much memory each.
 
 Training takes a slot of the pool `gpu` (one, from `dagster.yaml`) where there is a GPU, so that two fits do not meet in
 its memory; without one it takes a slot of `cpu` like every other step, of which there is one for each core.
@@ -6,11 +6,16 @@ its memory; without one it takes a slot of `cpu` like every other step, of which
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 
+from synth_pipeline.errors import InputError
 from synth_pipeline.settings import Settings
 
 STEPS = 2
@@ -37,6 +42,32 @@ def threads() -> dict[str, str]:
     """Return the environment by which the steps that run side by side share the cores; what is set already stays."""
     share = str(max(1, (os.cpu_count() or 1) // STEPS))
     return {name: os.environ.get(name, share) for name in _THREADS}
+
+
+@contextmanager
+def memory_share(gib: float) -> Iterator[None]:
+    """Give a step that has a process of its own so much memory and no more; 0 is its share of the machine's.
+
+    Raises `InputError` when it asks for more: it alone fails, where else both steps would wait for the disk, or the
+    kernel would choose which to kill. Not where there is a GPU, whose driver reserves addresses by the terabyte.
+    """
+    if multiprocessing.parent_process() is None or has_gpu():
+        yield
+        return
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    share = int(gib * 2**30) or whole // STEPS
+    share = share if before[1] == resource.RLIM_INFINITY else min(share, before[1])
+    resource.setrlimit(resource.RLIMIT_DATA, (share, before[1]))
+    try:
+        yield
+    except MemoryError as error:
+        raise InputError(
+            f"the step asked for more than its {share / 2**30:.1f} GiB of memory ({error}): give it more by "
+            "SYNTH_STEP_MEMORY_GIB, or less to do at once"
+        ) from error
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 def set_slots(instance: dg.DagsterInstance) -> None:

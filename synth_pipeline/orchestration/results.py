@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import dagster as dg
 
 from synth_pipeline.lineage.manifests import Manifest
+from synth_pipeline.orchestration import pools
 from synth_pipeline.orchestration.partitions import cells_of, instrument_and_day
 from synth_pipeline.orchestration.resources import Verbs
 from synth_pipeline.schema import NS_PER_SECOND, Instrument
@@ -112,7 +113,8 @@ def _all_made(
 
 def _made(context: dg.AssetExecutionContext, verbs: Verbs, verb: Verb, key: dg.MultiPartitionKey) -> Cell:
     workspace = verbs.workspace(context, key)
-    return Cell(key, workspace, verb(workspace, *instrument_and_day(key)))
+    with pools.memory_share(verbs.settings.step_memory_gib):
+        return Cell(key, workspace, verb(workspace, *instrument_and_day(key)))
 
 
 def _version(manifest: Manifest, output: str | None) -> str:
