@@ -36,6 +36,18 @@ def _query(port: int, text: str) -> Any:
         return json.load(answer)["data"]
 
 
+def _wait_for_dagster(port: int) -> None:
+    deadline = time.monotonic() + servers.READY_SECONDS
+    while True:
+        try:
+            assert _query(port, "{ version }")["version"]
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        else:
+            return
+
+
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind((servers.HOST, 0))
@@ -89,10 +101,13 @@ def test_up_shows_health_revives_what_is_killed_and_one_key_on_its_terminal_stop
         assert {"wgan_gp fidelity_report", "wgan_gp champion", "leaderboard"} <= {
             " ".join(node["assetKey"]["path"]) for node in nodes
         }
-        for word in ("dagster._daemon", "mlflow"):
+        for word in ("dagster_webserver", "mlflow"):
             _descendants(parent, word)[0].kill()
         terminal.wait_for("Dagster UI stopped with exit code")
         terminal.wait_for("MLflow UI stopped with exit code")
+        _wait_for_dagster(port)
+        _descendants(parent, "dagster._daemon")[0].kill()
+        terminal.wait_for("Dagster UI stopped with exit code", times=2)
         children = parent.children(recursive=True)
     finally:
         os.write(ours, b"\x03")
@@ -110,9 +125,9 @@ class Terminal:
         self.text = ""
         self._end = end
 
-    def wait_for(self, words: str) -> None:
+    def wait_for(self, words: str, times: int = 1) -> None:
         deadline = time.monotonic() + 2 * servers.READY_SECONDS
-        while words not in " ".join(self.text.split()):
+        while " ".join(self.text.split()).count(words) < times:
             assert time.monotonic() < deadline, self.text
             ready, _, _ = select.select([self._end], [], [], 1.0)
             if ready:
