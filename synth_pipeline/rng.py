@@ -1,4 +1,4 @@
-"""The only maker of randomness.
+"""The only maker of randomness, and what else the same bytes need.
 
 A stream is named, not numbered: `stream(seed, "sample", "wgan_gp")` is the same generator on every machine and does not
 change when another consumer is added before it. Streams of different labels are statistically independent
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, overload
 
@@ -33,6 +34,19 @@ def stream(seed: int, *labels: str | int) -> np.random.Generator:
     name = "\x1f".join(f"{type(label).__name__}:{label}" for label in labels)
     entropy = int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little")
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, entropy])))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread inside the block: a sum that is split over threads depends on how many there are."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Paths(Sequence[np.random.Generator]):

@@ -45,7 +45,7 @@ ALLOWED = DOMAIN | FACES
 ONLY_IN = {
     "dagster": {"orchestration"},
     "mlflow": {"lineage"},
-    "torch": {"generators", "fidelity"},
+    "torch": {"generators", "fidelity", "rng"},
     "pytorch_lightning": {"generators"},
     "typer": {"cli"},
     "fastapi": {"service"},

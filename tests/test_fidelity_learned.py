@@ -16,7 +16,7 @@ from synth_pipeline.errors import MetricError
 from synth_pipeline.fidelity import learned, learned_scores, learners, recurrent, ts2vec
 from synth_pipeline.fidelity.registry import metrics
 from synth_pipeline.fidelity.windows import Windows, scaled
-from synth_pipeline.rng import stream
+from synth_pipeline.rng import one_thread, stream
 from synth_pipeline.series import FloatArray
 from tests import naive_learned as naive
 
@@ -137,7 +137,7 @@ def test_convolutions_are_torchs(dilation):
 
 def test_an_encoder_draws_from_its_own_stream_alone():
     windows, before = walks(1)[:64], torch.random.get_rng_state()
-    with ts2vec.one_thread():
+    with one_thread():
         first, again, other = (ts2vec.train(windows, rng=stream(seed, "e"), steps=3) for seed in (1, 1, 2))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert all(torch.equal(first[name], again[name]) for name in first)

@@ -21,7 +21,7 @@ from synth_pipeline.errors import MetricError
 from synth_pipeline.fidelity import recurrent, ts2vec
 from synth_pipeline.fidelity.book_sample import CANCEL, LIMIT, MARKET, BookSample
 from synth_pipeline.fidelity.learners import resampled
-from synth_pipeline.rng import per_path
+from synth_pipeline.rng import one_thread, per_path
 from synth_pipeline.series import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def predictive_score(
         return np.abs(_told(*work, scale, after.windows(asked), steps) - truth)
 
     streams = per_path(rng, 2)
-    with ts2vec.one_thread():
+    with one_thread():
         replayed, made = recurrent.side_by_side(errors, [(before, streams[0]), (fake, streams[1])])
     block = max(1, round(AHEAD / (after.starts.size / asked.size)))
     around = []

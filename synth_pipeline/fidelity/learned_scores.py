@@ -20,7 +20,7 @@ from scipy import linalg, special, stats
 from synth_pipeline.errors import MetricError
 from synth_pipeline.fidelity import recurrent, ts2vec
 from synth_pipeline.fidelity.learners import Learner, area, resampled
-from synth_pipeline.rng import per_path
+from synth_pipeline.rng import one_thread, per_path
 from synth_pipeline.series import FloatArray, IntArray
 
 REPEATS, BATCH = 5, 128
@@ -175,7 +175,7 @@ def context_fid(
         weights = ts2vec.train(real, rng=own, steps=steps)
         return frechet(ts2vec.encode(weights, real), ts2vec.encode(weights, synthetic))
 
-    with ts2vec.one_thread():
+    with one_thread():
         return _repeated(repeat, repeats, rng)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from scipy import special
 
 from synth_pipeline.fidelity import recurrent, ts2vec
+from synth_pipeline.rng import one_thread
 from synth_pipeline.series import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def transformer(
     answers = torch.from_numpy(((y - centre) / spread).astype(np.float32))
     loss = functional.binary_cross_entropy_with_logits if classes else functional.mse_loss
     batches = recurrent.drawn(len(x), TRANSFORMER_STEPS, BATCH, rng=rng)
-    with ts2vec.one_thread():
+    with one_thread():
         weights = _attentive(x.shape[1], x.shape[2], ts2vec.noise_of(rng))
         optimizer = torch.optim.AdamW(weights.values(), TRANSFORMER_RATE, fused=True)
         for rows in torch.from_numpy(batches):

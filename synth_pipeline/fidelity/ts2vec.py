@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,19 +33,6 @@ BATCH, LEARNING_RATE, DECAY, DROPPED, HIDDEN = 8, 1e-3, 0.01, 0.1, 0.5
 FEW_STEPS, MANY_STEPS, MANY_NUMBERS = 200, 600, 100_000
 _CHUNK = 512
 """Windows that are encoded together."""
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch on one thread inside the block: a sum that is split over threads depends on how many there are."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def noise_of(rng: np.random.Generator) -> torch.Generator:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from synth_pipeline.errors import TrainingError
 from synth_pipeline.generators.neural import NeuralGenerator
-from synth_pipeline.generators.training import one_thread
 from synth_pipeline.generators.training_windows import Windows, nearest
+from synth_pipeline.rng import one_thread
 from synth_pipeline.series import FloatArray
 
 Make = Callable[[nn.Module, Tensor], Tensor]

@@ -26,10 +26,10 @@ from synth_pipeline.features.transforms import Anchor, SeriesTransform, checked,
 from synth_pipeline.generators import Generator
 from synth_pipeline.generators.pieces import PIECE, counts_of, recut
 from synth_pipeline.generators.recipe import History, Recipe, Watch, budget_seconds
-from synth_pipeline.generators.training import one_thread, reproducible, train
+from synth_pipeline.generators.training import reproducible, train
 from synth_pipeline.generators.training_windows import Windows
 from synth_pipeline.progress import Progress, silent
-from synth_pipeline.rng import Paths, per_path
+from synth_pipeline.rng import Paths, one_thread, per_path
 from synth_pipeline.series import FloatArray, Series
 
 State = Any

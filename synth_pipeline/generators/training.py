@@ -31,23 +31,13 @@ from synth_pipeline.generators.recipe import History, Player, Recipe, Watch
 from synth_pipeline.generators.training_together import alarms, mean, of_first, rank
 from synth_pipeline.generators.training_windows import Windows
 from synth_pipeline.progress import Progress, silent
+from synth_pipeline.rng import one_thread
 
 _LOUD = ("pytorch_lightning", "lightning_fabric", "torch.multiprocessing.spawn")
 _DIVERGED = 1e5
 _COLLAPSED, _PATIENCE, _PROBES, _SETTLED = 0.05, 3, 40, 100
 _DEAD_STEPS = 200
 _HELD_WINDOWS, _HELD_PATIENCE = 256, 10
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch on one thread inside the block: a sum that is split over threads depends on how many there are."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @contextmanager
