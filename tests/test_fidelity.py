@@ -3,6 +3,7 @@
 import csv
 import lzma
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from synth_pipeline.errors import InputError, MetricError, TooLittleDataError, UnknownNameError
 from synth_pipeline.fidelity import bootstrap, copying, kernels, temporal, validity, weighted
+from synth_pipeline.fidelity.comparison import Comparison
 from synth_pipeline.fidelity.evaluate import evaluate
 from synth_pipeline.fidelity.evaluation import Evaluation
 from synth_pipeline.fidelity.metric import StatisticMetric
@@ -312,6 +314,17 @@ def test_gaps_are_left_out_and_not_bridged():
     other = series(market(stream(14, "gap"), 1, 800))
     for metric in METRICS.values():
         assert metric(other, moved) == pytest.approx(metric(other, plain), rel=1e-9, abs=1e-12)
+
+
+def test_a_night_at_the_end_of_the_training_series_costs_none_of_its_windows(pair):
+    """Of two short days the training part may end in the night between: windows are cut from its day, not its end."""
+    day, holdout = pair
+    night = np.full((1, 20_000, 1), np.nan)
+    through = replace(day, values=np.concatenate([day.values, night], axis=1))
+    other = series(market(stream(15, "night"), 4, 3000), tick=0.01)
+    plain, late = (Comparison.of(train, other, holdout) for train in (day, through))
+    assert late.length == plain.length
+    assert np.array_equal(late.fresh.returns, plain.fresh.returns, equal_nan=True)
 
 
 def test_a_new_family_name_must_exist():

@@ -58,12 +58,14 @@ class Comparison:
     @classmethod
     def of(cls, train: Series, synthetic: Series, holdout: Series) -> Self:
         """Cut three series. Raises `TooLittleDataError` when one has too few returns, or real prices never move."""
-        length = min(train.steps, synthetic.steps, holdout.steps) - 1
-        if length > LONGEST:
-            length //= -(-length // LONGEST)
         kind = JointSample if synthetic.assets else Sample
         named = {"training": kind.of(train), "synthetic": kind.of(synthetic), "held-out": kind.of(holdout)}
-        cut = {name: sample.windows(max(length, 1)) for name, sample in named.items()}
+        # The training part of two short days may end in the night between them.
+        trimmed = {name: sample.trimmed() for name, sample in named.items()}
+        length = min(int(sample.returns.shape[1]) for sample in trimmed.values())
+        if length > LONGEST:
+            length //= -(-length // LONGEST)
+        cut = {name: sample.windows(max(length, 1)) for name, sample in trimmed.items()}
         unit = length if 0 < length < SHORTEST <= min(int(each.counts.sum()) for each in cut.values()) else 0
         if unit:
             most = min(each.paths for each in cut.values())

@@ -84,6 +84,12 @@ class Sample:
         gap = np.full((self.paths, 1), np.nan)
         return np.concatenate([self.returns, gap], axis=1).ravel()
 
+    def trimmed(self) -> Self:
+        """Leave out the steps before the first return that any path knows, and those after the last."""
+        is_known = np.isfinite(self.returns)
+        known = np.flatnonzero(is_known.any(axis=(0, *range(2, is_known.ndim))))
+        return replace(self, returns=self.returns[:, known[0] : known[-1] + 1]) if known.size else self
+
     def windows(self, length: int) -> Self:
         """Cut every path into windows of `length` returns, side by side; a rest at the path's start is left out."""
         count = self.returns.shape[1] // length
