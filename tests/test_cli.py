@@ -49,6 +49,26 @@ def test_a_missing_file(invoke: Invoke, tmp_path: Path) -> None:
     _assert_one_line(invoke("run", tmp_path / "absent.gz", "--venue", "binance_usdm"), "absent.gz", "check the path")
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["run", "x.gz", "--seconds", "3"], "No such option: --seconds"),
+        (["runn"], "No such command 'runn'"),
+        (["run"], "Missing argument 'FILE'"),
+        (["demo", "--seconds", "long"], "Invalid value for '--seconds'"),
+    ],
+)
+def test_words_that_fit_no_command(invoke: Invoke, words: list[str], told: str) -> None:
+    _assert_one_line(invoke(*words), told, "(see synth-pipeline", "--help)")
+
+
+def test_no_words_at_all_show_the_help(invoke: Invoke) -> None:
+    code, out, err = invoke()
+    assert (code, out) == (2, "")
+    assert "Usage: synth-pipeline" in err
+    assert "demo" in err
+
+
 def test_an_empty_file(invoke: Invoke, tmp_path: Path) -> None:
     (tmp_path / "empty.gz").touch()
     _assert_one_line(invoke("run", tmp_path / "empty.gz", "--venue", "binance_usdm"), "is empty")

@@ -10,6 +10,7 @@ import sys
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from synth_pipeline import __version__
 from synth_pipeline.cli import (
@@ -54,13 +55,27 @@ __all__ = [
 def main() -> None:
     """Run the command line; the entry point of `synth-pipeline` and `python -m synth_pipeline`."""
     try:
-        app(prog_name="synth-pipeline")
+        sys.exit(app(prog_name="synth-pipeline", standalone_mode=False))
+    except TyperException as error:
+        _correct(error)
+    except typer.Abort:
+        sys.exit(1)
     except InputError as error:
         _complain(error, 2)
     except SynthError as error:
         _complain(error, 1)
     except BrokenPipeError:
         sys.exit(1)
+
+
+def _correct(error: TyperException) -> None:
+    """Say what is wrong with the words of a command, in one line; a command without any is shown its help."""
+    told, context = error.format_message(), getattr(error, "ctx", None)
+    if context is not None and told == context.get_help():
+        print(told, file=sys.stderr)  # noqa: T201 - this is the face
+        sys.exit(error.exit_code)
+    command = context.command_path if context else "synth-pipeline"
+    _complain(InputError(f"{told.rstrip('.')} (see {command} --help)"), error.exit_code)
 
 
 def _complain(error: SynthError, code: int) -> None:
