@@ -148,7 +148,7 @@ def _integers(content: Bytes, at: int, fields: IntArray) -> int:
 @njit(cache=True, nogil=True, error_model="numpy")
 def fill(body: Bytes, encoding: int, count: int, values: IntArray) -> bool:
     """Fill `values` with the first of the `count` that the body of a page holds; return whether it is as it should."""
-    if body.size < 16 or body[2] or body[3]:
+    if body.size < 16 or body[2] or body[3]:  # words are read from it, and its levels are few bytes
         return False
     run, at = _varint(body, 4)
     if run != 2 * count or at + 1 != 4 + body[0] + 256 * body[1] or body[at] != 1:
