@@ -22,7 +22,7 @@ from synth_pipeline.features.lean import lean_grid
 from synth_pipeline.schema import NS_PER_DAY, Flag, Instrument
 from synth_pipeline.series import IntArray
 from synth_pipeline.storage import Place
-from synth_pipeline.ticks import store
+from synth_pipeline.ticks import pages, store
 from synth_pipeline.ticks.book import DEPTH, Book, depth_of, ladder_of
 from synth_pipeline.ticks.hot import EVERY, HotDay
 from synth_pipeline.ticks.rowgroups import DayRows, ParquetDay
@@ -154,13 +154,15 @@ def _touch(quotes: DayRows, start_ns: int, end_ns: int) -> Columns:
     """Read what the lean grid needs of quotes: a side of size 0 is empty, and where none is, sizes stay unread."""
     is_two_sided = all(quotes.bounds(name, start_ns, end_ns)[0] > 0 for name in ("bid_size", "ask_size"))
     names = ("recv_ns", "bid_price", "ask_price") if is_two_sided else _QUOTES[:-1]
-    return quotes.read(start_ns, end_ns, names, carry_in=True)
+    return pages.read(quotes, start_ns, end_ns, names, carry_in=True)
 
 
 def _traded(trades: DayRows, start_ns: int, end_ns: int) -> Columns:
     """Read what the lean grid needs of trades: the side is not looked at, nor are flags where none is OFF_MARKET."""
     has_off_market = trades.bounds("flags", start_ns, end_ns)[1] >= Flag.OFF_MARKET
-    rows = trades.read(start_ns, end_ns, ("recv_ns", "price", "size", "flags")[: 3 + has_off_market], carry_in=False)
+    rows = pages.read(
+        trades, start_ns, end_ns, ("recv_ns", "price", "size", "flags")[: 3 + has_off_market], carry_in=False
+    )
     count = rows["recv_ns"].size
     return {"side": np.zeros(count, dtype=np.int8), "flags": np.zeros(count, dtype=np.uint8)} | rows
 

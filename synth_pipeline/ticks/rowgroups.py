@@ -3,7 +3,7 @@
 A day file's name carries the digest of its content, so what its footer says never changes and stays in memory. Which
 row groups a window needs is in the manifest (`Artifact.groups`, made here), or in the footer of files from before. A
 local file stays open; of a remote one the byte ranges of the columns asked for are fetched, all at once, and nothing
-else.
+else. Here pyarrow decodes them, in `ticks.pages` compiled loops.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -60,6 +60,16 @@ class DayRows(Protocol):
         """Return two values between which a column lies in a window and in the row before it."""
 
 
+class Chunk(NamedTuple):
+    """Where one column of one row group is in its file, and what it holds."""
+
+    start: int
+    end: int
+    rows: int
+    kind: tuple[str, str]
+    """Physical type and codec, as Parquet calls them."""
+
+
 @dataclass(frozen=True)
 class ParquetDay:
     """A day file of the store."""
@@ -73,6 +83,8 @@ class ParquetDay:
     last_ns: IntArray
     _known: dict[str, tuple[list[int], list[int]]] = field(default_factory=dict, repr=False)
     """Statistics of columns that were asked for: taking them from the footer is slow beside a window."""
+    _chunks: dict[tuple[int, str], Chunk] = field(default_factory=dict, repr=False)
+    """Likewise where the columns of row groups are."""
 
     def groups(self, start_ns: int, end_ns: int, *, carry_in: bool) -> list[int]:
         """Return the row groups that hold the rows of a window and, if `carry_in`, the row before it."""
@@ -96,6 +108,12 @@ class ParquetDay:
             self._known[name] = _statistics(self.footer, name, range(self.first_ns.size))
         least, greatest = self._known[name]
         return min((least[group] for group in groups), default=0), max((greatest[group] for group in groups), default=0)
+
+    def chunk(self, group: int, name: str) -> Chunk:
+        """Return one column of one row group."""
+        if (group, name) not in self._chunks:
+            self._chunks[group, name] = _chunk(self.footer, group, name)
+        return self._chunks[group, name]
 
 
 def parquet_day(path: Place, size: int | None = None, groups: Groups | None = None) -> ParquetDay:
@@ -160,7 +178,7 @@ def read_groups(path: Place, footer: pq.FileMetaData, groups: Sequence[int], nam
         if isinstance(path, Path):
             file = _opened(path, threading.get_ident())
         else:
-            file = pq.ParquetFile(_fetched(path, footer, groups, stored), metadata=footer)
+            file = _parquet_file(_fetched(path, footer, groups, stored), footer)
         # On one thread: handing out a few small column chunks costs more than it saves.
         return filled(file.read_row_groups(groups, columns=stored, use_threads=False), names)
     except (OSError, pa.ArrowException) as error:
@@ -169,18 +187,34 @@ def read_groups(path: Place, footer: pq.FileMetaData, groups: Sequence[int], nam
 
 @lru_cache(maxsize=256)
 def _opened(path: Path, thread: int) -> pq.ParquetFile:  # noqa: ARG001 - a file is read by one thread at a time
-    """Open a local file once: that takes a fifth as long as reading a half hour of it.
+    """Open a local file once: that takes a fifth as long as reading a half hour of it."""
+    return _parquet_file(_file(path), footer_of(path))
+
+
+def _parquet_file(source: pa.NativeFile, footer: pq.FileMetaData) -> pq.ParquetFile:
+    # By default pyarrow has other threads read ahead: to wait for each takes longer than to read what lies in memory.
+    return pq.ParquetFile(source, metadata=footer, pre_buffer=False)
+
+
+@lru_cache(maxsize=256)
+def _file(path: Path) -> pa.NativeFile:
+    """Open a local file, which any thread may read by place.
 
     Names carry the digest of what they name, so another file never comes under an old name. Given a path, pyarrow
     first looks for the file system it could mean; a memory map would crash where a disk fails.
     """
-    return pq.ParquetFile(pa.OSFile(str(path)), metadata=footer_of(path))
+    return pa.OSFile(str(path))
+
+
+def source_of(path: Place, footer: pq.FileMetaData, groups: Sequence[int], names: Sequence[str]) -> pa.NativeFile:
+    """Return what holds the columns of some row groups: a local file, or what was fetched of a remote one."""
+    return _file(path) if isinstance(path, Path) else _fetched(path, footer, groups, names)
 
 
 def _fetched(path: UPath, footer: pq.FileMetaData, groups: Sequence[int], names: Sequence[str]) -> pa.BufferReader:
     """Fetch the column chunks of some row groups and return the file as far as it is needed."""
     spans: list[tuple[int, int]] = []
-    for start, end in sorted(_chunk(footer, group, name) for group in groups for name in names):
+    for start, end in sorted(_chunk(footer, group, name)[:2] for group in groups for name in names):
         if spans and start - spans[-1][1] < _LEAST_GAP and end - spans[-1][0] <= _MOST:
             spans[-1] = spans[-1][0], end
         else:
@@ -189,11 +223,11 @@ def _fetched(path: UPath, footer: pq.FileMetaData, groups: Sequence[int], names:
     return _sparse(spans[-1][1] if spans else 0, {span[0]: part for span, part in zip(spans, parts, strict=True)})
 
 
-def _chunk(footer: pq.FileMetaData, group: int, name: str) -> tuple[int, int]:
-    """Return where one column of one row group begins and ends."""
+def _chunk(footer: pq.FileMetaData, group: int, name: str) -> Chunk:
     column = footer.row_group(group).column(footer.schema.names.index(name))
     start = column.data_page_offset if column.dictionary_page_offset is None else column.dictionary_page_offset
-    return start, start + column.total_compressed_size
+    kind = column.physical_type, column.compression
+    return Chunk(start, start + column.total_compressed_size, column.num_values, kind)
 
 
 def _sparse(size: int, parts: dict[int, bytes]) -> pa.BufferReader:
