@@ -173,6 +173,14 @@ def lagged_correlations(first, second, lags):
     return result
 
 
+def shared_ranks(row):
+    """Ranks from 0 on: how many known values are less, and half of how many others are equal."""
+    known = [value for value in row if not math.isnan(value)]
+    return [
+        math.nan if math.isnan(value) else sum(x < value for x in known) + (known.count(value) - 1) / 2 for value in row
+    ]
+
+
 def falls(row):
     """Sizes of the stretches without a positive return that lose anything."""
     found = []

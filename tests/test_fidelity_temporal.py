@@ -51,6 +51,14 @@ def test_lagged_correlations_equal_their_twin(values, lags):
 
 @twin
 @given(gappy)
+def test_ranks_of_values_and_sizes_equal_their_twin(values):
+    order = np.argsort(values, axis=1)
+    for found, row in zip(temporal.shared_ranks(values, order), (values[0], np.abs(values[0])), strict=True):
+        np.testing.assert_array_equal(found[0], naive.shared_ranks(row))
+
+
+@twin
+@given(gappy)
 def test_falls_equal_their_twin(values):
     found = kernels.falls(values)
     np.testing.assert_allclose(found[np.isfinite(found)], naive.falls(values[0]), atol=1e-12)

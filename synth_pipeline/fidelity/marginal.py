@@ -266,7 +266,7 @@ def quantile_error(real: Sample, synthetic: Sample) -> float:
 )
 def level_distance(_: Windows, synthetic: Windows, holdout: Windows, **__: object) -> float:
     """Mean over features of the Wasserstein-1 distance of their values, in standard deviations of the real ones."""
-    return feature_distance(holdout.values, synthetic.values)
+    return feature_distance(holdout.once(_levels), synthetic.once(_levels))
 
 
 @window_metric(
@@ -280,16 +280,16 @@ def level_distance(_: Windows, synthetic: Windows, holdout: Windows, **__: objec
 )
 def change_distance(_: Windows, synthetic: Windows, holdout: Windows, **__: object) -> float:
     """Mean over features of the Wasserstein-1 distance of their one-step changes, in real standard deviations."""
-    return feature_distance(np.diff(holdout.values, axis=1), np.diff(synthetic.values, axis=1))
+    return feature_distance(holdout.once(_changes), synthetic.once(_changes))
 
 
 def feature_distance(real: FloatArray, synthetic: FloatArray) -> float:
-    """Return the mean Wasserstein-1 distance of features, shape (n, length, features), constant real ones left out.
+    """Return the mean Wasserstein-1 distance of features that `by_feature` gives, constant real ones left out.
 
     In standard deviations of the real feature. Raises `MetricError` where all real features are constant.
     """
     found = []
-    for first, second in zip(_features(real), _features(synthetic), strict=True):
+    for first, second in zip(real, synthetic, strict=True):
         spread = float(moments.standard_deviation(first[np.newaxis])[0])
         if spread > 0:
             found.append(distributions.wasserstein(first, second) / spread)
@@ -298,8 +298,17 @@ def feature_distance(real: FloatArray, synthetic: FloatArray) -> float:
     return float(np.mean(found))
 
 
-def _features(values: FloatArray) -> FloatArray:
-    return np.sort(values.reshape(-1, values.shape[2]).T, axis=1)
+def by_feature(values: FloatArray) -> FloatArray:
+    """Return all values of each feature from the lowest on, (n, length, features) → (features, n · length)."""
+    return np.sort(np.ascontiguousarray(values.reshape(-1, values.shape[2]).T), axis=1)
+
+
+def _levels(windows: Windows) -> FloatArray:
+    return by_feature(windows.values)
+
+
+def _changes(windows: Windows) -> FloatArray:
+    return by_feature(np.diff(windows.values, axis=1))
 
 
 def _thinned(sample: Sample, points: int) -> FloatArray:

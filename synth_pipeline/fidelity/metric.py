@@ -108,9 +108,9 @@ class Metric(Facts):
         one).
         """
         values, reason = np.full(synthetic.paths, np.nan), ""
-        for index in range(synthetic.paths):
+        for index, path in enumerate(synthetic.one_by_one):
             try:
-                values[index] = self(real, synthetic.path(index))
+                values[index] = self(real, path)
             except MetricError as error:
                 reason = reason or str(error)
         return values, reason
