@@ -6,12 +6,14 @@ changes. What depends on the order of returns is in `temporal`.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import inf
 
 import numpy as np
 
 from synth_pipeline.errors import MetricError
 from synth_pipeline.fidelity import distributions, moments, neighbours
+from synth_pipeline.fidelity.distributions import Grouped
 from synth_pipeline.fidelity.metric import (
     absolute_difference,
     absolute_log_ratio,
@@ -21,7 +23,7 @@ from synth_pipeline.fidelity.metric import (
 )
 from synth_pipeline.fidelity.sample import Sample
 from synth_pipeline.fidelity.windows import Windows
-from synth_pipeline.series import FloatArray
+from synth_pipeline.series import FloatArray, IntArray
 
 KS_POINTS = 200
 """Points of each path that the Kolmogorov-Smirnov distance sees: its noise depends on n, so n is fixed."""
@@ -132,7 +134,7 @@ def ks_distance(real: Sample, synthetic: Sample) -> float:
 def wasserstein_distance(real: Sample, synthetic: Sample) -> float:
     """Wasserstein-1 distance of the log-returns, in units of the mean of their two standard deviations."""
     spreads = _spread(real, "real") + _spread(synthetic, "synthetic")
-    return 2.0 * distributions.wasserstein(real.ordered, synthetic.ordered) / spreads
+    return 2.0 * distributions.wasserstein(real.once(_grouped), synthetic.once(_grouped)) / spreads
 
 
 @metric(
@@ -147,7 +149,8 @@ def wasserstein_distance(real: Sample, synthetic: Sample) -> float:
 def energy_distance(real: Sample, synthetic: Sample) -> float:
     """Energy distance √(2 ∫ (F - G)²) of the log-returns, in units of the root of the mean of their deviations."""
     spreads = _spread(real, "real") + _spread(synthetic, "synthetic")
-    return distributions.energy(real.ordered, synthetic.ordered) / float(np.sqrt(spreads / 2.0))
+    energy = distributions.energy(real.once(_grouped), synthetic.once(_grouped))
+    return energy / float(np.sqrt(spreads / 2.0))
 
 
 @metric(
@@ -292,7 +295,8 @@ def feature_distance(real: FloatArray, synthetic: FloatArray) -> float:
     for first, second in zip(real, synthetic, strict=True):
         spread = float(moments.standard_deviation(first[np.newaxis])[0])
         if spread > 0:
-            found.append(distributions.wasserstein(first, second) / spread)
+            sides = distributions.grouped(first), distributions.grouped(second)
+            found.append(distributions.wasserstein(*sides) / spread)
     if not found:
         raise MetricError("every real feature is constant: there is no scale to compare on")
     return float(np.mean(found))
@@ -314,8 +318,16 @@ def _changes(windows: Windows) -> FloatArray:
 def _thinned(sample: Sample, points: int) -> FloatArray:
     """Return `points` equally spaced known returns of each path, all where it has fewer, from the lowest on."""
     known = [path[np.isfinite(path)] for path in sample.returns]
-    picked = [path[np.linspace(0, path.size - 1, min(points, path.size)).round().astype(np.int64)] for path in known]
-    return np.sort(np.concatenate(picked))
+    return np.sort(np.concatenate([path[_spaced(path.size, points)] for path in known]))
+
+
+@lru_cache(maxsize=64)
+def _spaced(count: int, points: int) -> IntArray:
+    return np.linspace(0, count - 1, min(points, count)).round().astype(np.int64)
+
+
+def _grouped(sample: Sample) -> Grouped:
+    return distributions.grouped(sample.ordered)
 
 
 def _ks_points(sample: Sample) -> FloatArray:

@@ -10,7 +10,6 @@ characterize laws of stochastic processes", JMLR 23(176); Gretton et al. (2012),
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -70,12 +69,11 @@ def window_signature_mmd(_: Windows, synthetic: Windows, holdout: Windows, **__:
 
     Of at most 150 windows a side; each feature scaled by the standard deviation of its real changes.
     """
-    centre, spread, law = _window_law(holdout)
+    centre, spread, law = holdout.once(_window_law)
     changes = synthetic.thinned(MOST).changes - centre
     return law.discrepancy(features(changes[:, :, spread > 0] / spread[spread > 0]))[0]
 
 
-@lru_cache(maxsize=2)
 def _window_law(real: Windows) -> tuple[FloatArray, FloatArray, Law]:
     """Return mean and deviation of the changes of each feature, and their law; many sets are held against one."""
     changes = real.thinned(MOST).changes

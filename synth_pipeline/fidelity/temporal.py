@@ -15,6 +15,7 @@ from numba import njit
 
 from synth_pipeline.errors import MetricError
 from synth_pipeline.fidelity import distributions, kernels, moments, weighted
+from synth_pipeline.fidelity.distributions import Grouped
 from synth_pipeline.fidelity.kernels import autocorrelations
 from synth_pipeline.fidelity.metric import absolute_difference, metric, statistic_metric, window_metric
 from synth_pipeline.fidelity.sample import Sample
@@ -279,7 +280,8 @@ def conditional_kurtosis(returns: FloatArray) -> FloatArray:
 )
 def intermittency(returns: FloatArray) -> FloatArray:
     """Burstiness (σ - μ) / (σ + μ) of the times between the largest 5 % of |log-returns|: 0 at random, 1 in bursts."""
-    return np.array([_burstiness(np.abs(path)) for path in returns])
+    sizes = np.abs(returns)
+    return _burstiness(sizes, np.array([_large(path) for path in sizes]))
 
 
 @metric(
@@ -294,9 +296,9 @@ def intermittency(returns: FloatArray) -> FloatArray:
 def drawdown_distance(real: Sample, synthetic: Sample) -> float:
     """Wasserstein-1 distance of the sizes of falls, longest stretches without a positive log-return, in mean σ."""
     spreads = [float(sample.once(_spread)) for sample in (real, synthetic)]
-    sizes = [sample.once(fall_sizes) for sample in (real, synthetic)]
+    sizes = [sample.once(_fall_sizes) for sample in (real, synthetic)]
     for size, spread, side in zip(sizes, spreads, ("real", "synthetic"), strict=True):
-        if not size.size or spread == 0.0:
+        if not size.values.size or spread == 0.0:
             raise MetricError(f"drawdown_distance is undefined: the {side} price never falls, or falls all the time")
     return 2.0 * distributions.wasserstein(*sizes) / sum(spreads)
 
@@ -359,12 +361,6 @@ def squared_return_acf(returns: FloatArray) -> FloatArray:
     return autocorrelations(returns**2, ABSOLUTE_RETURN_LAGS)
 
 
-def fall_sizes(sample: Sample) -> FloatArray:
-    """Return the sizes of all falls, from the lowest on."""
-    found = kernels.falls(sample.returns)
-    return np.sort(found[np.isfinite(found)])
-
-
 def leverage(returns: FloatArray) -> FloatArray:
     """Return L(τ), the correlation of a log-return with the squared one τ steps later, τ = 1-10, shape (paths, 10)."""
     return kernels.lagged_correlations(returns, returns**2, DIRECTION_LAGS)
@@ -409,6 +405,11 @@ def _window_difference(memory: Callable[[Windows], FloatArray], real: Windows, s
     return float(np.sqrt(np.mean((first - np.nan_to_num(second))[:, moves] ** 2)))
 
 
+def _fall_sizes(sample: Sample) -> Grouped:
+    found = kernels.falls(sample.returns)
+    return distributions.grouped(np.sort(found[np.isfinite(found)]))
+
+
 def _spread(sample: Sample) -> float:
     return float(moments.standard_deviation(sample.pooled[np.newaxis])[0])
 
@@ -423,18 +424,30 @@ def _lagged_mean(first: FloatArray, second: FloatArray) -> FloatArray:
     return average
 
 
-def _burstiness(sizes: FloatArray) -> float:
-    """Return the burstiness of large values of one path; NaN where fewer than ten waits lie inside runs."""
-    is_gap = np.isnan(sizes)
-    known = sizes[~is_gap]
+def _large(sizes: FloatArray) -> float:
+    known = sizes[np.isfinite(sizes)]
     rank = int(LARGE * known.size)
-    at = np.flatnonzero((sizes > 0) & (sizes >= np.partition(known, rank)[rank]))
-    gaps_before = np.cumsum(is_gap)[at]
-    waits = np.diff(at)[np.diff(gaps_before) == 0]
-    if waits.size < 10:
-        return np.nan
-    centre, spread = waits.mean(), waits.std()
-    return float((spread - centre) / (spread + centre))
+    return float(np.partition(known, rank)[rank])
+
+
+@njit(cache=True)
+def _burstiness(sizes: FloatArray, least: FloatArray) -> FloatArray:
+    """Return the burstiness of the values of each row from some least on, NaN where under ten waits lie inside runs."""
+    found = np.full(len(sizes), np.nan)
+    for number in range(len(sizes)):
+        last, waits, total, square = -1, 0, 0, 0
+        for step in range(sizes.shape[1]):
+            size = sizes[number, step]
+            if np.isnan(size):
+                last = -1
+            elif size > 0 and size >= least[number]:
+                if last >= 0:
+                    waits, total, square = waits + 1, total + step - last, square + (step - last) ** 2
+                last = step
+        if waits >= 10:
+            spread = np.sqrt(waits * square - total**2)  # both of them over the number of waits, exactly
+            found[number] = (spread - total) / (spread + total)
+    return found
 
 
 @cache
