@@ -255,7 +255,10 @@ def hill(values: FloatArray, share: float = TAIL) -> tuple[float, float]:
 )
 def quantile_error(real: Sample, synthetic: Sample) -> float:
     """Mean absolute difference of twelve quantiles (0.5 % to 99.5 %) of log-returns, each in its own deviations."""
-    return float(np.abs(_quantiles(synthetic, "synthetic") - _quantiles(real, "real")).mean())
+    made, own = (
+        each.once(_quantiles) / _spread(each, side) for each, side in ((synthetic, "synthetic"), (real, "real"))
+    )
+    return float(np.abs(made - own).mean())
 
 
 @window_metric(
@@ -354,8 +357,6 @@ def _spread(sample: Sample, side: str) -> float:
     return spread
 
 
-def _quantiles(sample: Sample, side: str) -> FloatArray:
-    quantiles: FloatArray = (np.quantile(sample.ordered, TAIL_PROBABILITIES) - sample.pooled.mean()) / _spread(
-        sample, side
-    )
-    return quantiles
+def _quantiles(sample: Sample) -> FloatArray:
+    """Return twelve quantiles, less the mean."""
+    return np.asarray(np.quantile(sample.ordered, TAIL_PROBABILITIES) - sample.pooled.mean())

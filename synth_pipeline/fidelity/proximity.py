@@ -39,20 +39,24 @@ def distances(first: Windows, second: Windows, train: Windows) -> Distances:
     """
     (one, rows), (two, columns) = first.rooted, second.rooted
     found = _between(one, two, train.rooted[0])
-    by_rows, by_columns = bool(first.origin), bool(second.origin)
-    if by_columns and columns.size < rows.size:  # the smaller cut first: a copy is what this costs
-        found, by_columns = found.take(columns, axis=1), False
-    if by_rows:
-        found = found[rows]
-    if by_columns:
-        found = found.take(columns, axis=1)  # rows stay side by side in memory, as brackets would not leave them
-    if one is not two:
-        return found
-    if not (first.origin or second.origin):
+    if first.origin or second.origin:
+        found = _looked_up(found, rows, columns)
+    elif one is two:
         found = found.copy()
-    own = _shared(rows, columns)
-    found[own] = np.inf
+    if one is two:
+        found[_shared(rows, columns)] = np.inf
     return found
+
+
+@njit(cache=True)
+def _looked_up(found: Distances, rows: IntArray, columns: IntArray) -> Distances:
+    """Return some rows and columns, in one pass: a copy of whole rows would be made for nothing."""
+    some = np.empty((rows.size, columns.size), found.dtype)
+    for i in range(rows.size):
+        row = found[rows[i]]
+        for j in range(columns.size):
+            some[i, j] = row[columns[j]]
+    return some
 
 
 def _shared(rows: IntArray, columns: IntArray) -> tuple[IntArray, IntArray]:

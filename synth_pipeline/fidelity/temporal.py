@@ -380,9 +380,11 @@ def window_memory(values: FloatArray, lags: int = WINDOW_LAGS) -> FloatArray:
     feature. A lag counts the pairs that windows hold.
     """
     centred = values - values.mean(axis=(0, 1))
-    variance = (centred**2).mean(axis=(0, 1))
-    products = [(centred[:, lag:] * centred[:, :-lag]).mean(axis=(0, 1)) for lag in range(1, lags + 1)]
-    return moments.quotient(np.stack(products), np.broadcast_to(variance, (lags, variance.size)))
+    products = []
+    for lag in range(lags + 1):
+        later, earlier = centred[:, lag:], centred[:, : values.shape[1] - lag]
+        products.append(np.einsum("nsf,nsf->f", later, earlier) / later[:, :, 0].size)
+    return moments.quotient(np.stack(products[1:]), np.broadcast_to(products[0], (lags, values.shape[2])))
 
 
 def _change_memory(windows: Windows) -> FloatArray:
