@@ -181,6 +181,17 @@ def shared_ranks(row):
     ]
 
 
+def burstiness(sizes, least):
+    """(σ - μ) / (σ + μ) of the times between large values of one run, NaN for fewer than ten."""
+    waits = []
+    for piece in runs(sizes):
+        large = [t for t, size in enumerate(piece) if size > 0 and size >= least]
+        waits += [later - earlier for earlier, later in pairwise(large)]
+    if len(waits) < 10:
+        return math.nan
+    return float((np.std(waits) - np.mean(waits)) / (np.std(waits) + np.mean(waits)))
+
+
 def falls(row):
     """Sizes of the stretches without a positive return that lose anything."""
     found = []

@@ -58,6 +58,14 @@ def test_ranks_of_values_and_sizes_equal_their_twin(values):
 
 
 @twin
+@given(gappy, st.sampled_from([0.0, 0.02, 0.05]))
+def test_burstiness_equals_its_twin(values, least):
+    sizes = np.abs(values)
+    found = temporal.burstiness(sizes, np.array([least]))[0]
+    assert found == pytest.approx(naive.burstiness(sizes[0], least), rel=1e-12, abs=1e-12, nan_ok=True)
+
+
+@twin
 @given(gappy)
 def test_falls_equal_their_twin(values):
     found = kernels.falls(values)

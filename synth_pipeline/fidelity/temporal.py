@@ -281,7 +281,7 @@ def conditional_kurtosis(returns: FloatArray) -> FloatArray:
 def intermittency(returns: FloatArray) -> FloatArray:
     """Burstiness (σ - μ) / (σ + μ) of the times between the largest 5 % of |log-returns|: 0 at random, 1 in bursts."""
     sizes = np.abs(returns)
-    return _burstiness(sizes, np.array([_large(path) for path in sizes]))
+    return burstiness(sizes, np.array([_large(path) for path in sizes]))
 
 
 @metric(
@@ -433,7 +433,7 @@ def _large(sizes: FloatArray) -> float:
 
 
 @njit(cache=True)
-def _burstiness(sizes: FloatArray, least: FloatArray) -> FloatArray:
+def burstiness(sizes: FloatArray, least: FloatArray) -> FloatArray:
     """Return the burstiness of the values of each row from some least on, NaN where under ten waits lie inside runs."""
     found = np.full(len(sizes), np.nan)
     for number in range(len(sizes)):
