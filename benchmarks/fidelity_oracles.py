@@ -24,6 +24,7 @@ from synth_pipeline.fidelity import (
     temporal,
     weighted,
 )
+from synth_pipeline.fidelity.distributions import grouped
 from synth_pipeline.rng import stream
 
 EXACT, CLOSE = 1e-9, 1e-6
@@ -51,8 +52,13 @@ def with_scipy(one: np.ndarray, two: np.ndarray) -> Iterator[Comparison]:
     row = one[np.newaxis]
     yield "skewness", weighted.skewness.statistic(row)[0], float(stats.skew(one)), EXACT
     yield "kurtosis", weighted.kurtosis.statistic(row)[0], float(stats.kurtosis(one)) + 3, EXACT
-    yield "Wasserstein", distributions.wasserstein(first, second), stats.wasserstein_distance(one, two), EXACT
-    yield "energy", distributions.energy(first, second), stats.energy_distance(one, two), CLOSE
+    yield (
+        "Wasserstein",
+        distributions.wasserstein(grouped(first), grouped(second)),
+        stats.wasserstein_distance(one, two),
+        EXACT,
+    )
+    yield "energy", distributions.energy(grouped(first), grouped(second)), stats.energy_distance(one, two), CLOSE
     ks = stats.ks_2samp(one, two, method="asymp").statistic
     yield "Kolmogorov-Smirnov", distributions.kolmogorov_smirnov(first, second), float(ks), EXACT
     edges = np.unique(np.quantile(one, np.arange(1, 50) / 50, method="inverted_cdf"))
@@ -118,7 +124,7 @@ def with_ot(one: np.ndarray, two: np.ndarray) -> Iterator[Comparison]:
     import ot
 
     theirs = float(ot.wasserstein_1d(np.sort(one), np.sort(two)))
-    yield "Wasserstein", distributions.wasserstein(np.sort(one), np.sort(two)), theirs, EXACT
+    yield "Wasserstein", distributions.wasserstein(grouped(np.sort(one)), grouped(np.sort(two))), theirs, EXACT
 
 
 def with_sklearn(one: np.ndarray, two: np.ndarray) -> Iterator[Comparison]:

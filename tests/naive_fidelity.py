@@ -173,6 +173,25 @@ def lagged_correlations(first, second, lags):
     return result
 
 
+def shared_ranks(row):
+    """Ranks from 0 on: how many known values are less, and half of how many others are equal."""
+    known = [value for value in row if not math.isnan(value)]
+    return [
+        math.nan if math.isnan(value) else sum(x < value for x in known) + (known.count(value) - 1) / 2 for value in row
+    ]
+
+
+def burstiness(sizes, least):
+    """(σ - μ) / (σ + μ) of the times between large values of one run, NaN for fewer than ten."""
+    waits = []
+    for piece in runs(sizes):
+        large = [t for t, size in enumerate(piece) if size > 0 and size >= least]
+        waits += [later - earlier for earlier, later in pairwise(large)]
+    if len(waits) < 10:
+        return math.nan
+    return float((np.std(waits) - np.mean(waits)) / (np.std(waits) + np.mean(waits)))
+
+
 def falls(row):
     """Sizes of the stretches without a positive return that lose anything."""
     found = []

@@ -278,7 +278,7 @@ def test_order_of_paths_changes_nothing(metric):
     values, reason = metric.per_path(real, made)
     assert reason == ""
     np.testing.assert_allclose(metric.per_path(real, shuffled)[0], values[[2, 0, 3, 1]], rtol=1e-12)
-    alone = [metric(real, made.path(index)) for index in range(4)]
+    alone = [metric(real, path) for path in made.one_by_one]
     np.testing.assert_allclose(values, alone, rtol=1e-12)
 
 
@@ -547,7 +547,7 @@ def test_batched_scores_equal_single_ones():
     twelve = [metric for metric in METRICS.values() if isinstance(metric, StatisticMetric) and metric.weight]
     batch = weighted.fidelity({metric: metric.per_path(real, made)[0] for metric in twelve})
     for index in range(5):
-        alone = {metric: np.array([metric(real, made.path(index))]) for metric in twelve}
+        alone = {metric: np.array([metric(real, made.one_by_one[index])]) for metric in twelve}
         assert weighted.fidelity(alone)[0] == pytest.approx(batch[index], rel=1e-10)
 
 

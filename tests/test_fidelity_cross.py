@@ -45,11 +45,11 @@ def rng():
 def test_correlations_equal_numpy_and_their_twin(pair):
     values = pair[0].moves[:40]
     np.testing.assert_allclose(
-        cross.lagged_correlations(values, 0), np.corrcoef(values.reshape(-1, 4).T), rtol=1e-9, atol=1e-12
+        cross.lagged_correlations(values, (0,))[0], np.corrcoef(values.reshape(-1, 4).T), rtol=1e-9, atol=1e-12
     )
     for lag in (1, 4):
         expected = [[naive.feature_correlation(values, one, two, lag) for two in range(4)] for one in range(4)]
-        np.testing.assert_allclose(cross.lagged_correlations(values, lag), expected, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(cross.lagged_correlations(values, (lag,))[0], expected, rtol=1e-9, atol=1e-12)
 
 
 def test_prices_enter_as_changes_and_others_as_they_are(pair):
@@ -123,7 +123,7 @@ def test_a_feature_that_stands_still_correlates_with_nothing(pair):
     values = train.values.copy()
     values[:, :, 2:] = 0.5
     still = Windows(values, NAMES)
-    real = cross.lagged_correlations(held.moves, 0)
+    real = cross.lagged_correlations(held.moves, (0,))[0]
     assert cross.cross_correlation_error(train, still, held, rng=rng()) > abs(real[2, 3]) / 3
     with pytest.raises(MetricError, match="no two real features move"):
         cross.cross_correlation_error(train, train, Windows(0 * train.values, NAMES), rng=rng())

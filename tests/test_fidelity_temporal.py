@@ -51,6 +51,22 @@ def test_lagged_correlations_equal_their_twin(values, lags):
 
 @twin
 @given(gappy)
+def test_ranks_of_values_and_sizes_equal_their_twin(values):
+    order = np.argsort(values, axis=1)
+    for found, row in zip(temporal.shared_ranks(values, order), (values[0], np.abs(values[0])), strict=True):
+        np.testing.assert_array_equal(found[0], naive.shared_ranks(row))
+
+
+@twin
+@given(gappy, st.sampled_from([0.0, 0.02, 0.05]))
+def test_burstiness_equals_its_twin(values, least):
+    sizes = np.abs(values)
+    found = temporal.burstiness(sizes, np.array([least]))[0]
+    assert found == pytest.approx(naive.burstiness(sizes[0], least), rel=1e-12, abs=1e-12, nan_ok=True)
+
+
+@twin
+@given(gappy)
 def test_falls_equal_their_twin(values):
     found = kernels.falls(values)
     np.testing.assert_allclose(found[np.isfinite(found)], naive.falls(values[0]), atol=1e-12)

@@ -196,6 +196,16 @@ def trending(seed: int, carry: float) -> Sample:
     return Sample(returns)
 
 
+def test_agreement_of_ranks_equals_scipy():
+    rng = stream(16, "ranks")
+    for levels in (50, 4, 1):
+        for _ in range(20):
+            one, two = rng.integers(0, levels, (2, 12)).astype(np.float64)
+            expected = stats.kendalltau(one, two).statistic
+            assert utility.kendall(one, two) == pytest.approx(expected, rel=1e-12, abs=1e-12, nan_ok=True)
+    assert utility.kendall(np.arange(12.0), np.arange(12.0)) == 1
+
+
 def test_rules_rank_alike_on_alike_markets():
     agree = utility.rule_rank_agreement
     assert agree(trending(1, 0.4), trending(1, 0.4)) == pytest.approx(1)

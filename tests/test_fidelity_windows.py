@@ -66,6 +66,8 @@ def test_distances_equal_the_plain_formula_and_subsets_look_them_up():
     own = proximity.distances(train.at(columns), train, train)
     assert [int(np.isinf(row).argmax()) for row in own] == [7, 2, 9]
     assert proximity.nearest(train.at(columns).alone(), train, train).place.tolist() == [7, 2, 9]
+    beyond = Windows(1e30 * other.values, other.names)  # too far for single precision: no number, and never near
+    assert not np.isfinite(proximity.distances(beyond, train, train)).any()
 
 
 def test_changes_are_the_same_at_another_price_level():

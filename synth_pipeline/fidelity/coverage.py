@@ -10,7 +10,7 @@ from math import inf
 import numpy as np
 
 from synth_pipeline.fidelity.metric import window_metric
-from synth_pipeline.fidelity.proximity import distances, nearest
+from synth_pipeline.fidelity.proximity import distances, kept, nearest
 from synth_pipeline.fidelity.windows import Windows
 from synth_pipeline.series import FloatArray
 
@@ -139,16 +139,20 @@ def _centre(windows: Windows) -> Windows:
 
 def _radii(windows: Windows, train: Windows) -> FloatArray:
     """Return the distance of each window to its fifth neighbour, shape (n,)."""
-    kept: list[FloatArray] = windows.__dict__.setdefault("_radii", [])
-    if not kept:
+
+    def found() -> FloatArray:
         apart = distances(windows, windows, train)
-        kept.append(np.partition(apart, NEIGHBOURS - 1, axis=1)[:, NEIGHBOURS - 1].astype(np.float64))
-    return kept[0]
+        return np.partition(apart, NEIGHBOURS - 1, axis=1)[:, NEIGHBOURS - 1].astype(np.float64)
+
+    return kept(windows, train.rooted[0], "_radii", found)
 
 
 def _median_distance(windows: Windows, train: Windows) -> float:
-    apart = distances(windows, windows, train)
-    return float(np.median(apart[np.triu_indices(windows.count, 1)]))
+    def found() -> float:
+        apart = distances(windows, windows, train)
+        return float(np.median(apart[np.triu_indices(windows.count, 1)]))
+
+    return kept(windows, train.rooted[0], "_median_distance", found)
 
 
 def _integrated(shares: FloatArray) -> float:

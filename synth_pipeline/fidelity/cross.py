@@ -7,6 +7,7 @@ drift; every other feature as it is. Nothing here depends on the scale of a feat
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from math import sqrt
 
 import numpy as np
@@ -46,7 +47,7 @@ def correlational_score(_: Windows, synthetic: Windows, holdout: Windows, *, rng
 )
 def cross_correlation_error(_: Windows, synthetic: Windows, holdout: Windows, **__: object) -> float:
     """Root mean square difference, over pairs of features, of their correlations at the same time."""
-    return _difference(holdout, synthetic, (0,))
+    return _difference(_simultaneous, 0, holdout, synthetic)
 
 
 @window_metric(
@@ -59,7 +60,7 @@ def cross_correlation_error(_: Windows, synthetic: Windows, holdout: Windows, **
 )
 def lagged_cross_correlation_error(_: Windows, synthetic: Windows, holdout: Windows, **__: object) -> float:
     """Root mean square difference, over ordered pairs of features, of the correlations of one with another later."""
-    return _difference(holdout, synthetic, range(1, LAGS + 1))
+    return _difference(_later, LAGS, holdout, synthetic)
 
 
 @window_metric(
@@ -116,32 +117,43 @@ def _products(values: FloatArray) -> FloatArray:
     return np.asarray(scores.T @ scores / len(scores))
 
 
-def lagged_correlations(values: FloatArray, lag: int) -> FloatArray:
-    """Return the correlations of each feature with each one `lag` steps later, inside windows, (features, features).
+def lagged_correlations(values: FloatArray, lags: Iterable[int]) -> FloatArray:
+    """Return the correlations of each feature with each one so many steps later, inside windows, (lags, f, f).
 
     About the mean and over the deviation of all windows. NaN for a constant feature.
     """
     centred = values - values.mean(axis=(0, 1))
     deviation = np.sqrt((centred**2).mean(axis=(0, 1)))
     scores = centred / np.where(deviation > 0, deviation, np.nan)
-    earlier, later = scores[:, : values.shape[1] - lag], scores[:, lag:]
-    flat = (side.reshape(-1, values.shape[2]) for side in (earlier, later))
-    first, second = flat
-    return np.asarray(first.T @ second / len(first))
+    found = []
+    for lag in lags:
+        first, second = (
+            side.reshape(-1, values.shape[2]) for side in (scores[:, : values.shape[1] - lag], scores[:, lag:])
+        )
+        found.append(first.T @ second / len(first))
+    return np.stack(found)
 
 
-def _difference(real: Windows, synthetic: Windows, lags: range | tuple[int, ...]) -> float:
+def _simultaneous(windows: Windows) -> FloatArray:
+    return lagged_correlations(windows.moves, (0,))
+
+
+def _later(windows: Windows) -> FloatArray:
+    return lagged_correlations(windows.moves, range(1, LAGS + 1))
+
+
+def _difference(
+    correlations: Callable[[Windows], FloatArray], furthest: int, real: Windows, synthetic: Windows
+) -> float:
     features = len(real.names)
-    if features < 2 or real.length < max(lags) + 3:
+    if features < 2 or real.length < furthest + 3:
         raise MetricError(
-            f"cross-correlation at lag {max(lags)} needs 2 features and windows of {max(lags) + 3}: these have "
+            f"cross-correlation at lag {furthest} needs 2 features and windows of {furthest + 3}: these have "
             f"{features} and {real.length}"
         )
-    pairs = np.tril_indices(features, -1) if tuple(lags) == (0,) else np.nonzero(~np.eye(features, dtype=np.bool_))
-    first, second = (side.moves for side in (real, synthetic))
+    one, other = np.nonzero(np.tri(features, k=-1) if furthest == 0 else ~np.eye(features, dtype=np.bool_))
     # What stands still only in the synthetic windows correlates with nothing.
-    found = [(lagged_correlations(first, lag) - np.nan_to_num(lagged_correlations(second, lag)))[pairs] for lag in lags]
-    differences = np.concatenate(found)
+    differences = (real.once(correlations) - np.nan_to_num(synthetic.once(correlations)))[:, one, other].ravel()
     known = differences[np.isfinite(differences)]
     if not known.size:
         raise MetricError("cross-correlation is undefined: no two real features move")

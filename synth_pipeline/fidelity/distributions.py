@@ -6,6 +6,8 @@ its share: what is lost is less than the spread inside groups. The nearest-neigh
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 from scipy.special import rel_entr
@@ -16,15 +18,34 @@ MOST = 20_000
 """Numbers of one side that are told apart."""
 
 
-def wasserstein(first: FloatArray, second: FloatArray) -> float:
+class Grouped(NamedTuple):
+    """Numbers from the lowest on, or the means of groups of neighbours."""
+
+    values: FloatArray
+    shares: FloatArray
+    """What each counts, 1 together."""
+
+
+def grouped(ordered: FloatArray) -> Grouped:
+    """Return at most 20,000 numbers and the share of each."""
+    if ordered.size <= MOST:
+        return Grouped(ordered, np.full(ordered.size, 1.0 / max(ordered.size, 1)))
+    bounds = np.linspace(0, ordered.size, MOST + 1).astype(np.int64)
+    sizes = np.diff(bounds)
+    return Grouped(np.add.reduceat(ordered, bounds[:-1]) / sizes, sizes / ordered.size)
+
+
+def wasserstein(first: Grouped, second: Grouped) -> float:
     """Return the Wasserstein-1 distance, ∫ |F - G|."""
-    heights, widths = _between(first, second)
+    if np.array_equal(first.shares, second.shares):  # numbers of one rank belong together: no need to merge
+        return float(np.sum(np.abs(first.values - second.values) * first.shares))
+    heights, widths = _merged(*first, *second)
     return float(np.sum(np.abs(heights) * widths))
 
 
-def energy(first: FloatArray, second: FloatArray) -> float:
+def energy(first: Grouped, second: Grouped) -> float:
     """Return the energy distance, √(2 ∫ (F - G)²) (Székely and Rizzo 2013)."""
-    heights, widths = _between(first, second)
+    heights, widths = _merged(*first, *second)
     return float(np.sqrt(2.0 * np.sum(heights**2 * widths)))
 
 
@@ -50,16 +71,11 @@ def _shares(ordered: FloatArray, edges: FloatArray) -> FloatArray:
     return np.diff(np.concatenate([[0.0], below, [1.0]]))
 
 
-def _between(first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the difference of the two distribution functions between all points, and the widths there."""
-    return _merged(*_grouped(first), *_grouped(second))
-
-
 @njit(cache=True)
 def _merged(
     one: FloatArray, share_one: FloatArray, two: FloatArray, share_two: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return heights and widths of two ordered sides with the share of each number, in one pass over both."""
+    """Return the difference of the two distribution functions between all points, and the widths there."""
     steps = one.size + two.size - 1
     heights, widths = np.empty(steps), np.empty(steps)
     i = j = 0
@@ -73,12 +89,3 @@ def _merged(
         height += share_one[min(i, one.size - 1)] if is_first else -share_two[min(j, two.size - 1)]
         i, j, last = i + is_first, j + (not is_first), value
     return heights, widths
-
-
-def _grouped(ordered: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return at most 20,000 numbers and the share of each."""
-    if ordered.size <= MOST:
-        return ordered, np.full(ordered.size, 1.0 / ordered.size)
-    bounds = np.linspace(0, ordered.size, MOST + 1).astype(np.int64)
-    sizes = np.diff(bounds)
-    return np.add.reduceat(ordered, bounds[:-1]) / sizes, sizes / ordered.size

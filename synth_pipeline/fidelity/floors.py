@@ -55,12 +55,12 @@ def measured(
     fresh = np.concatenate(list(resamples(sides, sides.train, 1, block, rng=rng)))
     held_block = bootstrap.volatility_block_length(sides.holdout) if not sides.unit else block
     held = np.stack(list(resamples(sides, sides.whole_holdout, rows, held_block, rng=rng)))
+    real, made = kind(held.reshape(-1, *held.shape[2:])), kind(fresh)
     values, levels = {}, {}
     against_real = {name: each for name, each in chosen.items() if each.reference == "holdout"}
     for name, metric in against_real.items():
         if isinstance(metric, StatisticMetric):
-            first, second = metric.levels(kind(fresh)), metric.levels(kind(held.reshape(-1, *held.shape[2:])))
-            second = moments.mean(second.reshape(RESAMPLES, rows))
+            first, second = metric.levels(made), moments.mean(metric.levels(real).reshape(RESAMPLES, rows))
             values[name], levels[name] = metric.compare(second, first), np.concatenate([first, second])
     rest = {name: metric for name, metric in against_real.items() if name not in values}
     found: dict[str, list[float]] = {name: [] for name in rest}
@@ -90,7 +90,7 @@ def _split_half(chosen: Mapping[str, Metric], sides: Comparison, *, rng: np.rand
     """Deal windows of training data to two halves; of a single one, its own two halves."""
     whole = sides.fresh if sides.fresh.paths > 1 else sides.fresh.windows(sides.length // 2)
     found: dict[str, list[float]] = {name: [] for name in chosen}
-    halves = {name: each.levels(whole) for name, each in chosen.items() if isinstance(each, StatisticMetric)}
+    halves = {name: whole.once(each.levels) for name, each in chosen.items() if isinstance(each, StatisticMetric)}
     for _ in range(DEALS):
         dealt = rng.permutation(whole.paths)
         first, second = dealt[::2], dealt[1::2]

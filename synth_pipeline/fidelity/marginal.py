@@ -6,12 +6,14 @@ changes. What depends on the order of returns is in `temporal`.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import inf
 
 import numpy as np
 
 from synth_pipeline.errors import MetricError
 from synth_pipeline.fidelity import distributions, moments, neighbours
+from synth_pipeline.fidelity.distributions import Grouped
 from synth_pipeline.fidelity.metric import (
     absolute_difference,
     absolute_log_ratio,
@@ -21,7 +23,7 @@ from synth_pipeline.fidelity.metric import (
 )
 from synth_pipeline.fidelity.sample import Sample
 from synth_pipeline.fidelity.windows import Windows
-from synth_pipeline.series import FloatArray
+from synth_pipeline.series import FloatArray, IntArray
 
 KS_POINTS = 200
 """Points of each path that the Kolmogorov-Smirnov distance sees: its noise depends on n, so n is fixed."""
@@ -132,7 +134,7 @@ def ks_distance(real: Sample, synthetic: Sample) -> float:
 def wasserstein_distance(real: Sample, synthetic: Sample) -> float:
     """Wasserstein-1 distance of the log-returns, in units of the mean of their two standard deviations."""
     spreads = _spread(real, "real") + _spread(synthetic, "synthetic")
-    return 2.0 * distributions.wasserstein(real.ordered, synthetic.ordered) / spreads
+    return 2.0 * distributions.wasserstein(real.once(_grouped), synthetic.once(_grouped)) / spreads
 
 
 @metric(
@@ -147,7 +149,8 @@ def wasserstein_distance(real: Sample, synthetic: Sample) -> float:
 def energy_distance(real: Sample, synthetic: Sample) -> float:
     """Energy distance √(2 ∫ (F - G)²) of the log-returns, in units of the root of the mean of their deviations."""
     spreads = _spread(real, "real") + _spread(synthetic, "synthetic")
-    return distributions.energy(real.ordered, synthetic.ordered) / float(np.sqrt(spreads / 2.0))
+    energy = distributions.energy(real.once(_grouped), synthetic.once(_grouped))
+    return energy / float(np.sqrt(spreads / 2.0))
 
 
 @metric(
@@ -252,7 +255,10 @@ def hill(values: FloatArray, share: float = TAIL) -> tuple[float, float]:
 )
 def quantile_error(real: Sample, synthetic: Sample) -> float:
     """Mean absolute difference of twelve quantiles (0.5 % to 99.5 %) of log-returns, each in its own deviations."""
-    return float(np.abs(_quantiles(synthetic, "synthetic") - _quantiles(real, "real")).mean())
+    made, own = (
+        each.once(_quantiles) / _spread(each, side) for each, side in ((synthetic, "synthetic"), (real, "real"))
+    )
+    return float(np.abs(made - own).mean())
 
 
 @window_metric(
@@ -266,7 +272,7 @@ def quantile_error(real: Sample, synthetic: Sample) -> float:
 )
 def level_distance(_: Windows, synthetic: Windows, holdout: Windows, **__: object) -> float:
     """Mean over features of the Wasserstein-1 distance of their values, in standard deviations of the real ones."""
-    return feature_distance(holdout.values, synthetic.values)
+    return feature_distance(holdout.once(_levels), synthetic.once(_levels))
 
 
 @window_metric(
@@ -280,33 +286,51 @@ def level_distance(_: Windows, synthetic: Windows, holdout: Windows, **__: objec
 )
 def change_distance(_: Windows, synthetic: Windows, holdout: Windows, **__: object) -> float:
     """Mean over features of the Wasserstein-1 distance of their one-step changes, in real standard deviations."""
-    return feature_distance(np.diff(holdout.values, axis=1), np.diff(synthetic.values, axis=1))
+    return feature_distance(holdout.once(_changes), synthetic.once(_changes))
 
 
 def feature_distance(real: FloatArray, synthetic: FloatArray) -> float:
-    """Return the mean Wasserstein-1 distance of features, shape (n, length, features), constant real ones left out.
+    """Return the mean Wasserstein-1 distance of features that `by_feature` gives, constant real ones left out.
 
     In standard deviations of the real feature. Raises `MetricError` where all real features are constant.
     """
     found = []
-    for first, second in zip(_features(real), _features(synthetic), strict=True):
+    for first, second in zip(real, synthetic, strict=True):
         spread = float(moments.standard_deviation(first[np.newaxis])[0])
         if spread > 0:
-            found.append(distributions.wasserstein(first, second) / spread)
+            sides = distributions.grouped(first), distributions.grouped(second)
+            found.append(distributions.wasserstein(*sides) / spread)
     if not found:
         raise MetricError("every real feature is constant: there is no scale to compare on")
     return float(np.mean(found))
 
 
-def _features(values: FloatArray) -> FloatArray:
-    return np.sort(values.reshape(-1, values.shape[2]).T, axis=1)
+def by_feature(values: FloatArray) -> FloatArray:
+    """Return all values of each feature from the lowest on, (n, length, features) → (features, n · length)."""
+    return np.sort(np.ascontiguousarray(values.reshape(-1, values.shape[2]).T), axis=1)
+
+
+def _levels(windows: Windows) -> FloatArray:
+    return by_feature(windows.values)
+
+
+def _changes(windows: Windows) -> FloatArray:
+    return by_feature(np.diff(windows.values, axis=1))
 
 
 def _thinned(sample: Sample, points: int) -> FloatArray:
     """Return `points` equally spaced known returns of each path, all where it has fewer, from the lowest on."""
     known = [path[np.isfinite(path)] for path in sample.returns]
-    picked = [path[np.linspace(0, path.size - 1, min(points, path.size)).round().astype(np.int64)] for path in known]
-    return np.sort(np.concatenate(picked))
+    return np.sort(np.concatenate([path[_spaced(path.size, points)] for path in known]))
+
+
+@lru_cache(maxsize=64)
+def _spaced(count: int, points: int) -> IntArray:
+    return np.linspace(0, count - 1, min(points, count)).round().astype(np.int64)
+
+
+def _grouped(sample: Sample) -> Grouped:
+    return distributions.grouped(sample.ordered)
 
 
 def _ks_points(sample: Sample) -> FloatArray:
@@ -333,8 +357,6 @@ def _spread(sample: Sample, side: str) -> float:
     return spread
 
 
-def _quantiles(sample: Sample, side: str) -> FloatArray:
-    quantiles: FloatArray = (np.quantile(sample.ordered, TAIL_PROBABILITIES) - sample.pooled.mean()) / _spread(
-        sample, side
-    )
-    return quantiles
+def _quantiles(sample: Sample) -> FloatArray:
+    """Return twelve quantiles, less the mean."""
+    return np.asarray(np.quantile(sample.ordered, TAIL_PROBABILITIES) - sample.pooled.mean())

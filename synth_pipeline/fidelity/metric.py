@@ -40,6 +40,8 @@ from synth_pipeline.series import FloatArray, Series
 
 Goal = Literal["low", "high", "target"]
 """What is good: a low value, a high one, or the one that real data have."""
+CACHED = 2**17
+"""Returns that a statistic is computed of at once."""
 Reference = Literal["holdout", "train"]
 """Which real sample the synthetic one is held against."""
 Scale = Literal["linear", "log"]
@@ -108,9 +110,9 @@ class Metric(Facts):
         one).
         """
         values, reason = np.full(synthetic.paths, np.nan), ""
-        for index in range(synthetic.paths):
+        for index, path in enumerate(synthetic.one_by_one):
             try:
-                values[index] = self(real, synthetic.path(index))
+                values[index] = self(real, path)
             except MetricError as error:
                 reason = reason or str(error)
         return values, reason
@@ -143,7 +145,8 @@ class StatisticMetric(Metric):
 
     def level(self, sample: Sample, side: str) -> float:
         """Return the mean over paths of the statistic. Raises `MetricError` where no path defines it."""
-        level = float(moments.mean(self.statistic(self.enough(sample, side).returns)[np.newaxis])[0])
+        self.enough(sample, side)
+        level = float(moments.mean(sample.once(self.levels)[sample.counts >= self.minimum][np.newaxis])[0])
         if not np.isfinite(level):
             raise MetricError(
                 f"{self.name} of the {side} sample is undefined: it does not move, or gaps cut it too short"
@@ -152,7 +155,10 @@ class StatisticMetric(Metric):
 
     def levels(self, sample: Sample) -> FloatArray:
         """Return the statistic of every path, shape (paths,), NaN where a path does not define it."""
-        return np.where(sample.counts >= self.minimum, self.statistic(sample.returns), np.nan)
+        # Some rows after the others, as many as stay in the processor's cache: no row depends on another.
+        rows = CACHED // (sample.returns.shape[1] + 1) + 1
+        parts = [self.statistic(sample.returns[at : at + rows]) for at in range(0, max(sample.paths, 1), rows)]
+        return np.where(sample.counts >= self.minimum, np.concatenate(parts), np.nan)
 
     def per_path(self, real: Sample, synthetic: Sample) -> tuple[FloatArray, str]:
         """Compare as the base class does, all paths at once."""
@@ -161,7 +167,7 @@ class StatisticMetric(Metric):
             self.enough(synthetic, "synthetic")
         except MetricError as error:
             return np.full(synthetic.paths, np.nan), str(error)
-        levels = self.levels(synthetic)
+        levels = synthetic.once(self.levels)
         values = self.compare(np.full_like(levels, level), levels)
         undefined = int(np.isnan(values).sum())
         reason = f"{self.name} is undefined on {undefined} of {values.size} synthetic paths: they do not move enough"

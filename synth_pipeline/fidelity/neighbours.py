@@ -8,9 +8,10 @@ found by sorting.
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 from scipy.special import psi
 
-from synth_pipeline.series import FloatArray
+from synth_pipeline.series import FloatArray, IntArray
 
 NEIGHBOURS = 5
 
@@ -51,8 +52,15 @@ def _kth(points: FloatArray, ordered: FloatArray | None, k: int) -> FloatArray:
         length, first = k, np.searchsorted(ordered, points) - k
     beyond = np.full(k + 1, np.inf)
     padded = np.concatenate([-beyond, ordered, beyond])
+    return _narrowest(points, padded, first + k + 1, length, k)
+
+
+@njit(cache=True)
+def _narrowest(points: FloatArray, padded: FloatArray, first: IntArray, length: int, shifts: int) -> FloatArray:
+    """Return how far the furthest number is of the nearest stretch, of those that start at `first` and later."""
     distance = np.full(points.size, np.inf)
-    for shift in range(k + 1):
-        start = first + shift + k + 1
-        distance = np.minimum(distance, np.maximum(points - padded[start], padded[start + length - 1] - points))
+    for i in range(points.size):
+        for start in range(first[i], first[i] + shifts + 1):
+            furthest = max(points[i] - padded[start], padded[start + length - 1] - points[i])
+            distance[i] = min(distance[i], furthest)
     return distance

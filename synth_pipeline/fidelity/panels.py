@@ -100,8 +100,8 @@ def _percent(series: Series, first: int, last: int) -> FloatArray:
     """Return the price in percent of the first known one, steps `first` to `last`, NaN where there is none."""
     price = series.column(series.price_name)[:, first : last + 1]
     price = np.where(np.isfinite(price) & (price > 0), price, np.nan)
-    start = np.array([path[np.isfinite(path)][0] if np.isfinite(path).any() else np.nan for path in price])
-    percent: FloatArray = 100.0 * (price / start[:, np.newaxis] - 1.0)
+    first_known = np.isfinite(price).argmax(axis=1)[:, np.newaxis]
+    percent: FloatArray = 100.0 * (price / np.take_along_axis(price, first_known, axis=1) - 1.0)
     return percent
 
 

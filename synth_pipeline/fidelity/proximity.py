@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeVar
 from weakref import ReferenceType, ref
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from synth_pipeline.fidelity.windows import Windows
@@ -38,20 +39,24 @@ def distances(first: Windows, second: Windows, train: Windows) -> Distances:
     """
     (one, rows), (two, columns) = first.rooted, second.rooted
     found = _between(one, two, train.rooted[0])
-    by_rows, by_columns = bool(first.origin), bool(second.origin)
-    if by_columns and columns.size < rows.size:  # the smaller cut first: a copy is what this costs
-        found, by_columns = found[:, columns], False
-    if by_rows:
-        found = found[rows]
-    if by_columns:
-        found = found[:, columns]
-    if one is not two:
-        return found
-    if not (first.origin or second.origin):
+    if first.origin or second.origin:
+        found = _looked_up(found, rows, columns)
+    elif one is two:
         found = found.copy()
-    own = _shared(rows, columns)
-    found[own] = np.inf
+    if one is two:
+        found[_shared(rows, columns)] = np.inf
     return found
+
+
+@njit(cache=True)
+def _looked_up(found: Distances, rows: IntArray, columns: IntArray) -> Distances:
+    """Return some rows and columns, in one pass: a copy of whole rows would be made for nothing."""
+    some = np.empty((rows.size, columns.size), found.dtype)
+    for i in range(rows.size):
+        row = found[rows[i]]
+        for j in range(columns.size):
+            some[i, j] = row[columns[j]]
+    return some
 
 
 def _shared(rows: IntArray, columns: IntArray) -> tuple[IntArray, IntArray]:
@@ -71,7 +76,7 @@ def nearest(first: Windows, second: Windows, train: Windows) -> Nearest:
         place = between.argmin(axis=1)
         return Nearest(between[np.arange(first.count), place].astype(np.float64), place)
 
-    return _kept(first, second, "_nearest", found)
+    return kept(first, second, "_nearest", found)
 
 
 def _between(first: Windows, second: Windows, train: Windows) -> Distances:
@@ -79,38 +84,44 @@ def _between(first: Windows, second: Windows, train: Windows) -> Distances:
 
     def found() -> Distances:
         one, two = _rows(first, train), _rows(second, train)
-        squares = np.einsum("ij,ij->i", one, one)[:, np.newaxis] + np.einsum("ij,ij->i", two, two)
-        squares -= 2 * (one @ two.T)
-        return np.asarray(np.sqrt(np.maximum(squares, 0, out=squares), out=squares))
+        products = one @ two.T
+        _to_distances(products, np.einsum("ij,ij->i", one, one), np.einsum("ij,ij->i", two, two))
+        return np.asarray(products)
 
-    return _kept(first, second, "_between", found)
+    return kept(first, second, "_between", found)
+
+
+@njit(cache=True)
+def _to_distances(products: Distances, one: Distances, two: Distances) -> None:
+    """Make the products of rows their distances, given the squares of both sides, in place: many megabytes."""
+    for i in range(one.size):
+        for j in range(two.size):
+            square = one[i] + two[j] - np.float32(2) * products[i, j]
+            products[i, j] = np.float32(0) if square < 0 else np.sqrt(square)
 
 
 def _rows(windows: Windows, train: Windows) -> Distances:
     """Return each window as one row in units of `train`, shape (n, length · features)."""
 
     def found() -> Distances:
-        centre, spread = _units(train)
+        centre, spread = train.once(_units)
         scores = (windows.values - centre) / spread
         rows = scores.reshape(windows.count, -1) / np.sqrt(windows.length * len(windows.names))
         return np.asarray(rows, np.float32)
 
-    return _kept(windows, train, "_rows", found)
+    return kept(windows, train, "_rows", found)
 
 
-def _kept(first: Windows, second: Windows, name: str, find: Callable[[], Found]) -> Found:
+def kept(first: Windows, second: Windows, name: str, find: Callable[[], Found]) -> Found:
     """Return what was found of two sets before; it is kept with the first for as long as both live."""
-    kept: dict[int, tuple[ReferenceType[Windows], Found]] = first.__dict__.setdefault(name, {})
+    made: dict[int, tuple[ReferenceType[Windows], Found]] = first.__dict__.setdefault(name, {})
     # By a weak reference: a set that kept itself would outlive its evaluation, and these are hundreds of megabytes.
-    if id(second) not in kept or kept[id(second)][0]() is not second:
-        kept[id(second)] = ref(second), find()
-    return kept[id(second)][1]
+    if id(second) not in made or made[id(second)][0]() is not second:
+        made[id(second)] = ref(second), find()
+    return made[id(second)][1]
 
 
 def _units(train: Windows) -> tuple[FloatArray, FloatArray]:
     """Return the mean and the standard deviation of every feature, 1 for a constant one."""
-    kept: list[tuple[FloatArray, FloatArray]] = train.__dict__.setdefault("_units", [])
-    if not kept:
-        spread = train.values.std(axis=(0, 1))
-        kept.append((train.values.mean(axis=(0, 1)), np.where(spread > 0, spread, 1.0)))
-    return kept[0]
+    spread = train.values.std(axis=(0, 1))
+    return train.values.mean(axis=(0, 1)), np.where(spread > 0, spread, 1.0)

@@ -6,16 +6,14 @@ compares.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self, TypeVar
+from typing import Self
 
 import numpy as np
 
+from synth_pipeline.fidelity.once import Once
 from synth_pipeline.series import FloatArray, IntArray, Series
-
-Made = TypeVar("Made")
 
 
 def log_returns(price: FloatArray) -> FloatArray:
@@ -25,7 +23,7 @@ def log_returns(price: FloatArray) -> FloatArray:
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class Sample(Once):
     """Log-returns of one source; NaN where a gap (or a price that has no logarithm) hides one."""
 
     returns: FloatArray
@@ -56,17 +54,6 @@ class Sample:
     def pooled(self) -> FloatArray:
         """Every known return, path after path."""
         return self.returns[np.isfinite(self.returns)]
-
-    def once(self, function: Callable[[Self], Made]) -> Made:
-        """Return `function` of the sample, computed at the first call: many paths are held against one sample."""
-        if function not in self._made:
-            self._made[function] = function(self)
-        made: Made = self._made[function]
-        return made
-
-    @cached_property
-    def _made(self) -> dict[Callable[..., object], Any]:
-        return {}
 
     @cached_property
     def ordered(self) -> FloatArray:
@@ -114,9 +101,10 @@ class Sample:
         """Return the paths at some positions, in that order."""
         return replace(self, returns=self.returns[positions])
 
-    def path(self, index: int) -> Self:
-        """Return one path alone."""
-        return replace(self, returns=self.returns[index : index + 1])
+    @cached_property
+    def one_by_one(self) -> tuple[Self, ...]:
+        """Every path by itself; the same samples for every metric, so that what one finds of a path others know."""
+        return tuple(replace(self, returns=self.returns[index : index + 1]) for index in range(self.paths))
 
     def with_at_least(self, count: int) -> Self:
         """Return the paths that hold at least `count` known returns."""

@@ -15,6 +15,7 @@ from numba import njit
 
 from synth_pipeline.errors import MetricError
 from synth_pipeline.fidelity import distributions, kernels, moments, weighted
+from synth_pipeline.fidelity.distributions import Grouped
 from synth_pipeline.fidelity.kernels import autocorrelations
 from synth_pipeline.fidelity.metric import absolute_difference, metric, statistic_metric, window_metric
 from synth_pipeline.fidelity.sample import Sample
@@ -190,44 +191,51 @@ def ranked_leverage(returns: FloatArray) -> FloatArray:
 
     Ranks, since single crashes decide the `leverage_effect`, which is of sizes.
     """
-    sizes, order = np.abs(returns), np.argsort(returns, axis=1)  # gaps come last
-    return _lagged_mean(_shared_ranks(returns, order), _shared_ranks(sizes, _by_size(returns, order)))
+    order = np.argsort(np.where(np.isnan(returns), np.inf, returns), axis=1)  # three times as fast as with NaN
+    return _lagged_mean(*shared_ranks(returns, order))
 
 
 @njit(cache=True)
-def _by_size(rows: FloatArray, order: IntArray) -> IntArray:
-    """Return the order of the sizes of rows, given that of the rows: the falls backwards, merged with the rises."""
-    sizes = order.copy()
+def shared_ranks(rows: FloatArray, order: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Return the ranks of values in their rows, and those of their sizes, given the order of the values, gaps last.
+
+    Equal ones share their rank; NaN where there is none.
+    """
+    ranks, size_ranks = np.full(rows.shape, np.nan), np.full(rows.shape, np.nan)
     for number in range(len(rows)):
-        row, places = rows[number], order[number]
-        known = np.isfinite(row).sum()
-        rise = 0
-        while rise < known and row[places[rise]] < 0:
-            rise += 1
-        fall = rise - 1
-        for at in range(known):
-            if rise == known or (fall >= 0 and -row[places[fall]] <= row[places[rise]]):
-                sizes[number, at], fall = places[fall], fall - 1
-            else:
-                sizes[number, at], rise = places[rise], rise + 1
-    return sizes
+        places = order[number, : np.isfinite(rows[number]).sum()]
+        ordered = rows[number][places]
+        _rank(ordered, places, ranks[number])
+        _rank(*_by_size(ordered, places), size_ranks[number])
+    return ranks, size_ranks
 
 
 @njit(cache=True)
-def _shared_ranks(rows: FloatArray, order: IntArray) -> FloatArray:
-    """Return the rank of each value in its row, equal ones sharing theirs, NaN where there is none."""
-    ranks = np.full(rows.shape, np.nan)
-    for number in range(len(rows)):
-        row, places = rows[number], order[number]
-        first = 0
-        while first < row.size and np.isfinite(row[places[first]]):
-            last = first
-            while last + 1 < row.size and row[places[last + 1]] == row[places[first]]:
-                last += 1
-            for place in range(first, last + 1):
-                ranks[number, places[place]] = 0.5 * (first + last)
-            first = last + 1
-    return ranks
+def _by_size(ordered: FloatArray, places: IntArray) -> tuple[FloatArray, IntArray]:
+    """Return the sizes of ordered values, from the lowest on, and their places: falls backwards, merged with rises."""
+    sizes, moved, last = np.empty_like(ordered), np.empty_like(places), ordered.size - 1
+    rise = int(np.searchsorted(ordered, 0.0))
+    fall = rise - 1
+    for at in range(ordered.size):
+        # Without a branch that nobody can foresee: falls and rises alternate at random.
+        is_fall = (rise > last) | ((fall >= 0) & (-ordered[max(fall, 0)] <= ordered[min(rise, last)]))
+        here = fall if is_fall else rise
+        sizes[at], moved[at] = abs(ordered[here]), places[here]
+        fall, rise = fall - is_fall, rise + (not is_fall)
+    return sizes, moved
+
+
+@njit(cache=True)
+def _rank(ordered: FloatArray, places: IntArray, ranks: FloatArray) -> None:
+    """Write the ranks of ordered values to their places."""
+    first = 0
+    while first < ordered.size:
+        last = first
+        while last + 1 < ordered.size and ordered[last + 1] == ordered[first]:
+            last += 1
+        for at in range(first, last + 1):
+            ranks[places[at]] = 0.5 * (first + last)
+        first = last + 1
 
 
 @metric(
@@ -272,7 +280,8 @@ def conditional_kurtosis(returns: FloatArray) -> FloatArray:
 )
 def intermittency(returns: FloatArray) -> FloatArray:
     """Burstiness (σ - μ) / (σ + μ) of the times between the largest 5 % of |log-returns|: 0 at random, 1 in bursts."""
-    return np.array([_burstiness(np.abs(path)) for path in returns])
+    sizes = np.abs(returns)
+    return burstiness(sizes, np.array([_large(path) for path in sizes]))
 
 
 @metric(
@@ -287,9 +296,9 @@ def intermittency(returns: FloatArray) -> FloatArray:
 def drawdown_distance(real: Sample, synthetic: Sample) -> float:
     """Wasserstein-1 distance of the sizes of falls, longest stretches without a positive log-return, in mean σ."""
     spreads = [float(sample.once(_spread)) for sample in (real, synthetic)]
-    sizes = [sample.once(fall_sizes) for sample in (real, synthetic)]
+    sizes = [sample.once(_fall_sizes) for sample in (real, synthetic)]
     for size, spread, side in zip(sizes, spreads, ("real", "synthetic"), strict=True):
-        if not size.size or spread == 0.0:
+        if not size.values.size or spread == 0.0:
             raise MetricError(f"drawdown_distance is undefined: the {side} price never falls, or falls all the time")
     return 2.0 * distributions.wasserstein(*sizes) / sum(spreads)
 
@@ -321,7 +330,7 @@ def drift(returns: FloatArray) -> FloatArray:
 )
 def change_memory_error(_: Windows, synthetic: Windows, holdout: Windows, **__: object) -> float:
     """Root mean square difference, over features, of the autocorrelations of one-step changes at lags 1-5."""
-    return _window_difference(holdout.changes, synthetic.changes)
+    return _window_difference(_change_memory, holdout, synthetic)
 
 
 @window_metric(
@@ -334,7 +343,7 @@ def change_memory_error(_: Windows, synthetic: Windows, holdout: Windows, **__: 
 )
 def activity_memory_error(_: Windows, synthetic: Windows, holdout: Windows, **__: object) -> float:
     """Root mean square difference, over features, of the autocorrelations of sizes of one-step changes, lags 1-5."""
-    return _window_difference(_activity(holdout), _activity(synthetic))
+    return _window_difference(_activity_memory, holdout, synthetic)
 
 
 def return_acf(returns: FloatArray) -> FloatArray:
@@ -350,12 +359,6 @@ def absolute_return_acf(returns: FloatArray) -> FloatArray:
 def squared_return_acf(returns: FloatArray) -> FloatArray:
     """Return the autocorrelations of squared log-returns at lags 1-50, (paths, steps) → (paths, 50)."""
     return autocorrelations(returns**2, ABSOLUTE_RETURN_LAGS)
-
-
-def fall_sizes(sample: Sample) -> FloatArray:
-    """Return the sizes of all falls, from the lowest on."""
-    found = kernels.falls(sample.returns)
-    return np.sort(found[np.isfinite(found)])
 
 
 def leverage(returns: FloatArray) -> FloatArray:
@@ -377,29 +380,36 @@ def window_memory(values: FloatArray, lags: int = WINDOW_LAGS) -> FloatArray:
     feature. A lag counts the pairs that windows hold.
     """
     centred = values - values.mean(axis=(0, 1))
-    variance = (centred**2).mean(axis=(0, 1))
-    products = [(centred[:, lag:] * centred[:, :-lag]).mean(axis=(0, 1)) for lag in range(1, lags + 1)]
-    return moments.quotient(np.stack(products), np.broadcast_to(variance, (lags, variance.size)))
+    products = []
+    for lag in range(lags + 1):
+        later, earlier = centred[:, lag:], centred[:, : values.shape[1] - lag]
+        products.append(np.einsum("nsf,nsf->f", later, earlier) / later[:, :, 0].size)
+    return moments.quotient(np.stack(products[1:]), np.broadcast_to(products[0], (lags, values.shape[2])))
 
 
-def _activity(windows: Windows) -> FloatArray:
-    """Return how far the changes of each feature are from their mean."""
-    changes = windows.changes
-    activity: FloatArray = np.abs(changes - changes.mean(axis=(0, 1)))
-    return activity
+def _change_memory(windows: Windows) -> FloatArray:
+    return window_memory(windows.changes)
 
 
-def _window_difference(real: FloatArray, synthetic: FloatArray) -> float:
+def _activity_memory(windows: Windows) -> FloatArray:
+    """Return the memory of how far the changes of each feature are from their mean."""
+    return window_memory(np.abs(windows.changes - windows.changes.mean(axis=(0, 1))))
+
+
+def _window_difference(memory: Callable[[Windows], FloatArray], real: Windows, synthetic: Windows) -> float:
     """Return the difference over features that move in both; where only one of the two moves, memory counts as 0."""
-    if real.shape[1] <= WINDOW_LAGS:
-        raise MetricError(
-            f"lags 1-{WINDOW_LAGS} need windows of {WINDOW_LAGS + 2} steps, these have {real.shape[1] + 1}"
-        )
-    first, second = window_memory(real), window_memory(synthetic)
+    if (steps := real.changes.shape[1]) <= WINDOW_LAGS:
+        raise MetricError(f"lags 1-{WINDOW_LAGS} need windows of {WINDOW_LAGS + 2} steps, these have {steps + 1}")
+    first, second = real.once(memory), synthetic.once(memory)
     moves = np.isfinite(first[0])
     if not moves.any():
         raise MetricError("every real feature is constant: there is nothing to remember")
     return float(np.sqrt(np.mean((first - np.nan_to_num(second))[:, moves] ** 2)))
+
+
+def _fall_sizes(sample: Sample) -> Grouped:
+    found = kernels.falls(sample.returns)
+    return distributions.grouped(np.sort(found[np.isfinite(found)]))
 
 
 def _spread(sample: Sample) -> float:
@@ -416,18 +426,30 @@ def _lagged_mean(first: FloatArray, second: FloatArray) -> FloatArray:
     return average
 
 
-def _burstiness(sizes: FloatArray) -> float:
-    """Return the burstiness of large values of one path; NaN where fewer than ten waits lie inside runs."""
-    is_gap = np.isnan(sizes)
-    known = sizes[~is_gap]
+def _large(sizes: FloatArray) -> float:
+    known = sizes[np.isfinite(sizes)]
     rank = int(LARGE * known.size)
-    at = np.flatnonzero((sizes > 0) & (sizes >= np.partition(known, rank)[rank]))
-    gaps_before = np.cumsum(is_gap)[at]
-    waits = np.diff(at)[np.diff(gaps_before) == 0]
-    if waits.size < 10:
-        return np.nan
-    centre, spread = waits.mean(), waits.std()
-    return float((spread - centre) / (spread + centre))
+    return float(np.partition(known, rank)[rank])
+
+
+@njit(cache=True)
+def burstiness(sizes: FloatArray, least: FloatArray) -> FloatArray:
+    """Return the burstiness of the values of each row from some least on, NaN where under ten waits lie inside runs."""
+    found = np.full(len(sizes), np.nan)
+    for number in range(len(sizes)):
+        last, waits, total, square = -1, 0, 0, 0
+        for step in range(sizes.shape[1]):
+            size = sizes[number, step]
+            if np.isnan(size):
+                last = -1
+            elif size > 0 and size >= least[number]:
+                if last >= 0:
+                    waits, total, square = waits + 1, total + step - last, square + (step - last) ** 2
+                last = step
+        if waits >= 10:
+            spread = np.sqrt(waits * square - total**2)  # both of them over the number of waits, exactly
+            found[number] = (spread - total) / (spread + total)
+    return found
 
 
 @cache

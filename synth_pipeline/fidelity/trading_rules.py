@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from synth_pipeline.series import FloatArray
 
@@ -47,13 +48,24 @@ def sharpe_ratios(returns: FloatArray) -> FloatArray:
     ratios = np.full((len(RULES), len(returns)), np.nan)
     for at, path in enumerate(returns):
         known = np.isfinite(path)
-        filled, counted = np.where(known, path, 0.0), known[1:]
-        count = max(int(counted.sum()), 1)
-        gains = positions(filled)[:, :-1] * filled[1:]
-        mean = gains.sum(axis=1) / count
-        spread = np.sqrt((((gains - mean[:, np.newaxis]) * counted) ** 2).sum(axis=1) / count)
-        np.divide(mean, spread, out=ratios[:, at], where=spread > 0)
+        filled = np.where(known, path, 0.0)
+        _rate(positions(filled), filled, known, ratios[:, at])
     return ratios
+
+
+@njit(cache=True, fastmath={"reassoc", "contract"})
+def _rate(held: FloatArray, returns: FloatArray, known: NDArray[np.bool_], ratios: FloatArray) -> None:
+    """Write the Sharpe ratio of each rule that trades."""
+    count = max(known[1:].sum(), 1)
+    for rule in range(len(held)):
+        total, square = 0.0, 0.0
+        for step in range(1, returns.size):
+            total += held[rule, step - 1] * returns[step]
+        mean = total / count
+        for step in range(1, returns.size):
+            square += known[step] * (held[rule, step - 1] * returns[step] - mean) ** 2
+        if square > 0:
+            ratios[rule] = mean / np.sqrt(square / count)
 
 
 @njit(cache=True)

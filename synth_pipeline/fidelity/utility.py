@@ -9,10 +9,9 @@ good as any other, and all ratios are 1.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import inf
+from math import inf, nan, sqrt
 
 import numpy as np
-from scipy import stats
 
 from synth_pipeline.errors import MetricError
 from synth_pipeline.fidelity.metric import metric, window_metric
@@ -125,7 +124,17 @@ def rule_rank_agreement(real: Sample, synthetic: Sample) -> float:
         if not np.isfinite(level).all():
             raise MetricError(f"rule_rank_agreement cannot rank the {side} sample: some rule never trades there")
         levels.append(level)
-    return float(stats.kendalltau(levels[0], levels[1]).statistic)
+    return kendall(*levels)
+
+
+def kendall(first: FloatArray, second: FloatArray) -> float:
+    """Return Kendall's τ: pairs in the same order less those in the opposite one, over the untied; NaN if all are tied.
+
+    τ-b for ties. scipy takes a millisecond for a dozen numbers, most of it to look at its arguments.
+    """
+    one, two = (np.sign(side[:, np.newaxis] - side) for side in (first, second))
+    untied = sqrt(np.count_nonzero(one) * np.count_nonzero(two))
+    return float((one * two).sum() / untied) if untied else nan
 
 
 def _ratios(sample: Sample) -> FloatArray:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
 
 from synth_pipeline.errors import InputError
+from synth_pipeline.fidelity.once import Once
 from synth_pipeline.series import FloatArray, IntArray, Series
 
 PRICES = frozenset(
@@ -23,7 +25,7 @@ PRICES = frozenset(
 
 
 @dataclass(frozen=True, eq=False)
-class Windows:
+class Windows(Once):
     """Windows of one source, finite throughout."""
 
     values: FloatArray
@@ -74,12 +76,12 @@ class Windows:
         """Each window as one row, shape (n, length · features)."""
         return self.values.reshape(self.count, -1)
 
-    @property
+    @cached_property
     def changes(self) -> FloatArray:
         """Return the changes of all features from step to step, or the values where prices are changes already."""
         return self.values if self.in_changes else np.diff(self.values, axis=1)
 
-    @property
+    @cached_property
     def moves(self) -> FloatArray:
         """Return the features as they enter correlations, one step shorter: prices as changes, others as they are."""
         moves = self.values[:, 1:].copy()
