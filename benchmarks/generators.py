@@ -70,8 +70,8 @@ ROWS: Mapping[str, Settings] = {
     "sig_wgan": {"steps": 3_000},
     "ar_mlp": {"window": hours.BARS, "steps": 5_800},
     "time_vae": {**_SHORT, "steps": 4_400},
-    "window_flow": _SHORT,
-    "chunk_flow": {},
+    "window_flow": {**_SHORT, "steps": 4_000},
+    "chunk_flow": {"steps": 4_500},
 }
 """Steps make about a minute of one core; a row appears when its file does."""
 SECONDS, QUICK = 60, 0.05
