@@ -203,6 +203,23 @@ def test_sizes_that_come_together_are_learnt_in_a_few_steps() -> None:
     assert after > 0.3 * togetherness(values)  # without gains it stays below a tenth
 
 
+def resting(count: int = 1_200) -> FloatArray:
+    """Windows on a grid of five values, some of which rest throughout."""
+    rng = stream(5, "resting")
+    moving = rng.integers(0, 5, (count, 6, 1))
+    return np.where(rng.random((count, 1, 1)) < 0.3, moving[:, :1], moving).astype(np.float64)
+
+
+def test_what_rests_in_the_data_rests_for_the_network_though_ties_are_broken() -> None:
+    values = resting()
+    made = tiny(steps=1, window=6).fit_windows(values, rng=stream(0, "fit"))
+    which = np.unique(np.linspace(0, len(values) - 1, len(made.seen)).astype(np.int64))
+    rests, moves = np.diff(values[which], axis=1) == 0, np.diff(made.seen.double().numpy(), axis=1)
+    np.testing.assert_array_equal(moves == 0, rests)
+    scores = made.seen[:, 0].double().numpy().ravel()
+    assert stats.kstest(scores, "norm").pvalue > 0.01
+
+
 # Regimes.
 
 

@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -211,6 +211,10 @@ class NeuralGenerator(Generator):
         features = range(values.shape[2])
         self.marginals = tuple(Marginal.fit(values[:, :, at].ravel(), heaviest=0.0) for at in features)
         scores = np.stack([self.marginals[at].normal(values[:, :, at], rng) for at in features], axis=2)
+        # Ties are broken by chance, but not from step to step: what rests in the data rests for the network.
+        for before, step in pairwise(range(values.shape[1])):
+            rests = values[:, step] == values[:, before]
+            scores[:, step][rests] = scores[:, before][rests]
         return self._learnt(Windows.cut(scores), np.ones(values.shape[2]), rng, progress)
 
     def sample_windows(self, n: int, *, rng: np.random.Generator) -> FloatArray:
