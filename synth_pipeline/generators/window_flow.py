@@ -217,6 +217,8 @@ class WindowFlow(RegimeConditions, WindowGenerator):
     """Diffusion of whitened windows. See the module."""
 
     Parameters: ClassVar[type[Any]] = Parameters
+    # Steps of a window share a level and a size: a law takes thousands of windows, not of steps (docs/ablations.md).
+    calibration_rows = 131_072
 
     def prepared(self, data: Windows) -> Windows:
         """Take what the coordinates are measured on."""
@@ -243,10 +245,6 @@ class WindowFlow(RegimeConditions, WindowGenerator):
         assert isinstance(network, WindowDenoiser)
         labels = network.drawn_labels(torch.special.ndtr(noise[:, -1])) if network.regimes else None
         return network.drawn(noise[:, :-1], labels, 1.0)
-
-    def calibrated(self, scores: FloatArray) -> FloatArray:
-        """Leave scores as they are: a calibration on windows whose steps share a size errs more than the network."""
-        return scores
 
     def roll_regime(
         self, streams: Mapping[int, np.random.Generator], counts: Iterable[int], regime: str
