@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -152,18 +153,65 @@ def test_a_position_is_ruined_where_half_of_it_is_lost_on_the_way(hours: Any) ->
 # The table.
 
 
-def test_the_row_of_the_claims_is_declared_and_not_the_best_scorer(figures: ModuleType) -> None:
-    found = {
-        name: figures.Found(name, dict.fromkeys(figures.BARS, value))
-        for name, value in (("wgan_gp", 0.0), ("findiff", 0.5))
-    }
-    claims = {claim.id: claim for claim in figures.of_best(found)}
-    assert claims["btc_tstr"].value == 0.5
-    assert claims["btc_tstr"].peers == {"wgan_gp": 0.0}
-    assert not claims["btc_kl_excess"].met
-    found[figures.BEST[0]] = figures.Found(figures.BEST[0], note="collapsed")
-    first = figures.of_best(found)[0]
-    assert (first.value, first.note) == (None, "collapsed")
+def scores(figures: ModuleType, **more: float) -> dict[str, float]:
+    """Values that are as good as every bar, but for those that are named."""
+    return {key: bar for key, (bar, _, _) in figures.BARS.items()} | more
+
+
+def test_the_row_of_the_claims_is_the_one_that_met_most_bars_before_the_test_period(figures: ModuleType) -> None:
+    Found, (first, second) = figures.Found, figures.OWN
+    found = {row: Found(row, scores(figures, tstr=value)) for row, value in ((first, 2.0), (second, 0.5), ("gan", 9.0))}
+    earlier = {first: Found(first, scores(figures, tstr=0.9)), second: Found(second, scores(figures))}
+    claims = {claim.id: claim for claim in figures.of_best(found, earlier)}
+    assert claims["btc_tstr"].value == 0.5  # not the best of the test period, of ours or of all
+    assert claims["btc_tstr"].peers == {first: 2.0, "gan": 9.0}
+    assert f"{second} (chosen of {first}, {second} by 2022 H2)" in claims["btc_tstr"].what
+    assert not claims["btc_tstr"].met
+    found[second] = Found(second, note="collapsed")
+    claim = figures.of_best(found, earlier)[0]
+    assert (claim.value, claim.note) == (None, "collapsed")
+
+
+def test_of_rows_that_miss_as_many_bars_the_one_that_misses_by_less_is_chosen(figures: ModuleType) -> None:
+    bars, (first, second) = figures.BARS, figures.OWN
+
+    def wins(one: dict[str, float], two: dict[str, float]) -> str:
+        runs = {row: figures.Found(row, scores(figures, **each)) for row, each in ((first, one), (second, two))}
+        return str(figures.chosen(runs))
+
+    assert wins({"acf1": 2.2 * bars["acf1"][0]}, {"diversity": 0.9 * bars["diversity"][0]}) == second
+    assert wins({"acf1": 1.05 * bars["acf1"][0]}, {"diversity": 0.9 * bars["diversity"][0]}) == first
+    assert wins({"acf1": 1.2 * bars["acf1"][0], "tstr": 5.0}, {"kl_excess": 1.1 * bars["kl_excess"][0]}) == second
+    assert wins({}, {"tstr": 1.1 * bars["tstr"][0]}) == second  # both meet all: more to spare
+    assert figures.standing(scores(figures)) == (0, 0, 0)
+    assert figures.standing(scores(figures, tstr=0.9 * bars["tstr"][0])) == (1, pytest.approx(0.1), pytest.approx(0.1))
+
+
+def test_a_row_that_failed_is_not_chosen_and_without_validation_the_claims_say_so(figures: ModuleType) -> None:
+    first, second = figures.OWN
+    failed = {first: figures.Found(first, note="collapsed"), second: figures.Found(second, scores(figures, tstr=0.0))}
+    assert figures.chosen(failed) == second
+    claim = figures.of_best({first: figures.Found(first, scores(figures))}, {})[0]
+    assert claim.value == figures.BARS["tstr"][0]
+    assert "nothing was validated" in claim.note
+    assert "Nothing was validated" in figures.validation({})
+
+
+def test_validation_sees_no_bar_of_the_test_period(figures: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    series = bars(24 * 365)
+    start_ns = np.array([np.datetime64("2022-05-01T01:00", "ns").astype(np.int64)])
+    monkeypatch.setattr(figures, "history", lambda _: replace(series, start_ns=start_ns))
+    early, late = (figures.Market.of(Path("bars"), each) for each in (figures.VALIDATION, figures.TEST))
+
+    def label(market: Series, at: int) -> str:
+        ns = int(market.start_ns[0]) + (at % market.steps) * HOUR_NS
+        return str(np.datetime64(ns, "ns").astype("datetime64[h]"))
+
+    # A label is the end of its bar.
+    assert [label(early.train, at) for at in (0, -1)] == ["2022-05-01T01", "2022-07-01T00"]
+    assert [label(early.test, at) for at in (0, -1)] == ["2022-07-01T01", "2023-01-01T00"]
+    assert [label(late.train, at) for at in (0, -1)] == ["2022-05-01T01", "2023-01-01T00"]
+    assert [label(late.test, at) for at in (0, -1)] == ["2023-01-01T01", "2023-05-01T00"]
 
 
 def test_trainings_of_one_row_are_averaged(figures: ModuleType) -> None:
@@ -194,8 +242,12 @@ def test_the_page_is_made_of_the_rows(figures: ModuleType) -> None:
     values = dict.fromkeys(
         (*figures.COLUMNS, "regime_ordered", "drawdown, bull", "drawdown, flash_crash", "survival, flash_crash"), 0.25
     )
-    page = figures.page({"rcgan": figures.Found("rcgan", values), "ar_mlp": figures.Found("ar_mlp")}, 2, 0.5)
+    earlier = {row: figures.Found(row, scores(figures, tstr=0.5)) for row in figures.OWN}
+    found = {"rcgan": figures.Found("rcgan", values), "ar_mlp": figures.Found("ar_mlp")}
+    page = figures.page(found, earlier, 2, 0.5)
     assert "about 30 s of one core; trainings a row: 2" in page
     assert page.count("| `rcgan` |") == 2
     assert "| `rcgan` | 0.250 | 0.250 | 0.250 | 0.250 |" in page
     assert "| `timegan` | 0.94 | 0.03 | 0.05 | good |" in page
+    assert all(f"`{row}` misses 1, by 0.485 of its bars in all" in page for row in figures.OWN)
+    assert f"`{figures.OWN[0]}` comes first, so claims are of it" in page

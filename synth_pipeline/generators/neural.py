@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -132,6 +132,8 @@ class NeuralGenerator(Generator):
     """Paths that are made together."""
     calibration_steps: int = _CALIBRATION_STEPS
     """Steps of the paths that scores are calibrated on."""
+    calibration_rows: ClassVar[int] = _CALIBRATION_ROWS
+    """Steps of all these paths together."""
     mirrored: ClassVar[bool] = False
     """Whether the network's law is symmetric under the exchange of bid and ask; its calibration is then odd.
 
@@ -211,6 +213,10 @@ class NeuralGenerator(Generator):
         features = range(values.shape[2])
         self.marginals = tuple(Marginal.fit(values[:, :, at].ravel(), heaviest=0.0) for at in features)
         scores = np.stack([self.marginals[at].normal(values[:, :, at], rng) for at in features], axis=2)
+        # Ties are broken by chance, but not from step to step: what rests in the data rests for the network.
+        for before, step in pairwise(range(values.shape[1])):
+            rests = values[:, step] == values[:, before]
+            scores[:, step][rests] = scores[:, before][rests]
         return self._learnt(Windows.cut(scores), np.ones(values.shape[2]), rng, progress)
 
     def sample_windows(self, n: int, *, rng: np.random.Generator) -> FloatArray:
@@ -293,7 +299,7 @@ class NeuralGenerator(Generator):
 
     def _calibrated(self, directions: np.ndarray, rng: np.random.Generator) -> tuple[Marginal, ...]:
         steps = min(self.calibration_steps, self.max_steps or self.calibration_steps)
-        batches = -(-_CALIBRATION_ROWS // (self.rows * steps))
+        batches = -(-self.calibration_rows // (self.rows * steps))
         streams = per_path(rng, self.rows * batches)
         made = np.concatenate(
             [

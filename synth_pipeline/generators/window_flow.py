@@ -7,6 +7,12 @@ Scores of a window, flattened to x with mean m and covariance Q Λ Qᵀ, become
 With a = 0 noise hides the small differences between columns and steps that make returns and bars; with a = 1 they count
 as much as levels; a = ½ lies between. On z stands the diffusion of `edm`, each coordinate at its own variance, so that
 the network, a residual perceptron, starts as the normal law with the covariance of the data and learns the rest.
+
+Its inputs y, of variance 1, are turned back by Q: u = Q y is as near to the scores of the window, step by step, as
+uncorrelated numbers can be. The perceptron sees u and |u|, and says for every number of u what to add and by what to
+multiply it, F = Qᵀ (f + g u), of f and g 0 at the start. For what separates a market from a normal law is first that
+its law is a mixture of normal laws of many sizes: of those, E[x | y] is y times a factor that depends on the sizes of
+all others, a product that a perceptron without g has to piece together.
 docs/ablations.md has what was measured of these choices.
 
 Where the history has regimes (`features.regimes`), the label of a window is that of one of its steps, drawn anew each
@@ -116,7 +122,8 @@ class WindowDenoiser(nn.Module):
         for name in ("scales", "variances", "least", "most"):
             self.register_buffer(name, torch.ones(size))
         self.register_buffer("paces", torch.logspace(-1.5, 1.0, _PACES), persistent=False)
-        self.inward, self.outward = nn.Linear(size, wide), nn.Sequential(nn.LayerNorm(wide), nn.Linear(wide, size))
+        self.inward = nn.Linear(2 * size, wide)
+        self.outward = nn.Sequential(nn.LayerNorm(wide), nn.Linear(wide, 2 * size))
         self.regime = nn.Linear(regimes, _EMBEDDED, bias=False) if regimes else None
         self.level = nn.Sequential(nn.Linear(2 * _PACES, _EMBEDDED), nn.SiLU(), nn.Linear(_EMBEDDED, _EMBEDDED))
         self.layers = nn.ModuleList(Layer(wide, dropout) for _ in range(settings.layers))
@@ -161,11 +168,18 @@ class WindowDenoiser(nn.Module):
             known = known + self.regime(labels)
             shift = labels @ self.shifts * sigma / (self.variances + sigma**2).sqrt()
         known = nn.functional.silu(known)
-        now = self.inward(inputs)
+        turned = inputs @ self.directions.T
+        added, gain = self.said(torch.cat((turned, turned.abs()), dim=1), known)
+        found: Tensor = (added + gain * turned) @ self.directions + shift
+        return found
+
+    def said(self, numbers: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Return f and g, of u and |u| side by side and of noise level and regime."""
+        now = self.inward(numbers)
         for layer in self.layers:
             now = now + layer(now, known)
-        found: Tensor = self.outward(now) + shift
-        return found
+        added, gain = self.outward(now).chunk(2, dim=1)
+        return added, gain
 
     def misfit(self, windows: Tensor, noise: torch.Generator) -> Tensor:
         """Return the mean squared error of F at random noise levels, of windows with their labels behind them."""
@@ -203,6 +217,8 @@ class WindowFlow(RegimeConditions, WindowGenerator):
     """Diffusion of whitened windows. See the module."""
 
     Parameters: ClassVar[type[Any]] = Parameters
+    # Steps of a window share a level and a size: a law takes thousands of windows, not of steps (docs/ablations.md).
+    calibration_rows = 131_072
 
     def prepared(self, data: Windows) -> Windows:
         """Take what the coordinates are measured on."""
@@ -229,10 +245,6 @@ class WindowFlow(RegimeConditions, WindowGenerator):
         assert isinstance(network, WindowDenoiser)
         labels = network.drawn_labels(torch.special.ndtr(noise[:, -1])) if network.regimes else None
         return network.drawn(noise[:, :-1], labels, 1.0)
-
-    def calibrated(self, scores: FloatArray) -> FloatArray:
-        """Calibrate what a series is made of, as the others do; windows of any features gained nothing by it."""
-        return super().calibrated(scores) if hasattr(self, "transform") else scores
 
     def roll_regime(
         self, streams: Mapping[int, np.random.Generator], counts: Iterable[int], regime: str
