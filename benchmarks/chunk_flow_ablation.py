@@ -2,7 +2,8 @@
 
 Prints a Markdown table; it makes no claim. Facts are those of `generators_paths`; drift is the |z| of the mean log
 price of 64 paths, spread of ends the standard deviation of log prices after two hours over that of independent
-returns of the same size.
+returns of the same size; state the standard deviation of the logarithm of the return's scale along paths, over that
+along the training series.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import numpy as np
@@ -26,8 +27,10 @@ from synth_pipeline.fidelity.sample import Sample
 from synth_pipeline.generators import cascade
 from synth_pipeline.generators.chunk_flow import ChunkFlow
 from synth_pipeline.generators.rectified_flow import Pair, Velocity
+from synth_pipeline.generators.residuals import Residuals
+from synth_pipeline.generators.training_windows import Windows
 from synth_pipeline.rng import stream
-from synth_pipeline.series import FloatArray
+from synth_pipeline.series import FloatArray, Series
 
 
 def _constant(_: int, scores: FloatArray, mean: FloatArray, averages: FloatArray, *__: Any) -> tuple[FloatArray, float]:
@@ -78,18 +81,41 @@ class Uncalibrated(ChunkFlow):
         return scores
 
 
+class Unmended(ChunkFlow):
+    """What the flow draws is fed back as it is."""
+
+    def trained(self, data: Windows, rng: np.random.Generator) -> None:
+        """Mend nothing."""
+        del data, rng
+        self.residuals = cast(Residuals, lambda drawn, _: drawn)
+
+
 VARIANTS: dict[str, tuple[type[ChunkFlow], dict[str, Any]]] = {
     "all of it": (ChunkFlow, {}),
     "no state of volatility": (Steady, {}),
     "no mirror": (OneSided, {}),
     "no calibration": (Uncalibrated, {}),
+    "draws not mended": (Unmended, {}),
     "no noise on the context": (ChunkFlow, {"context_noise": 1e-9}),
     "no training of the flow": (ChunkFlow, {"steps": 1}),
 }
 
 
+def state(generator: ChunkFlow, series: Series) -> float:
+    """Return the standard deviation of the logarithm of the scale of returns along a series."""
+    scores = generator.transform.encode(series, rng=stream(0, "state")).values
+    rows = scores.reshape(-1, scores.shape[2])
+    opens = np.zeros(len(rows), dtype=bool)
+    opens[:: scores.shape[1]] = True
+    fitted, atoms = generator.cascade, generator.cascade.atoms
+    _, averages = cascade.remembered(rows, opens, fitted.odd, fitted.decays, atoms.low, atoms.high, atoms.drivers)
+    at = generator.transform.anchor.names.index(series.price_name)
+    known = np.isfinite(rows).all(axis=1)
+    return float(np.log(fitted.law(averages[known])[1][:, at]).std())
+
+
 def measured(recording: Recording, facts: list[Check], kind: type[ChunkFlow], settings: dict[str, Any]) -> list[float]:
-    """Return share of facts, distances of autocorrelations of |returns|, drift, spread of ends, size over real size."""
+    """Return the columns of the table."""
     generator = kind.from_settings(settings).fit(recording.train, rng=stream(0, "fit"))
     paths = generator.sample(DRIFTING, STEPS + 1, rng=stream(0, "paths"))
     some = replace(paths, values=paths.values[:8], start_ns=paths.start_ns[:8])
@@ -101,6 +127,7 @@ def measured(recording: Recording, facts: list[Check], kind: type[ChunkFlow], se
         abs(float(ends.mean() / (ends.std(ddof=1) / np.sqrt(len(ends))))),
         float(ends.std()) / (size * np.sqrt(STEPS)),
         size / float(real.pooled.std()),
+        state(generator, some) / state(generator, recording.train),
     ]
 
 
@@ -117,9 +144,10 @@ def main() -> None:
     if asked.json:
         print(json.dumps({"benchmark": "chunk_flow_ablation", "machine": machine(), "claims": [], "rows": rows}))
         return
-    print("| | facts | ACF distance | drift z | spread of ends | size |\n| --- | ---: | ---: | ---: | ---: | ---: |")
+    heads = ("facts", "ACF distance", "drift z", "spread of ends", "size", "state")
+    print(f"| | {' | '.join(heads)} |\n| --- |{' ---: |' * len(heads)}")
     for name, row in rows.items():
-        print(f"| {name} | {row[0]:.2f} | {row[1]:.4f} | {row[2]:.1f} | {row[3]:.2f} | {row[4]:.2f} |")
+        print(f"| {name} | {row[0]:.2f} | {row[1]:.4f} | {row[2]:.1f} | {row[3]:.2f} | {row[4]:.2f} | {row[5]:.2f} |")
 
 
 if __name__ == "__main__":

@@ -48,15 +48,20 @@ def market(steps: int, *, seed: int = 0, price: float = 60_000.0, tick: float = 
 
 
 def rounded_walk(returns: FloatArray, spreads: FloatArray, start: float) -> tuple[FloatArray, FloatArray]:
-    """The price path again: of all allowed prices, the one nearest to where the return points; it stays at a 0."""
+    """The price path again: of all allowed prices, the one nearest to where the return points.
+
+    A move of fewer half ticks than the spread has ticks is kept, and the spread is the nearest that allows it.
+    """
     paths, placed = [], []
     for row, widths in zip(returns, spreads, strict=True):
         price, before, path, found = int(start), int(widths[0]), [], []
         for move, width in zip(row, widths.astype(int), strict=True):
-            if move == 0 and width and (price - width) % 2:
-                width += 1 if before > width else -1
             target = price * math.exp(move)
             near = range(max(1, int(target) - 4), int(target) + width + 6)
+            wanted = min(near, key=lambda units: abs(units - target))
+            if width and abs(wanted - price) < width and (wanted - width) % 2:
+                other = width + 1 if before > width else width - 1
+                width = other if wanted >= other + 2 else width
             allowed = [units for units in near if width == 0 or (units >= width + 2 and (units - width) % 2 == 0)]
             price = min(allowed, key=lambda units: abs(units - target))
             before = width

@@ -84,8 +84,30 @@ def test_zero_returns_keep_their_share_and_stay_exactly_zero() -> None:
     decoded = transform.decode(stream(3, "scores").standard_normal((4, 5_000, 4)))
     real, made = (np.mean(s.log_returns() == 0) for s in (series, decoded))
     assert 0.4 < real < 0.8
-    # A change of the spread's parity moves the mid by half a tick, however the return was drawn.
+    # At a spread of one tick, its parity moves the mid by half a tick, however the return was drawn.
     assert abs(real - made) < 0.05
+
+
+def test_moves_of_half_ticks_survive_a_spread_of_many_ticks_and_the_spread_keeps_its_law() -> None:
+    rng = stream(0, "wide")
+    spreads = 2.0 + rng.poisson(12.0, (4, 20_000))
+    moves = rng.choice([0, 0, 0, 0, -1, 1, -2, 2, 3, -3], spreads.shape)
+    returns = np.log1p(moves / 4e5)  # within a hundredth of so many half ticks
+    prices, placed = rounded_walk(returns, spreads, np.full(4, 4e5), spreads[:, 0] + spreads[:, 0] % 2)
+    kept = np.diff(prices, axis=1) == moves[:, 1:]
+    assert kept.mean() > 0.98
+    assert kept[moves[:, 1:] == 0].all()
+    assert ((prices - placed) % 2 == 0).all()
+    assert np.abs(placed - spreads).max() <= 1
+    assert abs(placed.mean() - spreads.mean()) < 0.1
+    assert placed.std() == pytest.approx(spreads.std(), rel=0.1)  # towards the one before: a little less
+
+
+def test_a_spread_of_one_tick_comes_back_with_the_next_move() -> None:
+    returns = np.log(np.array([[401 / 400, 1.0, 402 / 401, 404 / 402]]))
+    prices, placed = rounded_walk(returns, np.array([[2.0, 1.0, 1.0, 1.0]]), np.array([400.0]), np.array([2.0]))
+    assert placed.tolist() == [[1.0, 1.0, 1.0, 1.0]]
+    assert prices.tolist() == [[401.0, 401.0, 401.0, 403.0]]
 
 
 def test_the_map_of_directions_is_odd() -> None:
@@ -153,10 +175,10 @@ def test_extremes_exceed_history_but_not_twofold() -> None:
 
 @pytest.mark.parametrize("shape", [-0.2, 0.0, 0.3])
 def test_tails_find_the_law_that_scipy_drew_from(shape: float) -> None:
-    drawn = np.sort(stats.genpareto.rvs(shape, scale=2.0, size=400_000, random_state=stream(0, "tail", str(shape))))
+    drawn = np.sort(stats.genpareto.rvs(shape, scale=2.0, size=1_600_000, random_state=stream(0, "tail", str(shape))))
     tail = Tail.fit(drawn, 0.5)
     assert tail.shape == pytest.approx(shape, abs=0.08)
-    far = np.array([0.008, 0.004, 0.001])
+    far = np.array([0.002, 0.001, 0.00025])
     np.testing.assert_allclose(tail.quantile(far), stats.genpareto.isf(far, shape, scale=2.0), rtol=0.03)
     np.testing.assert_allclose(tail.exceedance(tail.quantile(far)), far, rtol=1e-9)
 

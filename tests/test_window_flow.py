@@ -248,7 +248,7 @@ def test_a_flash_crash_falls_further_than_a_bull_market() -> None:
     made = regimes()
     assert {"flash_crash", "bull"} <= set(made.regime_names)
     fall, rise, free = (
-        drawdowns(made.sample(60, 24, regime=regime, rng=stream(0, "sample")))
+        drawdowns(made.sample(120, 24, regime=regime, rng=stream(0, "sample")))
         for regime in ("flash_crash", "bull", None)
     )
     assert stats.mannwhitneyu(fall, rise, alternative="greater").pvalue < 1e-4

@@ -276,9 +276,10 @@ def rounded_walk(
 
     Shapes (paths, steps); `starts` and `widths`, (paths,), are the price and the spread before. Where `spreads` (whole
     ticks, with prices in half ticks) are not 0, a mid has the parity of its spread, because the bid is
-    (mid - spread) / 2 whole ticks; the bid is at least one tick. Each return starts from the *rounded* price before it,
-    so a zero return stays one: there the spread gives way, by a tick towards the one before. Ties go to even, so
-    rounding has no drift.
+    (mid - spread) / 2 whole ticks; the bid is at least one tick. Where the two disagree, the one that loses the
+    smaller part of itself gives way: the spread, by a tick towards the one before or else inwards, to a move of fewer
+    half ticks than it has ticks; the move, by half a tick, to a narrower spread. Each return starts from the *rounded*
+    price before it, so a zero return stays one. Ties go to even, so rounding has no drift.
     """
     prices, placed = np.empty_like(returns), np.empty_like(returns)
     for path in range(returns.shape[0]):
@@ -287,8 +288,10 @@ def rounded_walk(
             spread = spreads[path, step]
             target = min(price * np.exp(returns[path, step]), 2.0**50)
             if spread > 0:
-                if returns[path, step] == 0 and (spread - price) % 2 != 0:
-                    spread += 1.0 if spread < width else -1.0
+                wanted = np.rint(target)
+                if (spread - wanted) % 2 != 0 and abs(wanted - price) < spread:
+                    given = spread + (1.0 if spread < width else -1.0)
+                    spread = given if wanted >= given + 2 else spread
                 price = spread + 2 * max(np.rint((target - spread) / 2), 1.0)
             else:
                 price = max(np.rint(target), 1.0)

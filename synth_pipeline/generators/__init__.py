@@ -52,6 +52,7 @@ MACHINERY = frozenset(
         "price_process",
         "recipe",
         "rectified_flow",
+        "residuals",
         "regime_conditions",
         "training",
         "training_state",

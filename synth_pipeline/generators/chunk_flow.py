@@ -9,6 +9,7 @@ features, given
 - the last `window` - `chunk` steps;
 - the regime, where one is asked for.
 
+What it draws in the states of history is held against what was there, and mended (`residuals`) before it is fed back.
 Back, step by step, z = m + s y moves the cascade on, so scale answers to every step and not only to every chunk, and
 the next chunk begins where the last one ended. An untrained flow draws white noise: the model is then a multivariate
 cousin of GARCH, and training adds what innovations of different steps and features tell of each other.
@@ -48,6 +49,8 @@ from synth_pipeline.generators.cascade import Atoms, Cascade
 from synth_pipeline.generators.neural import NeuralGenerator, State, roll_out
 from synth_pipeline.generators.recipe import Phase, Player, Recipe
 from synth_pipeline.generators.rectified_flow import Pair, Velocity, carried, losses
+from synth_pipeline.generators.residuals import Residuals
+from synth_pipeline.generators.training import one_thread
 from synth_pipeline.generators.training_windows import Windows
 from synth_pipeline.progress import Progress
 from synth_pipeline.series import FloatArray, IntArray, Series
@@ -62,6 +65,8 @@ _BRIEF = 3
 """Scales of the cascade at which the flow sees directions: half-lives of 4 steps and less."""
 _HIDDEN = 0.15
 _BURN_IN = 128
+_DRAWN = 8_192
+"""Chunks of history that what the flow draws is held against."""
 _LONGEST_CALIBRATION = 8_192
 _CALL = 64
 """Steps that `roll_out` asks for at once."""
@@ -214,6 +219,20 @@ class ChunkFlow(NeuralGenerator):
         self.pool = self._pool(data, cascade, drivers, extra[:, 1:-1])
         return np.concatenate((innovations, drivers[:, : len(self.odd)], self.sight(raw), extra[:, 1:]), axis=1)
 
+    def trained(self, data: Windows, rng: np.random.Generator) -> None:
+        """Hold what the flow draws in states of history against what was there."""
+        network, features = self.network, len(self.odd)
+        assert isinstance(network, Velocity)
+        lags, windows = self.parameters.window - self.parameters.chunk, data.spread(_DRAWN)
+        seen = windows[:, lags, 2 * features : 2 * features + len(self.seen_odd)]
+        recent = windows[:, :lags, features : 2 * features]
+        noise = rng.standard_normal((len(windows), self.parameters.chunk, features), dtype=np.float32)
+        with one_thread(), torch.inference_mode():
+            context = self._context(network, seen, recent, torch.zeros(len(windows), 2 * _AXES), 1.0)
+            made = carried(network, torch.from_numpy(noise), [(1.0, context)], self.parameters.solver_steps)
+        known, states = windows[:, lags:, :features].double().numpy(), seen[:, ~self.seen_odd].double().numpy()
+        self.residuals = Residuals.fit(known, made.double().numpy(), states, self.odd.tolist())
+
     def _pool(self, data: Windows, cascade: FloatArray, drivers: FloatArray, words: FloatArray) -> Memory:
         """Keep memories for paths to open with: those of windows evenly spread, and more of each regime."""
         lags = data.length - self.parameters.chunk
@@ -362,7 +381,8 @@ class ChunkFlow(NeuralGenerator):
         if regime is not None:
             contexts = [(1 - settings.guidance, context(None)), (settings.guidance, context(regime))]
         made = carried(network, noise, contexts, settings.solver_steps).numpy().astype(np.float64)
-        innovations = np.stack([law.value(made[..., at]) for at, law in enumerate(self.laws)], axis=2)
+        normals = self.residuals(made, seen[:, ~self.seen_odd].double().numpy())
+        innovations = np.stack([law.value(normals[..., at]) for at, law in enumerate(self.laws)], axis=2)
         scores, drivers = self.cascade.draw(innovations, memory.cascade)
         recent_ = np.concatenate((memory.recent, drivers[..., : len(self.odd)]), axis=1)
         memory.recent = recent_[:, recent_.shape[1] - memory.recent.shape[1] :]
@@ -383,7 +403,13 @@ class ChunkFlow(NeuralGenerator):
             **{f"seen_{name}": array for name, array in self.sight._asdict().items()},
             **{f"pool_{name}": array for name, array in vars(self.pool).items()},
             "unbiased": np.array(self.unbiased),
-            **{f"law_{at}_{key}": array for at, law in enumerate(self.laws) for key, array in law.arrays().items()},
+            "slopes_of_residuals": self.residuals.slopes,
+            **{
+                f"{name}_{at}_{key}": array
+                for name, laws in (("law", self.laws), ("residual", self.residuals.laws))
+                for at, law in enumerate(laws)
+                for key, array in law.arrays().items()
+            },
         }
         with (folder / "cascade.npz").open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
@@ -400,10 +426,14 @@ class ChunkFlow(NeuralGenerator):
             self.sight = Seen(*(kept[f"seen_{name}"] for name in Seen._fields))
             self.pool = Memory(kept["pool_cascade"], kept["pool_recent"], kept["pool_words"])
             self.unbiased = int(kept["unbiased"])
-            parts = [
-                {key: kept[f"law_{at}_{key}"] for key in ("knots", "levels", "tails")} for at in range(len(own[0]))
-            ]
-            self.laws = tuple(map(Marginal.from_arrays, parts))
+            self.laws, residuals = (
+                tuple(
+                    Marginal.from_arrays({key: kept[f"{name}_{at}_{key}"] for key in ("knots", "levels", "tails")})
+                    for at in range(len(own[0]))
+                )
+                for name in ("law", "residual")
+            )
+            self.residuals = Residuals(kept["slopes_of_residuals"], residuals)
 
 
 def _spread(numbers: IntArray, most: int) -> IntArray:

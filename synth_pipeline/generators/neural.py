@@ -274,10 +274,14 @@ class NeuralGenerator(Generator):
             if network is not self.network
             for key, tensor in network.state_dict().items()
         }
+        self.trained(data, rng)
         self.calibration = self._calibrated(directions < 0, rng)
         self.seen = data.spread(_SEEN)
         self.learnt(data, held)
         return self
+
+    def trained(self, data: Windows, rng: np.random.Generator) -> None:
+        """Mend what the trained network makes before it is calibrated; nothing, if not overridden."""
 
     def learnt(self, data: Windows, held: Windows | None) -> None:
         """Keep what sampling needs of the windows; nothing, if not overridden."""
