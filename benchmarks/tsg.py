@@ -90,7 +90,7 @@ class Effort:
     encoder: int | None = None
 
 
-FULL = Effort(ours=120.0, etth=180.0, rows=40.0)
+FULL = Effort(ours=120.0, etth=480.0, rows=40.0)
 QUICK = Effort(2.0, 2.0, 1.0, ("findiff", GAN), 300, False, 8_192, 2, 1, 200, 200, 10)
 
 

@@ -50,9 +50,9 @@ from synth_pipeline.generators.neural import NeuralGenerator, State, roll_out
 from synth_pipeline.generators.recipe import Phase, Player, Recipe
 from synth_pipeline.generators.rectified_flow import Pair, Velocity, carried, losses
 from synth_pipeline.generators.residuals import Residuals
-from synth_pipeline.generators.training import one_thread
 from synth_pipeline.generators.training_windows import Windows
 from synth_pipeline.progress import Progress
+from synth_pipeline.rng import one_thread
 from synth_pipeline.series import FloatArray, IntArray, Series
 
 BoolArray = NDArray[np.bool_]

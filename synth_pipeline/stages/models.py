@@ -15,7 +15,7 @@ from synth_pipeline import generators, plugins
 from synth_pipeline.bars.timeframe import Timeframe
 from synth_pipeline.errors import InputError, TooLittleDataError
 from synth_pipeline.generators import Generator
-from synth_pipeline.lineage.digests import sha256_json
+from synth_pipeline.lineage.digests import code_version, sha256_json
 from synth_pipeline.lineage.manifests import Manifest
 from synth_pipeline.rng import stream
 from synth_pipeline.schema import NS_PER_SECOND, Instrument
@@ -171,10 +171,22 @@ def _jumps(train: Series) -> list[str]:
 
 
 def load_generator(workspace: Workspace, instrument: Instrument, cell: Cell, generator: str) -> Generator:
-    """Load the fitted generator of a checkpoint. Raises `NoDataError` when none was fitted."""
+    """Load the fitted generator of a checkpoint.
+
+    Raises `NoDataError` when none was fitted, `InputError` for one of earlier code that this code cannot read.
+    """
     kind: type[Generator] = plugins.load(generators, generator)
     checkpoint = workspace.require("checkpoints", "fit", instrument, cell, generator)
-    return kind.load(workspace.file(checkpoint, "checkpoint"))
+    folder = workspace.file(checkpoint, "checkpoint")
+    try:
+        return kind.load(folder)
+    except (KeyError, TypeError, RuntimeError) as error:  # arrays, parameters, weights that are not there
+        now = code_version(*fit_sources(generator))
+        if checkpoint.code_version == now:
+            raise
+        raise InputError(
+            f"{checkpoint.ref} was made by code {checkpoint.code_version} and {now} does not read it: fit it again"
+        ) from error
 
 
 @dataclass(frozen=True)
