@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import ast
 import importlib
+from datetime import date
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
 import synth_pipeline
 from synth_pipeline import generators, plugins
+from synth_pipeline.errors import InputError
+from synth_pipeline.lineage.digests import code_version
 from synth_pipeline.market import flows
+from synth_pipeline.schema import Instrument
 from synth_pipeline.stages import models
 
 PACKAGE = Path(synth_pipeline.__file__).parent
@@ -93,3 +98,18 @@ def test_plain_imports_of_the_package_would_be_missed() -> None:
 
 def plain_imports(package: ModuleType) -> list[Path]:
     return [path for path in Path(package.__path__[0]).glob("*.py") if "import synth_pipeline." in path.read_text()]
+
+
+def test_a_checkpoint_that_earlier_code_made_and_this_cannot_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(_: Path) -> Any:
+        raise KeyError("slopes")
+
+    monkeypatch.setattr(plugins.load(generators, "garch"), "load", load)
+    made = SimpleNamespace(ref="checkpoints/A/2025-01-06/garch", code_version="0.1.0+earlier")
+    workspace: Any = SimpleNamespace(require=lambda *_: made, file=lambda *_: Path("absent"))
+    asked = (workspace, Instrument("file", "A"), date(2025, 1, 6), "garch")
+    with pytest.raises(InputError, match=r"garch was made by code 0\.1\.0\+earlier and 0\.1\.0\+\w+ .* fit it again"):
+        models.load_generator(*asked)
+    made.code_version = code_version(*models.fit_sources("garch"))
+    with pytest.raises(KeyError):  # a fault of ours
+        models.load_generator(*asked)
