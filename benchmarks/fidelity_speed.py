@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 from common import Claim
+from threadpoolctl import threadpool_limits
 
 from synth_pipeline.fidelity.evaluate import evaluate
 from synth_pipeline.rng import stream
@@ -37,9 +38,11 @@ def market(name: str, paths: int, steps: int, features: int = len(NAMES)) -> Ser
 
 def seconds(train: Series, synthetic: Series, holdout: Series) -> tuple[float, int]:
     """Return the seconds of an evaluation, and of how many metrics it is."""
-    started = time.process_time()
-    found = evaluate(train, synthetic, holdout, rng=stream(7, "benchmark", "fidelity"))
-    return time.process_time() - started, sum(result.value is not None for result in found.results)
+    with threadpool_limits(1):  # a second one waits for the first by spinning, and what it spins is counted
+        started = time.process_time()
+        found = evaluate(train, synthetic, holdout, rng=stream(7, "benchmark", "fidelity"))
+        taken = time.process_time() - started
+    return taken, sum(result.value is not None for result in found.results)
 
 
 def measured(*, quick: bool) -> list[Claim]:
