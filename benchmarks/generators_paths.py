@@ -53,7 +53,7 @@ COLUMNS = ("mid", "spread", "volume", "imbalance_1")
 HOURS, STEP_S = 2, 0.5
 STEPS = round(HOURS * 3600 / STEP_S)
 RESAMPLES, PATHS, DRIFTING = 200, 16, 64
-SEEDS = 3
+SEEDS = 2
 APART = 2.0
 """Standard errors of seeds that part two models."""
 NEURAL = ("chunk_flow", "ar_mlp", "wgan_gp", "conditional_gan", "rcgan", "quant_gan", "sig_wgan")
