@@ -138,10 +138,7 @@ def checks(train: Series, resamples: int = RESAMPLES) -> list[Check]:
 def share(facts: list[Check], train: Series, paths: Series) -> tuple[float, dict[str, float]]:
     """Return which share of the facts paths have, and of each fact how many paths have it."""
     real, made = Sample.of(train), Sample.of(paths)
-    each = {
-        fact.metric.name: float(np.mean([fact.passed(real, made.path(at)) for at in range(made.paths)]))
-        for fact in facts
-    }
+    each = {fact.metric.name: float(np.mean([fact.passed(real, path) for path in made.one_by_one])) for fact in facts}
     return float(np.mean(list(each.values()))), each
 
 
