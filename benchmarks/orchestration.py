@@ -34,8 +34,8 @@ from synth_pipeline.stages import Workspace
 from tests import made_days
 
 DAY_S = 86_390
-RECORDED_S = 5_400
-"""Of each day that is fanned out: an hour and a half, 30 messages a second, half a second to a second of work."""
+RECORDED_S = 10_800
+"""Of each day that is fanned out: three hours, 30 messages a second, a second and a half of work."""
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 LOAD = (
     "import time; t = time.perf_counter()\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, timedelta
+from functools import lru_cache
 from pathlib import Path
 
 from synth_pipeline import stages
@@ -24,6 +25,11 @@ def day(number: int) -> date:
     return FIRST + timedelta(days=number)
 
 
+@lru_cache(maxsize=1)
+def _market(seconds: int) -> list[tuple[int, bytes]]:
+    return wire.market(seconds)
+
+
 def capture(folder: Path, symbol: str, number: int, *, seconds: int = 3) -> Path:
     """Write the recording of one day; another length is other content."""
     frames = [
@@ -31,7 +37,7 @@ def capture(folder: Path, symbol: str, number: int, *, seconds: int = 3) -> Path
             at + number * NS_PER_DAY,
             payload.replace(b"BTCUSDT", symbol.encode()).replace(b"btcusdt", symbol.lower().encode()),
         )
-        for at, payload in wire.market(seconds)
+        for at, payload in _market(seconds)
     ]
     folder.mkdir(parents=True, exist_ok=True)
     return wire.write_capture(folder / f"{symbol}-{number}.jsonl", frames)

@@ -9,6 +9,7 @@ current afterwards was made, whatever events say; they tell why the rest was not
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +22,7 @@ import dagster as dg
 
 from synth_pipeline import generators, plugins, stages
 from synth_pipeline.errors import InputError, NoDataError, UnknownNameError
+from synth_pipeline.orchestration import pools
 from synth_pipeline.orchestration.assets import CHUNK, FEATURES, TICKS, all_assets, model_keys
 from synth_pipeline.orchestration.inprocess import opened_instance, require_partition, run_chunk
 from synth_pipeline.orchestration.partitions import cell
@@ -31,8 +33,8 @@ from synth_pipeline.schema import Instrument
 from synth_pipeline.settings import Settings
 from synth_pipeline.stages.raw import SIMULATED
 
-_SHARES = 4
-"""Runs that each worker gets at least, where there are cells enough."""
+_SHARES = 3
+"""Runs that each worker gets at least, where there are cells enough: a run costs a second, an idle worker its time."""
 UP_TO = ("ticks", "features", "models")
 """What may be asked for, each with what it is made from; training only when it is asked for."""
 
@@ -144,6 +146,7 @@ def run_here(settings: Settings, asked: Plan, workers: int, progress: Progress =
     # Every partition exists before any process starts, so that they do not wait for each other to add it.
     with opened_instance(settings, [*dict.fromkeys(chunk.instrument for chunk in asked.chunks)]):
         pass
+    os.environ.update(pools.threads(max(workers, 1)))  # what the processes load reads them
     with ProcessPoolExecutor(max(workers, 1), multiprocessing.get_context("spawn")) as pool:
         futures = {pool.submit(_make, settings, asked.assets, chunk): chunk for chunk in _shares(asked, workers)}
         for future in as_completed(futures):

@@ -38,9 +38,9 @@ def training_pool() -> str:
     return "gpu" if has_gpu() else CPU
 
 
-def threads() -> dict[str, str]:
+def threads(steps: int = STEPS) -> dict[str, str]:
     """Return the environment by which the steps that run side by side share the cores; what is set already stays."""
-    share = str(max(1, (os.cpu_count() or 1) // STEPS))
+    share = str(max(1, (os.cpu_count() or 1) // steps))
     return {name: os.environ.get(name, share) for name in _THREADS}
 
 
