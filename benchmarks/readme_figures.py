@@ -24,7 +24,8 @@ def table(documents: list[dict[str, Any]]) -> str:
             mark = "" if claim["met"] else "**falls short**"
             remarks = " ".join(part for part in (mark, claim["note"]) if part)
             bar = f"{_SIGNS[claim['goal']]} {_written(claim['bar'])}"
-            lines.append(f"| `{claim['id']}` {claim['what']} | {value} | {bar} | {remarks} |")
+            cells = (f"`{claim['id']}` {claim['what']}", value, bar, remarks)
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     machines = sorted({f"{m['cpu']}, {m['cores']} cores, {m['memory_gib']:.0f} GiB" for m in _machines(documents)})
     return "\n".join([*lines, "", f"Measured on: {'; '.join(machines)}."])
 
