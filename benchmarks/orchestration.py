@@ -35,8 +35,8 @@ from tests import made_days
 
 DAY_S = 86_390
 RECORDED_S = 28_800
-"""Of each day that is fanned out: eight hours, 30 messages a second. A worker takes four seconds to start, and a second for
-each of its runs: on days of minutes that is all there is to see."""
+"""Of each day that is fanned out: eight hours, 30 messages a second. A worker takes four seconds to start, and a second
+for each of its runs: on days of minutes that is all there is to see."""
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 LOAD = (
     "import time; t = time.perf_counter()\n"
