@@ -55,7 +55,7 @@ __all__ = [
 def main() -> None:
     """Run the command line; the entry point of `synth-pipeline` and `python -m synth_pipeline`."""
     try:
-        sys.exit(app(prog_name="synth-pipeline", standalone_mode=False))
+        sys.exit(app(prog_name="synth-pipeline", standalone_mode=False) or 0)
     except TyperException as error:
         _correct(error)
     except typer.Abort:

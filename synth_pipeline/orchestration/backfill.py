@@ -177,11 +177,11 @@ def _graph(selected: tuple[dg.AssetKey, ...]) -> list[dg.AssetsDefinition]:
     return [each for each in all_assets() if each.keys & set(selected)]
 
 
-def _make(settings: Settings, selected: tuple[dg.AssetKey, ...], chunk: Chunk) -> dict[str, str]:
+def _make(settings: Settings, selected: Sequence[dg.AssetKey], chunk: Chunk) -> dict[str, str]:
     """Make the cells of a chunk in the process of a pool; return why some were not, by key."""
     with opened_instance(settings, [chunk.instrument]) as instance:
         try:
-            run = run_chunk(instance, _graph(selected), Verbs(settings), chunk.instrument, chunk.days, selected)
+            run = run_chunk(instance, _graph(tuple(selected)), Verbs(settings), chunk.instrument, chunk.days, selected)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told and the other chunks go on
             return dict.fromkeys(_keys(chunk), " ".join(f"{type(error).__name__}: {error}".split()))
         return failures(run.all_events, _keys(chunk))
