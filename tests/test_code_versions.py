@@ -15,6 +15,7 @@ import pytest
 import synth_pipeline
 from synth_pipeline import generators, plugins
 from synth_pipeline.errors import InputError
+from synth_pipeline.lineage import digests
 from synth_pipeline.lineage.digests import code_version
 from synth_pipeline.market import flows
 from synth_pipeline.schema import Instrument
@@ -53,8 +54,7 @@ def test_the_text_and_the_syntax_tree_agree_on_what_is_imported() -> None:
 
 
 def files(sources: tuple[str, ...]) -> set[str]:
-    found = (path for name in sources for path in ([PACKAGE / name] if name.endswith(".py") else PACKAGE.glob(name)))
-    return {path.relative_to(PACKAGE).as_posix() for path in found}
+    return {path.relative_to(PACKAGE).as_posix() for name in sources for path in digests._files(name)}
 
 
 def reached(start: Path) -> set[str]:

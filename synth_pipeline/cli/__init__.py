@@ -59,7 +59,7 @@ def main() -> None:
     except TyperException as error:
         _correct(error)
     except typer.Abort:
-        sys.exit(1)
+        _complain(SynthError("stopped: what it reads from ended"), 1)
     except InputError as error:
         _complain(error, 2)
     except SynthError as error:

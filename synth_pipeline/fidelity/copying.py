@@ -103,19 +103,16 @@ def near_copy_share(real: Sample, synthetic: Sample) -> float:
         raise MetricError("near_copy_share needs stretches of 20 returns that move, the synthetic sample has none")
     made = made[np.linspace(0, len(made) - 1, min(len(made), NEAR_LOOKED_AT)).round().astype(np.int64)]
     best = np.zeros(len(made), np.float32)
-    for known in _known_shapes(real):
+    for known in real.once(_known_shapes):
         np.maximum(best, (made @ known.T).max(axis=1), out=best)
     return float((best >= NEAR).mean())
 
 
 def _known_shapes(real: Sample) -> list[NDArray[np.float32]]:
-    """Return the shapes of all stretches of a sample, in pieces; they are kept for the next path."""
-    kept: list[NDArray[np.float32]] = real.__dict__.setdefault("_shapes", [])
-    if not kept:
-        source = real.in_a_row
-        pieces = (source[start : start + _PIECE + NEAR_STEPS - 1] for start in range(0, source.size, _PIECE))
-        kept += [shapes for piece in pieces if len(shapes := _shapes(piece, real))]
-    return kept
+    """Return the shapes of all stretches of a sample, in pieces."""
+    source = real.in_a_row
+    pieces = (source[start : start + _PIECE + NEAR_STEPS - 1] for start in range(0, source.size, _PIECE))
+    return [shapes for piece in pieces if len(shapes := _shapes(piece, real))]
 
 
 def _shapes(returns: FloatArray, real: Sample, resolution: float = 0.0) -> NDArray[np.float32]:
@@ -167,10 +164,7 @@ def _counted(real: Sample, path: FloatArray, resolution: float) -> Copied:
 
 def looked_at(real: Sample) -> int:
     """Return how many of a path's first steps are compared with a sample, so that cost stays bounded."""
-    kept: list[int] = real.__dict__.setdefault("_looked_at", [])
-    if not kept:
-        kept.append(_affordable(real))
-    return kept[0]
+    return real.once(_affordable)
 
 
 def _affordable(real: Sample) -> int:

@@ -25,8 +25,6 @@ from synth_pipeline.generators.adversarial import gradient_penalty
 from synth_pipeline.generators.recipe import Player
 from synth_pipeline.generators.regime_conditions import ConditionedGenerator, ConditionedLSTM
 
-_BETAS = (0.0, 0.9)
-
 
 @dataclass(frozen=True)
 class Parameters(wgan_gp.Parameters):
@@ -66,6 +64,6 @@ class ConditionalGAN(ConditionedGenerator):
             return -verdict
 
         return (
-            Player("critic", critic, critic_loss, settings.critic_rate, settings.critic_updates, _BETAS),
-            Player("generator", network, generator_loss, settings.generator_rate, betas=_BETAS),
+            Player("critic", critic, critic_loss, settings.critic_rate, settings.critic_updates, wgan_gp.BETAS),
+            Player("generator", network, generator_loss, settings.generator_rate, betas=wgan_gp.BETAS),
         )

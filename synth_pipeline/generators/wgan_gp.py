@@ -35,7 +35,7 @@ from synth_pipeline.series import FloatArray
 _PATCH = 4
 _PENALISED = 16
 # No momentum, as both players move: with it, autocorrelations of real captures were an eighth further off.
-_BETAS = (0.0, 0.9)
+BETAS = (0.0, 0.9)
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,8 @@ class WassersteinGAN(NeuralGenerator):
             return -verdict
 
         players = (
-            Player("critic", critic, critic_loss, settings.critic_rate, settings.critic_updates, _BETAS),
-            Player("generator", network, generator_loss, settings.generator_rate, betas=_BETAS),
+            Player("critic", critic, critic_loss, settings.critic_rate, settings.critic_updates, BETAS),
+            Player("generator", network, generator_loss, settings.generator_rate, betas=BETAS),
         )
         return Recipe(
             phases=(Phase(settings.steps, players),),

@@ -142,12 +142,12 @@ def _assets(settings: Settings, up_to: str, *, is_simulated: bool) -> tuple[dg.A
 def run_here(settings: Settings, asked: Plan, workers: int, progress: Progress = silent) -> Outcome:
     """Make the due cells in processes of this machine, `workers` at a time; a cell that fails is in the outcome."""
     told: dict[str, str] = {}
-    done = 0
+    done, workers = 0, max(workers, 1)
     # Every partition exists before any process starts, so that they do not wait for each other to add it.
     with opened_instance(settings, [*dict.fromkeys(chunk.instrument for chunk in asked.chunks)]):
         pass
-    os.environ.update(pools.threads(max(workers, 1)))  # what the processes load reads them
-    with ProcessPoolExecutor(max(workers, 1), multiprocessing.get_context("spawn")) as pool:
+    os.environ.update(pools.threads(workers))  # what the processes load reads them
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         futures = {pool.submit(_make, settings, asked.assets, chunk): chunk for chunk in _shares(asked, workers)}
         for future in as_completed(futures):
             try:
@@ -161,7 +161,7 @@ def run_here(settings: Settings, asked: Plan, workers: int, progress: Progress =
 
 def _shares(asked: Plan, workers: int) -> Iterator[Chunk]:
     """The chunks, cut so short that no worker is left with one while the others have nothing to do."""
-    most = min(CHUNK, -(-asked.cells // (_SHARES * max(workers, 1))))
+    most = min(CHUNK, -(-asked.cells // (_SHARES * workers)))
     for chunk in asked.chunks:
         for start in range(0, len(chunk.days), most):
             yield Chunk(chunk.instrument, chunk.days[start : start + most])
