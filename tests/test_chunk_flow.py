@@ -187,6 +187,32 @@ def test_innovations_of_clustered_volatility_are_independent_and_normal() -> Non
     assert scale.std() > 0.2
 
 
+def likelihood(fitted: Cascade, scores: FloatArray, cascade: FloatArray) -> float:
+    """The log-likelihood of the first feature: of the density of a score, of the interval of one that rests."""
+    mean, scale = (each[:, 0] for each in fitted.law(cascade))
+    low, high = fitted.atoms.low[0, 0], fitted.atoms.high[0, 0]
+    law, rests = stats.norm(mean, scale), (low <= scores[:, 0]) & (scores[:, 0] <= high)
+    return float(np.where(rests, np.log(law.cdf(high) - law.cdf(low)), law.logpdf(scores[:, 0])).sum())
+
+
+def test_a_scale_with_two_memories_is_found_with_both() -> None:
+    rng, features = stream(0, "memories"), 3
+    columns = np.where(rng.random((features, 5_000)) < 0.95, 0.0, rng.standard_normal((features, 5_000)))
+    odd = np.array([True] * features)
+    atoms = Atoms.of([Marginal.fit(column, odd=True) for column in columns], odd.tolist())
+    decays = np.array([0.0, *(2 ** (-1 / h) for h in (1, 4, 16, 64, 256))])
+    weights = np.zeros((features, 1 + 2 * features * len(decays)))
+    weights[:, 0] = 1.0
+    weights[0, [0, 1 + 6 * 3, 1 + 6 * 4]] = 0.1, 0.4, 0.5  # squares of its averages of 16 and of 64 steps
+    true = Cascade(odd, decays, atoms, np.zeros((features, 3 * features * len(decays))), weights, np.ones(features))
+    start = np.tile(np.repeat([0.0, 1.0], [features, 2 * features]), (1, len(decays), 1))
+    scores = true.draw(rng.standard_normal((1, 15_000, features)), start)[0][0]
+    fitted, _, cascade = Cascade.fit(scores, np.zeros(len(scores), dtype=bool), odd, atoms)
+    np.testing.assert_array_equal(fitted.decays, decays)
+    # No weights of these memories have a higher likelihood than those found, the true ones neither.
+    assert likelihood(fitted, scores, cascade) > likelihood(true, scores, cascade)
+
+
 def test_no_scale_dies_out_or_runs_away() -> None:
     returns = naive.garch(3_000).log_returns()[0]
     law = Marginal.fit(returns, odd=True)

@@ -32,6 +32,7 @@ from typing import Self
 import numba
 import numpy as np
 import torch
+from scipy.optimize import minimize
 from scipy.special import ndtr, ndtri
 from torch import Tensor
 
@@ -48,7 +49,9 @@ _RIDGE = 0.01
 """Of the rows. Slow averages of what has no memory hardly vary: their slopes are noise, and would add up to trends."""
 _NOWHERE = 40.0
 _LEAST = 0.02
-_ITERATIONS = 60
+"""[c] The constant has a share at least: without any, scales die out in the end."""
+_SMALLEST = 1e-6
+_ITERATIONS = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -317,33 +320,27 @@ def _climbed(
 ) -> tuple[FloatArray, float]:
     """Return weights and level of the largest likelihood of the scale of one feature."""
     rows, features = len(scores), len(atoms.low)
-    activity = torch.from_numpy(cascade[:, :, features:].reshape(rows, -1).astype(np.float64))
+    averages = torch.from_numpy(cascade[:, :, features:].reshape(rows, -1).astype(np.float64))
+    # s² = Σ θ (c + (1 - c) u), θ ≥ 0: at a bound a weight may come back from 0, where one of a softmax would stay.
+    activity = torch.cat((torch.ones(rows, 1, dtype=torch.float64), _LEAST + (1 - _LEAST) * averages), dim=1)
     low, high, tied = _censored(scores, at, atoms)
-    ends = [torch.from_numpy(each - mean) for each in (low, high)]
-    known = torch.from_numpy(tied)
-    chances = torch.zeros(1 + activity.shape[1], dtype=torch.float64)
-    chances[0] = 4.0
-    level = torch.tensor(float(np.log(np.mean((scores - mean) ** 2))), dtype=torch.float64)
-    free = [chances.requires_grad_(True), level.requires_grad_(True)]
-    optimizer = torch.optim.LBFGS(free, max_iter=_ITERATIONS, history_size=10, line_search_fn="strong_wolfe")
+    ends, known = [torch.from_numpy(each - mean) for each in (low, high)], torch.from_numpy(tied)
 
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        shares = _shares(chances)
-        scale = (level.exp() * (shares[0] + activity @ shares[1:])).sqrt()
-        found: Tensor = -_likelihood(ends, known, scale).mean()
+    def loss(numbers: FloatArray) -> tuple[float, FloatArray]:
+        free = torch.tensor(numbers, requires_grad=True)
+        found = -_likelihood(ends, known, (activity @ free).sqrt()).mean()
         found.backward()  # type: ignore[no-untyped-call]
-        return found
+        return found.item(), free.grad.numpy()  # type: ignore[union-attr]
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        return _shares(chances).numpy(), float(level.exp())
-
-
-def _shares(chances: Tensor) -> Tensor:
-    """Return weights of sum 1. The constant has a share at least: without any, scales die out in the end."""
-    free = chances.softmax(dim=0) * (1 - _LEAST)
-    return torch.cat((free[:1] + _LEAST, free[1:]))
+    square, others = float(np.mean((scores - mean) ** 2)), averages.shape[1]
+    start = np.concatenate(([square / 2], np.full(others, square / 2 / others)))
+    bounds = [(_SMALLEST * square, None)] + [(0.0, None)] * others
+    shares: FloatArray = minimize(
+        loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _ITERATIONS, "ftol": 1e-10}
+    ).x
+    weights = (1 - _LEAST) * shares / shares.sum()
+    weights[0] += _LEAST
+    return weights, float(shares.sum())
 
 
 def _likelihood(ends: list[Tensor], tied: Tensor, scale: Tensor) -> Tensor:

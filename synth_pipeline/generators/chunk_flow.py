@@ -190,8 +190,8 @@ class ChunkFlow(NeuralGenerator):
         np.add.at(covered, data.starts, 1)
         np.add.at(covered, data.starts + data.length, -1)
         known = np.cumsum(covered[:-1]) > 0
-        # Paths long enough to leave where they were begun: a quarter of history, from many of its places.
-        self.calibration_steps = int(np.clip(known.sum() // 4, 256, _LONGEST_CALIBRATION))
+        # Paths long enough to leave where they were begun: half of history, from many of its places.
+        self.calibration_steps = int(np.clip(known.sum() // 2, 256, _LONGEST_CALIBRATION))
         self.odd = directions < 0
         columns = self._columns(np.where(known[:, np.newaxis], rows, np.nan), known, extra, data, price, rng)
         made = replace(data, rows=torch.from_numpy(columns).to(torch.float32))
