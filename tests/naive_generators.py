@@ -47,10 +47,13 @@ def market(steps: int, *, seed: int = 0, price: float = 60_000.0, tick: float = 
     return Series(np.stack(columns, axis=1)[np.newaxis], names, 500_000_000, np.array([10**18]), tick, lot)
 
 
-def rounded_walk(returns: FloatArray, spreads: FloatArray, start: float) -> tuple[FloatArray, FloatArray]:
+def rounded_walk(
+    returns: FloatArray, spreads: FloatArray, start: float, *, held: bool
+) -> tuple[FloatArray, FloatArray]:
     """The price path again: of all allowed prices, the one nearest to where the return points.
 
-    A move of fewer half ticks than the spread has ticks is kept, and the spread is the nearest that allows it.
+    A move of fewer half ticks than the spread has ticks is kept, and the spread is the nearest that allows it. Where
+    spreads are held, a step without a move repeats the one before.
     """
     paths, placed = [], []
     for row, widths in zip(returns, spreads, strict=True):
@@ -63,10 +66,10 @@ def rounded_walk(returns: FloatArray, spreads: FloatArray, start: float) -> tupl
                 other = width + 1 if before > width else width - 1
                 width = other if wanted >= other + 2 else width
             allowed = [units for units in near if width == 0 or (units >= width + 2 and (units - width) % 2 == 0)]
-            price = min(allowed, key=lambda units: abs(units - target))
-            before = width
+            rested, price = price, min(allowed, key=lambda units: abs(units - target))
+            before = before if held and price == rested else width
             path.append(price)
-            found.append(width)
+            found.append(before)
         paths.append(path)
         placed.append(found)
     return np.array(paths, dtype=float), np.array(placed, dtype=float)

@@ -93,7 +93,7 @@ def test_moves_of_half_ticks_survive_a_spread_of_many_ticks_and_the_spread_keeps
     spreads = 2.0 + rng.poisson(12.0, (4, 20_000))
     moves = rng.choice([0, 0, 0, 0, -1, 1, -2, 2, 3, -3], spreads.shape)
     returns = np.log1p(moves / 4e5)  # within a hundredth of so many half ticks
-    prices, placed = rounded_walk(returns, spreads, np.full(4, 4e5), spreads[:, 0] + spreads[:, 0] % 2)
+    prices, placed = rounded_walk(returns, spreads, np.full(4, 4e5), spreads[:, 0] + spreads[:, 0] % 2, False)
     kept = np.diff(prices, axis=1) == moves[:, 1:]
     assert kept.mean() > 0.98
     assert kept[moves[:, 1:] == 0].all()
@@ -105,7 +105,7 @@ def test_moves_of_half_ticks_survive_a_spread_of_many_ticks_and_the_spread_keeps
 
 def test_a_spread_of_one_tick_comes_back_with_the_next_move() -> None:
     returns = np.log(np.array([[401 / 400, 1.0, 402 / 401, 404 / 402]]))
-    prices, placed = rounded_walk(returns, np.array([[2.0, 1.0, 1.0, 1.0]]), np.array([400.0]), np.array([2.0]))
+    prices, placed = rounded_walk(returns, np.array([[2.0, 1.0, 1.0, 1.0]]), np.array([400.0]), np.array([2.0]), False)
     assert placed.tolist() == [[1.0, 1.0, 1.0, 1.0]]
     assert prices.tolist() == [[401.0, 401.0, 401.0, 403.0]]
 
@@ -187,18 +187,49 @@ def test_prices_walk_like_the_slow_twin() -> None:
     rng = stream(0, "walk")
     returns = rng.standard_normal((3, 200)) * 0.02 * (rng.random((3, 200)) < 0.6)
     for spreads in (np.zeros((3, 200)), 1.0 + rng.poisson(0.5, (3, 200)), 1.0 + rng.poisson(8.0, (3, 200))):
-        found = rounded_walk(returns, spreads, np.full(3, 400.0), spreads[:, 0])
-        for ours, theirs in zip(found, naive.rounded_walk(returns, spreads, 400.0), strict=True):
-            np.testing.assert_array_equal(ours, theirs)
+        for held in (False, True):
+            found = rounded_walk(returns, spreads, np.full(3, 400.0), spreads[:, 0], held)
+            for ours, theirs in zip(found, naive.rounded_walk(returns, spreads, 400.0, held=held), strict=True):
+                np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_price_that_rests_rests_whatever_its_spread_does() -> None:
     returns, spreads = np.zeros((1, 500)), 1.0 + stream(0, "rest").poisson(6.0, (1, 500))
     spreads[0, 0] += spreads[0, 0] % 2
-    prices, placed = rounded_walk(returns, spreads, np.array([400.0]), spreads[:, 0])
+    prices, placed = rounded_walk(returns, spreads, np.array([400.0]), spreads[:, 0], False)
     assert (prices == 400).all()
     assert np.abs(placed - spreads).max() == 1
     assert placed.min() >= 1
+
+
+def one_sided(steps: int, flicker: float) -> Series:
+    """Mids and spreads of a book of which one side moves at a time; some spreads widen by two ticks about the mid."""
+    rng = stream(0, "one side")
+    ticks, mid = np.empty(steps), np.empty(steps)
+    spread, middle = 10.0, 4e5
+    for at, (chance, side) in enumerate(zip(rng.random(steps), rng.choice([-1.0, 1.0], steps), strict=True)):
+        if chance < 0.2:  # the side that moves is as likely to widen the spread as not, within bounds
+            change = 1.0 if spread < 3 else -1.0 if spread > 30 else float(rng.choice([-1.0, 1.0]))
+            spread, middle = spread + change, middle + side
+        ticks[at], mid[at] = spread + 2 * (rng.random() < flicker), middle
+    values = np.stack((on_grid(mid, 0.005), on_grid(ticks, 0.01)), axis=1)
+    return Series(values[np.newaxis], ("mid", "spread"), 500_000_000, np.array([0]), 0.01, 0.0)
+
+
+@pytest.mark.parametrize(("flicker", "still"), [(0.0, True), (0.001, True), (0.1, False)])
+def test_a_mid_that_rests_holds_its_spread_where_history_has_it_so(flicker: float, still: bool) -> None:
+    series = one_sided(6_000, flicker)
+    transform = SeriesTransform.fit(series)
+    scores = stream(1, "scores").standard_normal((4, 3_000, 2))
+    made = transform.decode(scores)
+    changed = np.diff(made.column("spread"), axis=1) != 0
+    rests = np.diff(made.column("mid"), axis=1) == 0
+    assert 0.7 < rests.mean() < 0.9
+    assert changed[rests].any() != still
+    assert changed[~rests].mean() > 0.8
+    assert np.mean(made.column("spread")) == pytest.approx(np.mean(series.column("spread")), rel=0.1)
+    pieces = list(transform.decoded(iter(np.array_split(scores, 7, axis=1))))
+    np.testing.assert_array_equal(np.concatenate([piece.values for piece in pieces], axis=1), made.values)
 
 
 @given(units=st.integers(0, 10**9), tick=st.sampled_from(["0.1", "0.05", "0.01", "0.00001", "0.005", "1", "5", "0.25"]))

@@ -24,6 +24,7 @@ from synth_pipeline.series import FloatArray, Series
 
 _FEWEST_MOVES = 10
 _FEWEST_KNOWN = 0.5
+_SELDOM = 0.01
 _MOST_UNITS = 2.0**50
 _FILE = "transform.npz"
 
@@ -270,7 +271,7 @@ def _unconstrained(series: Series) -> Series:
 
 @numba.njit(cache=True)
 def rounded_walk(
-    returns: FloatArray, spreads: FloatArray, starts: FloatArray, widths: FloatArray
+    returns: FloatArray, spreads: FloatArray, starts: FloatArray, widths: FloatArray, held: bool
 ) -> tuple[FloatArray, FloatArray]:
     """Return prices, in steps of their grid, that follow log-returns from one to the next, and spreads that fit them.
 
@@ -279,14 +280,15 @@ def rounded_walk(
     (mid - spread) / 2 whole ticks; the bid is at least one tick. Where the two disagree, the one that loses the
     smaller part of itself gives way: the spread, by a tick towards the one before or else inwards, to a move of fewer
     half ticks than it has ticks; the move, by half a tick, to a narrower spread. Each return starts from the *rounded*
-    price before it, so a zero return stays one. Ties go to even, so rounding has no drift.
+    price before it, so a zero return stays one. Ties go to even, so rounding has no drift. With `held`, a mid that
+    rests holds its spread: in a book one side moves at a time, and with it both of them.
     """
     prices, placed = np.empty_like(returns), np.empty_like(returns)
     for path in range(returns.shape[0]):
         price, width = starts[path], widths[path]
         for step in range(returns.shape[1]):
             spread = spreads[path, step]
-            target = min(price * np.exp(returns[path, step]), 2.0**50)
+            before, target = price, min(price * np.exp(returns[path, step]), 2.0**50)
             if spread > 0:
                 wanted = np.rint(target)
                 if (spread - wanted) % 2 != 0 and abs(wanted - price) < spread:
@@ -295,9 +297,18 @@ def rounded_walk(
                 price = spread + 2 * max(np.rint((target - spread) / 2), 1.0)
             else:
                 price = max(np.rint(target), 1.0)
-            prices[path, step], placed[path, step] = price, spread
-            width = spread
+            width = width if held and price == before else spread
+            prices[path, step], placed[path, step] = price, width
     return prices, placed
+
+
+def _holds(series: Series) -> bool:
+    """Whether spreads hold where mids rest: on fine grids they change in a thousandth of such steps, or never."""
+    if series.price_name != "mid" or "spread" not in series.names:
+        return False
+    moves, changes = (np.diff(series.column(name), axis=1) for name in ("mid", "spread"))
+    rests = (moves == 0) & np.isfinite(changes)
+    return bool(rests.any() and (changes[rests] != 0).mean() < _SELDOM)
 
 
 @dataclass(frozen=True, eq=False)
@@ -311,6 +322,8 @@ class SeriesTransform:
     anchor: Anchor
     codecs: tuple[Codec, ...]
     marginals: tuple[Marginal, ...]
+    held: bool
+    """Whether a mid that rests holds its spread."""
 
     @classmethod
     def fit(cls, series: Series) -> Self:
@@ -322,7 +335,7 @@ class SeriesTransform:
         for name, codec in zip(series.names, codecs, strict=True):
             encoded = codec.encode(series.column(name))
             marginals.append(Marginal.fit(encoded[np.isfinite(encoded)], odd=codec.odd, heaviest=codec.heaviest))
-        return cls(anchor, codecs, tuple(marginals))
+        return cls(anchor, codecs, tuple(marginals), _holds(series))
 
     @property
     def directions(self) -> FloatArray:
@@ -376,7 +389,7 @@ class SeriesTransform:
         if not step:
             return self.anchor.prices(np.log(starts / self.anchor.price)[:, np.newaxis] + np.cumsum(returns, axis=1))
         units = np.maximum(np.rint(starts / step), 1.0)
-        return on_grid(rounded_walk(returns, np.zeros_like(returns), units, np.zeros_like(units))[0], step)
+        return on_grid(rounded_walk(returns, np.zeros_like(returns), units, np.zeros_like(units), False)[0], step)
 
     def _quotes(
         self, returns: FloatArray, spread: FloatArray, starts: FloatArray, width: FloatArray | None
@@ -393,7 +406,7 @@ class SeriesTransform:
         if width is None:
             ticks[:, 0] += (ticks[:, 0] - units) % 2
         mids, ticks = rounded_walk(
-            returns, ticks, units, ticks[:, 0].copy() if width is None else np.rint(width / tick)
+            returns, ticks, units, ticks[:, 0].copy() if width is None else np.rint(width / tick), self.held
         )
         return {"mid": on_grid(mids, step), "spread": on_grid(ticks, tick)}
 
@@ -410,7 +423,7 @@ class SeriesTransform:
     def save(self, folder: Path) -> None:
         """Write the state into an existing folder."""
         codecs = [{"kind": type(codec).__name__, **asdict(codec)} for codec in self.codecs]
-        state = {"anchor": asdict(self.anchor), "codecs": codecs}
+        state = {"anchor": asdict(self.anchor), "codecs": codecs, "held": self.held}
         arrays = {f"{at}.{key}": array for at, m in enumerate(self.marginals) for key, array in m.arrays().items()}
         with (folder / _FILE).open("wb") as file:
             np.savez(file, allow_pickle=False, state=np.array(json.dumps(state, sort_keys=True)), **arrays)
@@ -423,4 +436,4 @@ class SeriesTransform:
             state = json.loads(str(arrays["state"]))
             codecs = tuple(kinds[codec.pop("kind")](**codec) for codec in state["codecs"])
             parts = [{key: arrays[f"{at}.{key}"] for key in ("knots", "levels", "tails")} for at in range(len(codecs))]
-        return cls(Anchor.from_json(state["anchor"]), codecs, tuple(map(Marginal.from_arrays, parts)))
+        return cls(Anchor.from_json(state["anchor"]), codecs, tuple(map(Marginal.from_arrays, parts)), state["held"])
