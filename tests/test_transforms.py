@@ -232,6 +232,22 @@ def test_a_mid_that_rests_holds_its_spread_where_history_has_it_so(flicker: floa
     np.testing.assert_array_equal(np.concatenate([piece.values for piece in pieces], axis=1), made.values)
 
 
+def test_a_wide_spread_gives_way_to_the_nearest_mid_and_a_narrow_one_does_not() -> None:
+    rng = stream(0, "quotes")
+    anchor = Anchor.of(one_sided(50, 0.0))
+    levels, ticks = np.cumsum(rng.standard_normal(20_000)) * 1e-6, 1.0 + rng.poisson(3.0, 20_000)
+    quotes = anchor.quotes(levels, ticks)
+    mids, placed = np.rint(quotes["mid"] / 0.005), np.rint(quotes["spread"] / 0.01)
+    latent = anchor.price * np.exp(levels) / 0.005
+    wide = ticks > 2
+    np.testing.assert_array_equal((mids - placed) % 2, 0)
+    np.testing.assert_array_equal(placed[~wide], ticks[~wide])
+    np.testing.assert_array_equal(mids[wide], np.rint(latent)[wide])
+    assert np.abs(mids - latent).max() <= 1
+    assert np.abs(placed - ticks).max() == 1
+    assert abs((placed - ticks)[wide].mean()) < 0.05
+
+
 @given(units=st.integers(0, 10**9), tick=st.sampled_from(["0.1", "0.05", "0.01", "0.00001", "0.005", "1", "5", "0.25"]))
 def test_grid_values_are_the_doubles_of_their_decimals(units: int, tick: str) -> None:
     exact = float(units * Decimal(tick))

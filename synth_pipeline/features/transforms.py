@@ -128,8 +128,15 @@ class Anchor:
         return on_grid(np.clip(np.rint(prices / self.price_step), 1, _MOST_UNITS), self.price_step)
 
     def quotes(self, log_moves: FloatArray, ticks: FloatArray) -> dict[str, FloatArray]:
-        """Return mids and spreads on a grid: spreads of whole `ticks`, and the nearest mids that have their parity."""
+        """Return the nearest mids on a grid, and spreads of whole ticks that have their parity.
+
+        Where `ticks` have not, a spread of more than two gives way by one, up as often as down; beside a narrower one
+        the mid takes the nearest place that it allows.
+        """
         latent = 2 * self.price * np.exp(np.clip(log_moves, -700.0, 600.0)) / self.tick_size
+        nearest = np.rint(np.minimum(latent, _MOST_UNITS))
+        gives = ((nearest - ticks) % 2 != 0) & (ticks > 2)
+        ticks = ticks + gives * (1 - 2 * (nearest // 2 % 2))
         mids = ticks + 2 * np.clip(np.rint((latent - ticks) / 2), 1.0, _MOST_UNITS)
         return {"mid": on_grid(mids, self.tick_size / 2), "spread": on_grid(ticks, self.tick_size)}
 
