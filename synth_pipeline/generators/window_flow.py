@@ -35,6 +35,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from synth_pipeline.features.marginals import Marginal
 from synth_pipeline.generators import neural
 from synth_pipeline.generators.adversarial import normal, uniform
 from synth_pipeline.generators.edm import Preconditioning, evened, guided, heun, least_change, moments, noise_levels
@@ -223,11 +224,14 @@ class WindowDenoiser(nn.Module):
 
     def drawn(self, noise: Tensor, labels: Tensor | None, weight: float) -> Tensor:
         """Walk from noise, and mend that, to windows within the range of the data."""
-        found = self.walked(noise, labels, weight) @ self.mending + self.offset
+        return self._mended(self.walked(noise, labels, weight))
+
+    def _mended(self, coordinates: Tensor) -> Tensor:
+        found = coordinates @ self.mending + self.offset
         return self.unwhitened(found.clamp(self.least, self.most))
 
-    def mend(self, windows: Tensor, noise: Tensor) -> None:
-        """Learn the map that makes mean and covariance of samples those of windows.
+    def mend(self, windows: Tensor, noise: Tensor) -> Tensor:
+        """Learn the map that makes mean and covariance of samples those of windows; return the mended samples.
 
         `noise`, shape (samples, steps · features), is evened first: with it as it comes, C errs 2.6 times as much.
         """
@@ -243,14 +247,13 @@ class WindowDenoiser(nn.Module):
         change = least_change(covariance, wanted)
         self.mending.copy_(change * deviations / deviations[:, None])
         self.offset.copy_((wanted_mean - mean @ change) * deviations)
+        return self._mended(walked)
 
 
 class WindowFlow(RegimeConditions, WindowGenerator):
     """Diffusion of whitened windows. See the module."""
 
     Parameters: ClassVar[type[Any]] = Parameters
-    # Steps of a window share a level and a size: a law takes thousands of windows, not of steps (docs/ablations.md).
-    calibration_rows = 131_072
 
     def prepared(self, data: Windows) -> Windows:
         """Take what the coordinates are measured on."""
@@ -264,7 +267,16 @@ class WindowFlow(RegimeConditions, WindowGenerator):
         size = len(network.mean)
         noise = rng.standard_normal((max(_MENDED_BY, 4 * size), size), dtype=np.float32)
         with one_thread(), torch.inference_mode():
-            network.mend(data.spread(_MEASURED)[..., : network.features], torch.from_numpy(noise))
+            self._mended = network.mend(data.spread(_MEASURED)[..., : network.features], torch.from_numpy(noise))
+
+    def _calibrated(self, directions: np.ndarray, rng: np.random.Generator) -> tuple[Marginal, ...]:
+        """Take the law of each feature from the samples that were mended: even noise gives more even laws.
+
+        Steps of a window share a level and a size, so a law takes thousands of windows (docs/ablations.md).
+        """
+        made = self._mended.double().numpy()
+        del rng, self._mended
+        return tuple(Marginal.fit(made[:, :, at].ravel(), heaviest=0.0) for at in range(len(directions)))
 
     def build(self, directions: FloatArray) -> nn.Module:
         """Make the denoiser, in the coordinates of the windows where there are any yet."""
