@@ -272,6 +272,10 @@ def test_what_a_fit_samples_has_the_covariance_of_its_windows() -> None:
         before = off(network.walked(noise, None, 1.0), wanted, network)
         after = off(network.whitened(network.drawn(noise, None, 1.0)), wanted, network)
     assert after < before / 3
+    # Its calibration comes from the samples that were mended, and holds for others.
+    calibrated = made.calibrated(network.drawn(noise, None, 1.0).double().numpy())
+    np.testing.assert_allclose(calibrated.mean(axis=(0, 1)), 0, atol=0.03)
+    np.testing.assert_allclose(calibrated.std(axis=(0, 1)), 1, atol=0.03)
 
 
 def test_weights_from_before_the_mending_are_refused(tmp_path: Path) -> None:
