@@ -17,7 +17,16 @@ from torch import Tensor
 
 from synth_pipeline import generators, plugins
 from synth_pipeline.errors import InputError
-from synth_pipeline.generators.edm import Field, Preconditioning, guided, heun, noise_levels
+from synth_pipeline.generators.edm import (
+    Field,
+    Preconditioning,
+    evened,
+    guided,
+    heun,
+    least_change,
+    moments,
+    noise_levels,
+)
 from synth_pipeline.generators.recipe import Watch, held_then_falling, warmed_cosine
 from synth_pipeline.generators.window_flow import Parameters, WindowDenoiser, WindowFlow
 from synth_pipeline.rng import stream
@@ -164,9 +173,121 @@ def test_samples_stay_within_the_range_of_the_data() -> None:
 def test_fewer_windows_than_coordinates_are_enough() -> None:
     windows = walks(30)
     network = denoiser(0.5, windows)
+    network.mend(torch.from_numpy(windows).float(), torch.randn(400, 72, generator=source()))
     made = network.drawn(torch.randn(50, 72, generator=source()), None, 1.0).numpy()
     assert np.isfinite(made).all()
     assert abs(made).max() <= 1.5 * abs(windows).max()
+
+
+# What mends the samples.
+
+
+def covariances(columns: int) -> Tensor:
+    """Two of them, nothing alike."""
+    shapes = torch.randn(2, columns, 3 * columns, generator=source(columns), dtype=torch.float64)
+    return shapes @ shapes.mT / (3 * columns)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 9])
+def test_the_least_change_gives_the_covariance_and_no_other_map_changes_less(columns: int) -> None:
+    have, wanted = covariances(columns)
+    change = least_change(have, wanted)
+    torch.testing.assert_close(change, change.mT)
+    torch.testing.assert_close(change @ have @ change, wanted, atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(least_change(have, have), torch.eye(columns, dtype=torch.float64))
+
+    def moved(by: Tensor) -> float:
+        apart = by - torch.eye(columns, dtype=torch.float64)
+        return float((apart @ have @ apart.mT).trace())
+
+    # All maps that give it are this one and a rotation of what it gives, where that is made white.
+    low = torch.linalg.cholesky(wanted)
+    for at in range(20):
+        turn, _ = torch.linalg.qr(torch.randn(columns, columns, generator=source(at), dtype=torch.float64))
+        other = low @ turn @ torch.linalg.inv(low) @ change
+        torch.testing.assert_close(other @ have @ other.mT, wanted, atol=2e-3, rtol=2e-3)
+        assert moved(other) > moved(change) - 2e-3
+
+
+def test_coordinates_without_variance_are_left_alone() -> None:
+    change = least_change(torch.diag(torch.tensor([1.0, 0.0])), torch.diag(torch.tensor([4.0, 0.0])))
+    torch.testing.assert_close(change, torch.diag(torch.tensor([2.0, 1.0])), atol=1e-3, rtol=1e-3)
+
+
+def test_evened_noise_has_mean_0_and_covariance_1_and_is_nearly_as_it_was() -> None:
+    noise = torch.randn(3_000, 20, generator=source(), dtype=torch.float64)
+    even = evened(noise)
+    mean, covariance = moments(even)
+    torch.testing.assert_close(mean, torch.zeros(20, dtype=torch.float64))
+    torch.testing.assert_close(covariance, torch.eye(20, dtype=torch.float64))
+    assert float((even - noise).square().mean()) < 0.01
+
+
+def off(made: Tensor, wanted: Tensor, network: WindowDenoiser) -> float:
+    """Return the root mean square difference of means and covariances of coordinates, by their deviations."""
+    deviations = network.variances.double().sqrt()
+    ours, theirs = (
+        torch.cat([part.ravel() for part in moments(each.double() / deviations)]) for each in (made, wanted)
+    )
+    return float((ours - theirs).square().mean().sqrt())
+
+
+def spoilt(windows: FloatArray) -> WindowDenoiser:
+    """A network whose last layer says something, and so has another covariance than the windows."""
+    network = denoiser(0.5, windows)
+    for parameter in network.outward[-1].parameters():
+        parameter.copy_(0.1 * torch.randn(parameter.shape, generator=source(7)))
+    network.least.fill_(-torch.inf)
+    network.most.fill_(torch.inf)
+    return network
+
+
+def test_mended_samples_have_mean_and_covariance_of_the_windows() -> None:
+    network, others = spoilt(walks()), torch.from_numpy(1.3 * walks(500) + 0.5).float()
+    fresh = evened(torch.randn(8_192, 72, generator=source(1)).double()).float()
+    for windows in (torch.from_numpy(walks()).float(), others):  # the coordinates may be those of an earlier fit
+        wanted = network.whitened(windows)
+        before = off(network.walked(fresh, None, 1.0), wanted, network)
+        network.mend(windows, torch.randn(8_192, 72, generator=source(2)))
+        after = off(network.whitened(network.drawn(fresh, None, 1.0)), wanted, network)
+        assert after < 0.02 < 0.2 < before
+
+
+def test_an_untrained_network_needs_no_mending() -> None:
+    network = denoiser(0.5, walks())
+    network.mend(torch.from_numpy(walks()).float(), torch.randn(500, 72, generator=source()))
+    torch.testing.assert_close(network.mending, torch.eye(72), atol=2e-3, rtol=0)
+    torch.testing.assert_close(network.offset, torch.zeros(72), atol=2e-3, rtol=0)
+
+
+def test_what_a_fit_samples_has_the_covariance_of_its_windows() -> None:
+    values = sized(1_200)
+    made = tiny(steps=60, rate=1e-2, hidden=32, sampling_steps=8, window=12).fit_windows(values, rng=stream(0, "fit"))
+    network = made.network
+    assert isinstance(network, WindowDenoiser)
+    scores = [made.marginals[at].normal(values[:, :, at]) for at in range(2)]
+    wanted = network.whitened(torch.from_numpy(np.stack(scores, axis=2)).float())
+    noise = evened(torch.randn(16_384, 24, generator=source(3)).double()).float()
+    with torch.inference_mode():
+        before = off(network.walked(noise, None, 1.0), wanted, network)
+        after = off(network.whitened(network.drawn(noise, None, 1.0)), wanted, network)
+    assert after < before / 3
+    # Its calibration comes from the samples that were mended, and holds for others.
+    calibrated = made.calibrated(network.drawn(noise, None, 1.0).double().numpy())
+    np.testing.assert_allclose(calibrated.mean(axis=(0, 1)), 0, atol=0.03)
+    np.testing.assert_allclose(calibrated.std(axis=(0, 1)), 1, atol=0.03)
+
+
+def test_weights_from_before_the_mending_are_refused(tmp_path: Path) -> None:
+    regimes().save(tmp_path)
+    with np.load(tmp_path / "weights.npz") as kept:
+        older = {name: kept[name] for name in kept if name not in {"mending", "offset"}}
+    np.savez(tmp_path / "weights.npz", **older)
+    with pytest.raises(RuntimeError, match="Missing key"):  # what `load_generator` says in words
+        WindowFlow.load(tmp_path)
+
+
+# What is learnt.
 
 
 def test_what_is_learnt_is_what_is_not_normal() -> None:
@@ -270,6 +391,8 @@ def test_paths_under_a_regime_are_saved_streamed_and_refused_by_name(tmp_path: P
     assert not np.array_equal(plain, under)
     streamed = [piece.values[0] for _, piece in made.stream(3, 20, regime="flash_crash", rng=stream(0, "s"))]
     np.testing.assert_array_equal(streamed, under)
+    mending = made.network.get_buffer("mending")
+    assert float((mending - torch.eye(len(mending))).abs().max()) > 0.01
     made.save(tmp_path)
     again = type(made).load(tmp_path)
     np.testing.assert_array_equal(again.sample(2, 20, regime="flash_crash", rng=stream(0, "s")).values, under[:2])

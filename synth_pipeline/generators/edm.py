@@ -18,6 +18,11 @@ which is walked by Heun's method (algorithm 1, nothing stochastic): whatever the
 they err in what F adds to it alone. Under a condition, F may be carried further from that of none (classifier-free
 guidance, Ho and Salimans 2022).
 
+A trained F has the covariance of the data only nearly. Of all linear maps that take a normal law of covariance C to
+one of covariance S the least, in mean square, is the symmetric T = C^-½ (C^½ S C^½)^½ C^-½ (Olkin and Pukelsheim 1982,
+Linear Algebra Appl. 48, 257-263). C is measured on samples of noise whose own mean and covariance are exact, so that it
+errs in what F adds alone, as the walk does.
+
 What belongs here: these formulas. What does not: networks and windows (`window_flow`).
 """
 
@@ -30,6 +35,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+_RIDGE = 1e-4
+"""Is added to variances near 1, so that coordinates without any are left alone."""
 _CURVATURE = 7.0
 """[ρ] How the noise levels of a sampler crowd towards 0; the paper's."""
 
@@ -87,3 +94,28 @@ def guided(under: Field, without: Field, weight: float) -> Field:
         return free + weight * (under(rows, sigma) - free)
 
     return field
+
+
+def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and covariance of rows, shapes (columns,) and (columns, columns)."""
+    mean = rows.mean(dim=0)
+    return mean, (rows - mean).T @ (rows - mean) / len(rows)
+
+
+def evened(noise: Tensor) -> Tensor:
+    """Return rows of noise, more of them than columns, changed as little as gives them mean 0 and covariance 1."""
+    mean, covariance = moments(noise)
+    return (noise - mean) @ _power(covariance, -0.5)
+
+
+def least_change(covariance: Tensor, wanted: Tensor) -> Tensor:
+    """Return T, symmetric, of two covariances of columns with variances near 1."""
+    ridge = _RIDGE * torch.eye(len(wanted), dtype=wanted.dtype, device=wanted.device)
+    root, inverse = (_power(covariance + ridge, exponent) for exponent in (0.5, -0.5))
+    return inverse @ _power(root @ (wanted + ridge) @ root, 0.5) @ inverse
+
+
+def _power(matrix: Tensor, exponent: float) -> Tensor:
+    values, directions = torch.linalg.eigh(matrix)
+    found: Tensor = (directions * values**exponent) @ directions.T
+    return found
