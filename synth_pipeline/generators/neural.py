@@ -132,8 +132,6 @@ class NeuralGenerator(Generator):
     """Paths that are made together."""
     calibration_steps: int = _CALIBRATION_STEPS
     """Steps of the paths that scores are calibrated on."""
-    calibration_rows: ClassVar[int] = _CALIBRATION_ROWS
-    """Steps of all these paths together."""
     mirrored: ClassVar[bool] = False
     """Whether the network's law is symmetric under the exchange of bid and ask; its calibration is then odd.
 
@@ -303,7 +301,7 @@ class NeuralGenerator(Generator):
 
     def _calibrated(self, directions: np.ndarray, rng: np.random.Generator) -> tuple[Marginal, ...]:
         steps = min(self.calibration_steps, self.max_steps or self.calibration_steps)
-        batches = -(-self.calibration_rows // (self.rows * steps))
+        batches = -(-_CALIBRATION_ROWS // (self.rows * steps))
         streams = per_path(rng, self.rows * batches)
         made = np.concatenate(
             [
