@@ -86,14 +86,13 @@ class Effort:
     sampled: int = 32_768
     """Windows of the GAN whose rate is measured; a sixteenth of it of ours."""
     repeats: int = learned_scores.REPEATS
-    row_repeats: int = 2
     discriminative: int = learned_scores.DISCRIMINATIVE_STEPS
     predictive: int = learned_scores.PREDICTIVE_STEPS
     encoder: int | None = None
 
 
 FULL = Effort(ours=120.0, etth=480.0, rows=40.0)
-QUICK = Effort(2.0, 2.0, 1.0, ("findiff", GAN), 300, False, 8_192, 2, 1, 200, 200, 10)
+QUICK = Effort(2.0, 2.0, 1.0, ("findiff", GAN), 300, False, 8_192, 2, 200, 200, 10)
 
 
 @dataclass(frozen=True)
@@ -204,7 +203,7 @@ def table(real: FloatArray, effort: Effort) -> tuple[dict[str, dict[str, float]]
     """Return the scores of every row at one budget, and which rows failed and why."""
     found: dict[str, dict[str, float]] = {}
     failed = []
-    measures = scores(effort, effort.row_repeats)
+    measures = scores(effort, effort.repeats)
     for name in (OURS, *effort.names):
         try:
             row = trained(name, real, effort.rows)
