@@ -34,8 +34,9 @@ from synth_pipeline.stages import Workspace
 from tests import made_days
 
 DAY_S = 86_390
-"""A day that is fanned out is a whole one, of 30 messages a second: a worker takes four seconds to start, and a second
-for each of its runs, which is all there is to see on days of minutes."""
+RECORDED_S = 28_800
+"""Of each day that is fanned out: eight hours, 30 messages a second. A worker takes four seconds to start, and a second
+for each of its runs: on days of minutes that is all there is to see."""
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 LOAD = (
     "import time; t = time.perf_counter()\n"
@@ -229,7 +230,7 @@ def measured(*, quick: bool) -> list[Claim]:
     step = step_overhead(rounds)
     skips = skip_ms(20 if quick else 200)
     remade, too_many = cells_remade(4 if quick else 30)
-    spread = {} if quick else fanout(30, DAY_S)
+    spread = {} if quick else fanout(30, RECORDED_S)
     tracked = {} if quick else tracking_overhead(2)
     short = "not in the short form"
     return [
