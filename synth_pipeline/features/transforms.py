@@ -25,6 +25,9 @@ from synth_pipeline.series import FloatArray, Series
 _FEWEST_MOVES = 10
 _FEWEST_KNOWN = 0.5
 _SELDOM = 0.01
+"""Of the steps in which a mid rests: a spread that changes in fewer holds while it does."""
+_NARROW = 2
+"""Ticks of a spread that does not give way to a mid: one tick would be half of it or more."""
 _MOST_UNITS = 2.0**50
 _FILE = "transform.npz"
 
@@ -135,7 +138,7 @@ class Anchor:
         """
         latent = 2 * self.price * np.exp(np.clip(log_moves, -700.0, 600.0)) / self.tick_size
         nearest = np.rint(np.minimum(latent, _MOST_UNITS))
-        gives = ((nearest - ticks) % 2 != 0) & (ticks > 2)
+        gives = ((nearest - ticks) % 2 != 0) & (ticks > _NARROW)
         ticks = ticks + gives * (1 - 2 * (nearest // 2 % 2))
         mids = ticks + 2 * np.clip(np.rint((latent - ticks) / 2), 1.0, _MOST_UNITS)
         return {"mid": on_grid(mids, self.tick_size / 2), "spread": on_grid(ticks, self.tick_size)}
@@ -295,7 +298,7 @@ def rounded_walk(
         price, width = starts[path], widths[path]
         for step in range(returns.shape[1]):
             spread = spreads[path, step]
-            before, target = price, min(price * np.exp(returns[path, step]), 2.0**50)
+            before, target = price, min(price * np.exp(returns[path, step]), _MOST_UNITS)
             if spread > 0:
                 wanted = np.rint(target)
                 if (spread - wanted) % 2 != 0 and abs(wanted - price) < spread:

@@ -51,6 +51,7 @@ _NOWHERE = 40.0
 _LEAST = 0.02
 """[c] The constant has a share at least: without any, scales die out in the end."""
 _SMALLEST = 1e-6
+"""Of the mean square: the constant is no less, so that no scale is 0 on the way."""
 _ITERATIONS = 200
 
 
@@ -326,21 +327,21 @@ def _climbed(
     low, high, tied = _censored(scores, at, atoms)
     ends, known = [torch.from_numpy(each - mean) for each in (low, high)], torch.from_numpy(tied)
 
-    def loss(numbers: FloatArray) -> tuple[float, FloatArray]:
-        free = torch.tensor(numbers, requires_grad=True)
-        found = -_likelihood(ends, known, (activity @ free).sqrt()).mean()
-        found.backward()  # type: ignore[no-untyped-call]
-        return found.item(), free.grad.numpy()  # type: ignore[union-attr]
+    def loss(shares: FloatArray) -> tuple[float, FloatArray]:
+        free = torch.tensor(shares, requires_grad=True)
+        value = -_likelihood(ends, known, (activity @ free).sqrt()).mean()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value.item(), free.grad.numpy()  # type: ignore[union-attr]
 
     square, others = float(np.mean((scores - mean) ** 2)), averages.shape[1]
     start = np.concatenate(([square / 2], np.full(others, square / 2 / others)))
     bounds = [(_SMALLEST * square, None)] + [(0.0, None)] * others
-    shares: FloatArray = minimize(
+    found: FloatArray = minimize(
         loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _ITERATIONS, "ftol": 1e-10}
     ).x
-    weights = (1 - _LEAST) * shares / shares.sum()
+    weights = (1 - _LEAST) * found / found.sum()
     weights[0] += _LEAST
-    return weights, float(shares.sum())
+    return weights, float(found.sum())
 
 
 def _likelihood(ends: list[Tensor], tied: Tensor, scale: Tensor) -> Tensor:

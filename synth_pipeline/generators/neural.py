@@ -273,7 +273,11 @@ class NeuralGenerator(Generator):
             for key, tensor in network.state_dict().items()
         }
         self.trained(data, rng)
-        self.calibration = self._calibrated(directions < 0, rng)
+        made = self.calibrating(data, rng)
+        self.calibration = tuple(
+            Marginal.fit(made[:, :, at].ravel(), odd=bool(self.mirrored and odd), heaviest=0.0)
+            for at, odd in enumerate(directions < 0)
+        )
         self.seen = data.spread(_SEEN)
         self.learnt(data, held)
         return self
@@ -299,19 +303,17 @@ class NeuralGenerator(Generator):
         for name, network in kept.items():
             network.load_state_dict({key: torch.from_numpy(found[f"{name}.{key}"]) for key in network.state_dict()})
 
-    def _calibrated(self, directions: np.ndarray, rng: np.random.Generator) -> tuple[Marginal, ...]:
+    def calibrating(self, data: Windows, rng: np.random.Generator) -> FloatArray:
+        """Return scores of the network that its laws are calibrated on, shape (paths, steps, features): long paths."""
+        del data
         steps = min(self.calibration_steps, self.max_steps or self.calibration_steps)
         batches = -(-_CALIBRATION_ROWS // (self.rows * steps))
         streams = per_path(rng, self.rows * batches)
-        made = np.concatenate(
+        return np.concatenate(
             [
                 next(iter(self.roll({at: streams[batch * self.rows + at] for at in range(self.rows)}, (steps,))))
                 for batch in range(batches)
             ]
-        )
-        return tuple(
-            Marginal.fit(made[:, :, at].ravel(), odd=bool(self.mirrored and odd), heaviest=0.0)
-            for at, odd in enumerate(directions)
         )
 
     def calibrated(self, scores: FloatArray) -> FloatArray:

@@ -35,7 +35,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from synth_pipeline.features.marginals import Marginal
 from synth_pipeline.generators import neural
 from synth_pipeline.generators.adversarial import normal, uniform
 from synth_pipeline.generators.edm import Preconditioning, evened, guided, heun, least_change, moments, noise_levels
@@ -144,9 +143,8 @@ class WindowDenoiser(nn.Module):
     def measure(self, windows: Tensor) -> None:
         """Learn the coordinates from windows with their labels behind them, and where the mean of a regime lies."""
         labels, windows = windows[..., self.features :].mean(dim=1), windows[..., : self.features]
-        flat = windows.flatten(1).double()
-        mean = flat.mean(dim=0)
-        spread, directions = torch.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))
+        mean, covariance = moments(windows.flatten(1).double())
+        spread, directions = torch.linalg.eigh(covariance)
         spread = spread.clamp_min(_FLAT * float(spread[-1]))
         scales = spread ** (-self.settings.whitening / 2)
         scales = scales / (spread * scales**2).mean().sqrt()
@@ -260,23 +258,18 @@ class WindowFlow(RegimeConditions, WindowGenerator):
         self._measured = data.spread(_MEASURED)
         return data
 
-    def trained(self, data: Windows, rng: np.random.Generator) -> None:
-        """Hold what the network samples against the windows."""
+    def calibrating(self, data: Windows, rng: np.random.Generator) -> FloatArray:
+        """Mend what the network samples, and return these samples: of even noise, they have more even laws.
+
+        Steps of a window share a level and a size, so a law takes thousands of windows (docs/ablations.md).
+        """
         network = self.network
         assert isinstance(network, WindowDenoiser)
         size = len(network.mean)
         noise = rng.standard_normal((max(_MENDED_BY, 4 * size), size), dtype=np.float32)
         with one_thread(), torch.inference_mode():
-            self._mended = network.mend(data.spread(_MEASURED)[..., : network.features], torch.from_numpy(noise))
-
-    def _calibrated(self, directions: np.ndarray, rng: np.random.Generator) -> tuple[Marginal, ...]:
-        """Take the law of each feature from the samples that were mended: even noise gives more even laws.
-
-        Steps of a window share a level and a size, so a law takes thousands of windows (docs/ablations.md).
-        """
-        made = self._mended.double().numpy()
-        del rng, self._mended
-        return tuple(Marginal.fit(made[:, :, at].ravel(), heaviest=0.0) for at in range(len(directions)))
+            mended = network.mend(data.spread(_MEASURED)[..., : network.features], torch.from_numpy(noise))
+        return np.asarray(mended.double().numpy())
 
     def build(self, directions: FloatArray) -> nn.Module:
         """Make the denoiser, in the coordinates of the windows where there are any yet."""
