@@ -21,6 +21,7 @@ from synth_pipeline.generators.conditional_gan import ConditionalGAN
 from synth_pipeline.generators.findiff import Denoiser
 from synth_pipeline.generators.findiff import Parameters as FinDiffParameters
 from synth_pipeline.generators.quant_gan import TemporalNetwork, lambert_gaussian, tail_parameter
+from synth_pipeline.generators.recipe import Watch
 from synth_pipeline.generators.sig_wgan import path_signature, signature
 from synth_pipeline.generators.time_vae import Autoencoder
 from synth_pipeline.generators.time_vae import Parameters as TimeVAEParameters
@@ -176,6 +177,21 @@ def test_lead_and_lag_enclose_the_squares_of_moves() -> None:
     second = found[:, 3:].reshape(3, 3, 3)
     area = second[:, 0, 1] - second[:, 1, 0]
     torch.testing.assert_close(area, moves.square().sum(dim=(1, 2)) / 6)
+
+
+def test_the_loss_of_signatures_does_not_grow_with_how_long_scores_stay() -> None:
+    """Windows that stay at their level go √24 times as far as white noise; fourth powers of that were an alarm."""
+    rng = stream(0, "levels")
+    white = rng.standard_normal((200, 24, 3))
+    staying = rng.standard_normal((200, 1, 3)) + 0.1 * white
+    first = {}
+    for name, windows in {"white": white, "staying": staying}.items():
+        losses: list[float] = []
+        made = tiny("sig_wgan", window=24)
+        made.watch = Watch(on_losses=lambda _, found, kept=losses: kept.append(found["generator"]))
+        made.fit_windows(windows, rng=stream(0, "fit"))
+        first[name] = losses[0]
+    assert first["staying"] < 5 * first["white"]
 
 
 @pytest.mark.parametrize("delta", [0.0, 0.05, 0.2, 0.4])

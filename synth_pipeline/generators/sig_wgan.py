@@ -8,7 +8,9 @@ over the real windows, once, before training; the generator then descends
 
 the conditional signature-W₁ distance of the paper, with E_z a mean over a few drawn futures. S_M is the signature
 truncated at `depth` of the path of cumulated scores with time beside it and, with `lead_lag`, in its lead-lag form,
-whose second level holds the squares of moves. G is the paper's autoregressive feed-forward network: residual layers
+whose second level holds the squares of moves. Each feature is scaled by how far it goes within real windows, as the
+paper's code scales paths: prices that stay at a level go √steps times as far as returns, and the loss is of fourth
+powers. G is the paper's autoregressive feed-forward network: residual layers
 with PReLU from the last p steps and noise to the next step. It goes on for any length. What differs: the regression is
 a ridge, and scores of all features stand together.
 """
@@ -81,7 +83,10 @@ def signature(increments: Tensor, depth: int) -> Tensor:
 
 
 def path_signature(scores: Tensor, depth: int, lead_lag: bool) -> Tensor:
-    """Return the signatures of cumulated scores, shape (windows, steps, features), with time beside them."""
+    """Return the signatures of cumulated scores, shape (windows, steps, features), with time beside them.
+
+    Steps of white noise go as far as one standard normal number.
+    """
     steps = scores.shape[1]
     moves = scores / steps**0.5
     time = torch.full_like(moves[..., :1], 1 / steps)
@@ -136,13 +141,14 @@ class SignatureWGAN(NeuralGenerator):
             )
 
     def _signature(self, scores: Tensor) -> Tensor:
-        return path_signature(scores, self.parameters.depth, self.parameters.lead_lag)
+        return path_signature(scores / self.reach.to(scores), self.parameters.depth, self.parameters.lead_lag)
 
     def prepared(self, data: Windows) -> Windows:
         """Regress the signature of the future on that of the past."""
         some = np.unique(np.linspace(0, len(data.starts) - 1, min(len(data.starts), _MOST_WINDOWS)).astype(np.int64))
         real = data.at(some)
         at = self.parameters.past
+        self.reach = real.sum(dim=1).square().mean(dim=0).div(real.shape[1]).sqrt()
         past, future = (self._signature(part).double() for part in (real[:, :at], real[:, at:]))
         seen = torch.cat((torch.ones(len(past), 1, dtype=past.dtype), past), dim=1)
         penalty = _RIDGE * len(seen) * torch.eye(seen.shape[1], dtype=seen.dtype)

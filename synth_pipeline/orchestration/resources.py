@@ -1,10 +1,14 @@
 """Resources: what asset bodies get the workspace from that they hand to the verbs."""
 
+import time
+
 import dagster as dg
 
 from synth_pipeline.progress import Progress
 from synth_pipeline.settings import Settings
 from synth_pipeline.stages import Workspace
+
+_EVERY_S = 2.0
 
 
 class Verbs:
@@ -31,13 +35,13 @@ class Verbs:
 
 
 def _to_log(context: dg.AssetExecutionContext) -> Progress:
-    """Report progress into the step's log, at every tenth part."""
-    said: set[tuple[str, int]] = set()
+    """Report progress into the step's log, a line every few seconds: each is a row in a database that steps share."""
+    last = time.monotonic()
 
     def report(done: int, total: int, note: str = "") -> None:
-        tenth = (note, 10 * done // max(total, 1))
-        if tenth not in said:
-            said.add(tenth)
+        nonlocal last
+        if (now := time.monotonic()) - last >= _EVERY_S:
+            last = now
             context.log.debug(f"{note} {done}/{total}")
 
     return report
