@@ -18,7 +18,6 @@ is that of the means; beside it stands which models differ from `chunk_flow` by 
 from __future__ import annotations
 
 import multiprocessing
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -246,10 +245,8 @@ def _standing(name: str, on: Recording, settings: Mapping[str, Any], seed: int) 
 
 def standings(all_of: list[Recording], budget: str) -> dict[str, FloatArray]:
     """Return the distances of every generator, means over the recordings, shape (seeds, 2); one at a time a core."""
-    names: dict[str, dict[str, Any]] = {
-        name: {"budget": budget} if name in NEURAL else {} for name in NEURAL + CLASSICAL
-    }
-    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+    names: dict[str, dict[str, Any]] = {name: {"budget": budget} for name in NEURAL} | {name: {} for name in CLASSICAL}
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         asked = {
             name: [[pool.submit(_standing, name, on, settings, seed) for on in all_of] for seed in range(SEEDS)]
             for name, settings in names.items()

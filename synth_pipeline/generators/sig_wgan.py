@@ -145,9 +145,7 @@ class SignatureWGAN(NeuralGenerator):
 
     def prepared(self, data: Windows) -> Windows:
         """Regress the signature of the future on that of the past."""
-        some = np.unique(np.linspace(0, len(data.starts) - 1, min(len(data.starts), _MOST_WINDOWS)).astype(np.int64))
-        real = data.at(some)
-        at = self.parameters.past
+        real, at = data.spread(_MOST_WINDOWS), self.parameters.past
         self.reach = real.sum(dim=1).square().mean(dim=0).div(real.shape[1]).sqrt()
         past, future = (self._signature(part).double() for part in (real[:, :at], real[:, at:]))
         seen = torch.cat((torch.ones(len(past), 1, dtype=past.dtype), past), dim=1)
