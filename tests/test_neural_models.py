@@ -179,6 +179,20 @@ def test_lead_and_lag_enclose_the_squares_of_moves() -> None:
     torch.testing.assert_close(area, moves.square().sum(dim=(1, 2)) / 6)
 
 
+def test_the_regression_of_signatures_has_the_same_bytes_on_any_number_of_threads() -> None:
+    windows = stream(0, "windows").standard_normal((6_000, 24, 6))
+    found, before = set(), torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            made = tiny("sig_wgan", window=24)
+            made.fit_windows(windows, rng=stream(0, "fit"))
+            found.add(made.regression.numpy().tobytes())
+    finally:
+        torch.set_num_threads(before)
+    assert len(found) == 1
+
+
 def test_the_loss_of_signatures_does_not_grow_with_how_long_scores_stay() -> None:
     """Windows that stay at their level go √24 times as far as white noise; fourth powers of that were an alarm."""
     rng = stream(0, "levels")

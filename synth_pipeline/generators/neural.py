@@ -258,8 +258,8 @@ class NeuralGenerator(Generator):
         held = None
         if self.parameters.preset == "release":
             data, held = data.parted(_HELD_OUT)
-        data = self.prepared(data)
         with reproducible(rng):
+            data = self.prepared(data)
             self.network = self.build(directions)
             recipe = replace(self.recipe(self.network), decay=self.parameters.decay, seconds=self.seconds)
         players = {player.name: player.network for phase in recipe.phases for player in phase.players}
